@@ -1,0 +1,1 @@
+//! The Weft broker: log, replication, subscriptions, catalog.

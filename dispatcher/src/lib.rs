@@ -1,0 +1,1 @@
+//! Launches functions from streams and delivers events to them.

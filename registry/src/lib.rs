@@ -1,0 +1,1 @@
+//! Schemas and their checks: a pure library.
