@@ -1,1 +1,3 @@
 //! The Weft broker: log, replication, subscriptions, catalog.
+
+pub mod entry;
