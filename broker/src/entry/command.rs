@@ -137,6 +137,11 @@ impl OffsetRange {
         (self.last.0 - self.first.0).saturating_add(1)
     }
 
+    /// The smallest range around both.
+    pub fn join(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+
     pub(crate) fn put(self, out: &mut BytesMut) {
         out.put_u64_le(self.first.get());
         out.put_u64_le(self.last.get());
@@ -213,8 +218,8 @@ impl Command {
 
     pub(super) fn decode_trim(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let floor_index = reader.u64()?;
-        let floors = reader
-            .list(16, |reader| Ok((PartitionUid(reader.u64()?), Offset(reader.u64()?))))?;
+        let floors =
+            reader.list(16, |reader| Ok((PartitionUid(reader.u64()?), Offset(reader.u64()?))))?;
         Ok(Self::Trim(Trim { floor_index, floors }))
     }
 

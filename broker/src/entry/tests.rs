@@ -136,8 +136,7 @@ fn commands_have_golden_bytes() {
 #[test]
 fn unknown_things_are_errors() {
     let events = events(&["a"]);
-    let payload =
-        encode(&[NewBatch::new(PartitionUid(1), Offset(0), Payload::Events(&events))]);
+    let payload = encode(&[NewBatch::new(PartitionUid(1), Offset(0), Payload::Events(&events))]);
     let with = |at: usize, byte: u8| {
         let mut changed = payload.to_vec();
         changed[at] = byte;
@@ -205,8 +204,7 @@ fn damaged_body_misses_its_checksum() {
 #[test]
 fn bodies_share_the_memory_of_the_entry() {
     let events = events(&["abc", "de"]);
-    let payload =
-        encode(&[NewBatch::new(PartitionUid(1), Offset(0), Payload::Events(&events))]);
+    let payload = encode(&[NewBatch::new(PartitionUid(1), Offset(0), Payload::Events(&events))]);
     let range = payload.as_ptr_range();
 
     let batch = &decode_batches(&payload)[0];
@@ -220,8 +218,7 @@ fn bodies_share_the_memory_of_the_entry() {
 #[test]
 fn time_can_be_changed_without_a_copy() {
     let events = events(&["abc"]);
-    let payload =
-        encode(&[NewBatch::new(PartitionUid(1), Offset(0), Payload::Events(&events))]);
+    let payload = encode(&[NewBatch::new(PartitionUid(1), Offset(0), Payload::Events(&events))]);
     let before = Entry::decode(&payload).unwrap();
     let copied = with_time(payload.clone(), Timestamp::from_micros(5)).unwrap();
     assert_ne!(copied.as_ptr(), payload.as_ptr());
