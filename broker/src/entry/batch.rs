@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, SchemaId, Sequence};
 
-use super::codec::{DecodeError, Reader};
+use super::codec::{DecodeError, Reader, to_len};
 use super::error::EntryError;
 use super::frame::{self, Events, FRAME_BYTES_MIN};
 
@@ -114,8 +114,7 @@ impl Header {
         let has = |flag: u16| flags & flag != 0;
         let producer = has(flag::PRODUCER).then(|| decode_producer(reader)).transpose()?;
         let mut section = |flag: u16, item_len: usize| {
-            let items =
-                if has(flag) { usize::try_from(count.get()).unwrap_or(usize::MAX) } else { 0 };
+            let items = if has(flag) { to_len(count.get()) } else { 0 };
             let len = items.checked_mul(item_len).ok_or(DecodeError::Truncated)?;
             Ok::<_, DecodeError>(table.slice_ref(reader.take(len)?))
         };

@@ -63,7 +63,7 @@ impl<'a> NewBatch<'a> {
         let Payload::Events(events) = self.payload else {
             return self.framed_count();
         };
-        let count = u32::try_from(events.len()).map_err(|_| BuildError::TooLarge)?;
+        let count = u32::try_from(events.len()).ok().ok_or(BuildError::TooLarge)?;
         NonZeroU32::new(count).ok_or(BuildError::Empty)
     }
 
@@ -157,7 +157,7 @@ impl<'a> EntryBuilder<'a> {
             partition: batch.partition,
             count,
             expected: batch.expected,
-            body_len: u32::try_from(batch.body_len()).map_err(|_| BuildError::TooLarge)?,
+            body_len: u32::try_from(batch.body_len()).ok().ok_or(BuildError::TooLarge)?,
             flags: batch.flags(),
             schema: batch.schema,
         };

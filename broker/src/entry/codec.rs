@@ -15,6 +15,11 @@ pub enum DecodeError {
     Malformed(&'static str),
 }
 
+/// A 32-bit length in memory; where memory is smaller, more than it has.
+pub(crate) fn to_len(len: u32) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
 /// Reads numbers from the front of a slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
@@ -58,6 +63,11 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// A 32-bit length.
+    pub(crate) fn len(&mut self) -> Result<usize, DecodeError> {
+        self.u32().map(to_len)
+    }
+
     pub(crate) fn bool(&mut self) -> Result<bool, DecodeError> {
         match self.u8()? {
             0 => Ok(false),
@@ -69,7 +79,7 @@ impl<'a> Reader<'a> {
     /// A number of things that follow, each of at least `item_bytes`: more than fit is an error,
     /// so that the number may be allocated for.
     pub(crate) fn count(&mut self, item_bytes: usize) -> Result<usize, DecodeError> {
-        let count = usize::try_from(self.u32()?).map_err(|_| DecodeError::Truncated)?;
+        let count = self.len()?;
         match count.checked_mul(item_bytes) {
             Some(bytes) if bytes <= self.rest.len() => Ok(count),
             _ => Err(DecodeError::Truncated),

@@ -98,7 +98,8 @@ impl Member {
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let len = usize::from(reader.u16()?);
         let name = str::from_utf8(reader.take(len)?)
-            .map_err(|_| DecodeError::Malformed("a member's name is not UTF-8"))?;
+            .ok()
+            .ok_or(DecodeError::Malformed("a member's name is not UTF-8"))?;
         Self::new(name).ok_or(DecodeError::Malformed("a member's name is too long"))
     }
 }
@@ -138,6 +139,7 @@ impl OffsetRange {
     }
 
     /// The smallest range around both.
+    #[must_use]
     pub fn join(self, other: Self) -> Self {
         Self { first: self.first.min(other.first), last: self.last.max(other.last) }
     }

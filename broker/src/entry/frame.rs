@@ -49,7 +49,7 @@ fn head(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
     for (i, &byte) in rest.iter().take(VARINT_LEN_MAX).enumerate() {
         len |= u64::from(byte & 0x7f) << (7 * i);
         if byte & 0x80 == 0 {
-            let len = usize::try_from(len).map_err(|_| DecodeError::Truncated)?;
+            let len = usize::try_from(len).ok().ok_or(DecodeError::Truncated)?;
             return Ok((i + 2, len));
         }
     }

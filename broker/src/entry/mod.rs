@@ -116,13 +116,13 @@ impl Entry {
 }
 
 fn batches(mut reader: Reader<'_>, payload: &Bytes) -> Result<Vec<Batch>, EntryError> {
-    let table_len = usize::try_from(reader.u32()?).map_err(|_| DecodeError::Truncated)?;
+    let table_len = reader.len()?;
     let table = payload.slice_ref(reader.take(table_len)?);
     let mut headers = Reader::new(&table);
     let mut batches = Vec::new();
     while headers.remaining() > 0 {
         let header = Header::decode(&mut headers, &table)?;
-        let body_len = usize::try_from(header.body_len).map_err(|_| DecodeError::Truncated)?;
+        let body_len = codec::to_len(header.body_len);
         let body = payload.slice_ref(reader.take(body_len)?);
         batches.push(Batch { header, body });
     }

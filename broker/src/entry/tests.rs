@@ -126,8 +126,7 @@ fn commands_have_golden_bytes() {
 
         assert_eq!(payload[..4], [0, kind, 0, 0]);
         assert_eq!(payload[4..12], [8, 7, 6, 5, 4, 3, 2, 1]);
-        let rest: String = payload[12..].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(rest, hex.replace(' ', ""));
+        assert_eq!(format!("{:x}", payload.slice(12..)), hex.replace(' ', ""));
         let entry = Entry { time: NOW, content: Content::Command(command) };
         assert_eq!(Entry::decode(&payload), Ok(entry));
     }

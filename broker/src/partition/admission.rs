@@ -139,7 +139,7 @@ impl Admission {
         if let Some(refusal) = refusal {
             return refusal;
         }
-        let base = self.partitions.get(&uid).map_or(partition.end(), |flying| flying.end);
+        let base = self.partitions.get(&uid).map_or_else(|| partition.end(), |flying| flying.end);
         let Some(end) = base.checked_add(count.get().into()) else {
             return Decision::Full;
         };

@@ -71,8 +71,7 @@ fn checkpoint_has_golden_bytes() {
     let state = example();
 
     let bytes = state.encode();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, golden.replace(' ', ""));
+    assert_eq!(format!("{bytes:x}"), golden.replace(' ', ""));
     assert_eq!(GroupState::decode(&bytes), Ok(state.clone()));
     assert_eq!(state.state_hash(), xxhash_rust::xxh3::xxh3_64(&bytes));
 }

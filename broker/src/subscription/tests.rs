@@ -310,7 +310,7 @@ proptest! {
                         prop_assert_eq!(reply, SettleReply::BeyondEnd { end: Offset(end) });
                     } else {
                         model.extend(ranges.iter().flat_map(|&(first, last)| first..=last));
-                        let watermark = (0..).find(|offset| !model.contains(offset)).unwrap();
+                        let watermark = (0..=end).find(|offset| !model.contains(offset)).unwrap();
                         prop_assert_eq!(reply, settled(watermark));
                     }
                 }

@@ -140,7 +140,7 @@ impl Window {
 
     fn skip_settled(&mut self) {
         if let Some(range) = self.settled.range_at(self.next) {
-            self.next = range.last().checked_add(1).unwrap_or(range.last());
+            self.next = range.last().checked_add(1).unwrap_or(Offset(u64::MAX));
         }
         self.settled.remove_below(self.next);
     }
