@@ -189,6 +189,34 @@ fn claimed_lengths_are_not_believed() {
 }
 
 #[test]
+fn count_is_at_most_what_fits() {
+    let count = |claimed: u32, bytes: usize| {
+        let mut list = claimed.to_le_bytes().to_vec();
+        list.resize(4 + bytes, 0);
+        Reader::new(&list).count(8)
+    };
+
+    assert_eq!(count(2, 16), Ok(2));
+    assert_eq!(count(3, 23), Err(DecodeError::Truncated));
+    assert_eq!(count(u32::MAX, 16), Err(DecodeError::Truncated));
+}
+
+#[test]
+fn wrong_frames_end_the_events_with_an_error() {
+    let wrong: [&'static [u8]; 5] =
+        [b"\x1a\x01a", b"\x12\x02a", b"\x12", b"\x12\x80", b"\x12\x80\x80\x80\x80\x80\x00"];
+
+    for body in wrong {
+        let mut events = Events::new(Bytes::from([b"\x12\x01e", body].concat()));
+
+        assert_eq!(events.next(), Some(Ok(Bytes::from_static(b"e"))));
+        assert!(matches!(events.next(), Some(Err(_))), "{body:?}");
+        assert_eq!(events.next(), None);
+        assert!(frame::count(body).is_err());
+    }
+}
+
+#[test]
 fn damaged_body_misses_its_checksum() {
     let events = events(&["abc"]);
     let mut payload =

@@ -13,8 +13,8 @@
 //!   was applied to the state that [`Admission::admit`] is given;
 //! - when the leadership ends it is dropped, and the fate of what was in flight is unknown.
 //!
-//! After a failure nothing is admitted until nothing is in flight: what follows a lost entry is
-//! void, and to expect anything before its fate is known would be a guess.
+//! After a failure a partition admits nothing until nothing of it is in flight: all that follows a
+//! lost batch there is void, and so would be what is admitted on top of it.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -66,7 +66,7 @@ pub enum Decision {
     NotOpen,
     /// The partition has no offsets left.
     Full,
-    /// An entry failed: ask again when nothing is in flight.
+    /// A batch failed: ask again when nothing of the partition is in flight.
     Draining,
 }
 
@@ -75,13 +75,13 @@ pub enum Decision {
 pub struct Admission {
     partitions: BTreeMap<PartitionUid, InFlight>,
     batches: usize,
-    draining: bool,
 }
 
 /// What is in flight in one partition; never empty.
 #[derive(Debug)]
 struct InFlight {
     end: Offset,
+    draining: bool,
     by_base: BTreeMap<Offset, Flying>,
     producers: BTreeMap<ProducerId, BTreeMap<(Epoch, Sequence), Landing>>,
 }
@@ -110,9 +110,9 @@ impl Admission {
         self.batches
     }
 
-    /// Whether it waits until nothing is in flight.
-    pub fn is_draining(&self) -> bool {
-        self.draining
+    /// Whether a partition waits until nothing of it is in flight.
+    pub fn is_draining(&self, partition: PartitionUid) -> bool {
+        self.partitions.get(&partition).is_some_and(|flying| flying.draining)
     }
 
     /// Decides about a batch of `count` events. `state` is the newest applied state.
@@ -132,7 +132,7 @@ impl Admission {
             // What was appended stays so, even in a sealed partition.
         } else if !partition.is_open() {
             return Decision::Closed;
-        } else if self.draining {
+        } else if self.is_draining(uid) {
             // Any other refusal may be due to a batch that will turn out to be void.
             return Decision::Draining;
         }
@@ -188,6 +188,7 @@ impl Admission {
     fn launch(&mut self, uid: PartitionUid, base: Offset, end: Offset, batch: Flying) {
         let flying = self.partitions.entry(uid).or_insert_with(|| InFlight {
             end,
+            draining: false,
             by_base: BTreeMap::new(),
             producers: BTreeMap::new(),
         });
@@ -208,7 +209,9 @@ impl Admission {
 
     /// A batch is void, or its entry was refused and is certainly not in the log.
     pub fn fail(&mut self, uid: PartitionUid, base: Offset) {
-        self.draining = true;
+        if let Some(flying) = self.partitions.get_mut(&uid) {
+            flying.draining = true;
+        }
         self.land(uid, base);
     }
 
@@ -223,9 +226,6 @@ impl Admission {
             if flying.by_base.is_empty() {
                 self.partitions.remove(&uid);
             }
-        }
-        if self.batches == 0 {
-            self.draining = false;
         }
     }
 }

@@ -158,11 +158,11 @@ fn newer_epoch_forgets_the_batches_of_the_older() {
     append(&mut partitions, batch(1, 1, 1, 0), 1);
     append(&mut partitions, batch(1, 1, 2, 1), 1);
 
-    append(&mut partitions, batch(1, 2, 1, 0), 1);
+    append(&mut partitions, batch(1, 2, 3, 0), 1);
 
     let producer = partitions.get(UID).unwrap().producers().get(ProducerId(1)).unwrap();
-    assert_eq!((producer.epoch, producer.last), (Epoch(2), Sequence(1)));
-    assert_eq!(producer.find(Sequence(1)).unwrap().first, Offset(2));
+    assert_eq!((producer.epoch, producer.last), (Epoch(2), Sequence(3)));
+    assert_eq!(producer.find(Sequence(3)).unwrap().first, Offset(2));
     assert_eq!(producer.find(Sequence(2)), None);
 }
 
@@ -297,7 +297,9 @@ fn duplicate_is_recognised_in_a_sealed_partition() {
 
 #[test]
 fn nothing_is_admitted_after_a_failure_until_all_is_known() {
-    let state = with_history();
+    let mut state = with_history();
+    let other = PartitionUid(2);
+    state.open(Opening { partition: other, start: Offset(0) });
     let mut admission = Admission::new();
     let (first, second) = (batch(1, 5, 4, 3), batch(1, 5, 5, 4));
     admission.admit(&state, UID, n(2), Some(first));
@@ -308,9 +310,11 @@ fn nothing_is_admitted_after_a_failure_until_all_is_known() {
     assert_eq!(admission.admit(&state, UID, n(2), None), Decision::Draining);
     let known = admission.admit(&state, UID, n(1), Some(batch(1, 5, 3, 1)));
     assert!(matches!(known, Decision::Duplicate { .. }));
+    let elsewhere = admission.admit(&state, other, n(1), None);
+    assert_eq!(elsewhere, Decision::Append { base: Offset(0) });
     admission.fail(UID, Offset(5));
 
-    assert!(!admission.is_draining());
+    assert!(!admission.is_draining(UID));
     let again = admission.admit(&state, UID, n(2), Some(first));
     assert_eq!(again, Decision::Append { base: Offset(3) });
     let again = admission.admit(&state, UID, n(1), Some(second));

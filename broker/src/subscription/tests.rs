@@ -179,6 +179,20 @@ fn ranges_join_up_to_the_largest_number() {
     assert_eq!(set.iter().collect::<Vec<_>>(), [range(u64::MAX, u64::MAX)]);
 }
 
+#[test]
+fn ranges_are_read_only_as_they_were_written() {
+    let decode = |ranges: &[OffsetRange]| {
+        let mut bytes = BytesMut::new();
+        put_list(&mut bytes, ranges.iter(), |out, range| range.put(out));
+        OffsetSet::decode(&mut Reader::new(&bytes))
+    };
+
+    assert!(decode(&[range(1, 2), range(4, u64::MAX)]).is_ok());
+    assert!(decode(&[range(1, 2), range(3, 4)]).is_err());
+    assert!(decode(&[range(4, 5), range(1, 2)]).is_err());
+    assert!(decode(&[range(1, u64::MAX), range(4, 4)]).is_err());
+}
+
 const NO_LIMIT: UnsettledMax = UnsettledMax { events: usize::MAX, bytes: u64::MAX };
 
 fn credit(events: u32, bytes: u64) -> Credit {
@@ -349,7 +363,9 @@ proptest! {
                 let room = 6 - unsettled.len();
                 prop_assert!(wanted.count() <= credit.events().min(room.try_into().unwrap()));
                 let offset = wanted.first();
-                prop_assert!(!acked.contains(offset) && offset < end);
+                let is_unsettled = |offset| !acked.contains(Offset(offset));
+                prop_assert!((wanted.first().get()..=wanted.last().get()).all(is_unsettled));
+                prop_assert!(wanted.last() < end);
                 prop_assert!(delivered.insert(offset), "{} was delivered twice", offset);
                 unsettled.insert(offset);
                 prop_assert!(window.delivered(offset, 1 + offset.get() % 9, &mut credit));
