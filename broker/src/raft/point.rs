@@ -80,8 +80,8 @@ mod tests {
         assert_eq!(second.pos, 2 * HEAD_LEN as u64 + 3);
     }
 
-    const GOLDEN_FIRST: u64 = 0;
-    const GOLDEN_SECOND: u64 = 0;
+    const GOLDEN_FIRST: u64 = 15_195_292_701_847_474_192;
+    const GOLDEN_SECOND: u64 = 15_475_517_687_365_847_269;
 
     #[test]
     fn time_never_goes_back() {

@@ -58,7 +58,8 @@ impl Tail {
     pub(crate) fn push(&mut self, record: Record) {
         if self.records.is_empty() {
             self.first = record.point.index;
-            self.written = self.written.min(self.first).max(self.first);
+            // What is not here any more is in the engine.
+            self.written = self.first;
         }
         self.budget.used.fetch_add(record.bytes(), Relaxed);
         let stamp = self.budget.clock.fetch_add(1, Relaxed);

@@ -12,8 +12,18 @@ use super::{Family, GroupId};
 pub struct Changes {
     buffer: Vec<u8>,
     list: Vec<Stored>,
-    dropped: Vec<(GroupId, u64)>,
+    afterwards: Vec<Afterwards>,
     body_bytes: usize,
+}
+
+/// What happens once the changes are on disk, not before: a lost marker and a deleted file
+/// together would be a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    /// Free the files of a log that hold nothing above an index.
+    DropFiles(GroupId, u64),
+    /// Delete a log.
+    DropGroup(GroupId),
 }
 
 #[derive(Debug)]
@@ -80,12 +90,17 @@ impl Changes {
 
     /// Frees the files up to and with `index` of a log, once these changes are on disk.
     pub fn drop_files(&mut self, group: GroupId, index: u64) {
-        self.dropped.push((group, index));
+        self.afterwards.push(Afterwards::DropFiles(group, index));
     }
 
-    /// Returns the logs whose files may go afterwards.
-    pub(crate) fn dropped(&self) -> &[(GroupId, u64)] {
-        &self.dropped
+    /// Deletes a log, once these changes are on disk. Nothing may be appended to it any more.
+    pub fn drop_group(&mut self, group: GroupId) {
+        self.afterwards.push(Afterwards::DropGroup(group));
+    }
+
+    /// Returns what happens afterwards.
+    pub(crate) fn afterwards(&self) -> &[Afterwards] {
+        &self.afterwards
     }
 
     /// Returns how many bytes the changes hold.
@@ -100,7 +115,7 @@ impl Changes {
 
     /// Says whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty() && self.dropped.is_empty()
+        self.list.is_empty()
     }
 
     /// Lists the changes in order.

@@ -106,15 +106,14 @@ fn verify(
     let mut outcome = Ok(());
     let first = start.map_or(0, |point| point.index.saturating_add(1));
     let keys = (entry::key(first), entry::key(last.index));
-    let mut check = |key: &[u8], value: &[u8]| match next_point(group, previous, key, value) {
-        Ok(point) => {
-            previous = Some(point);
-            ControlFlow::Continue(())
+    let mut check = |key: &[u8], value: &[u8]| {
+        if outcome.is_ok() {
+            match next_point(group, previous, key, value) {
+                Ok(point) => previous = Some(point),
+                Err(error) => outcome = Err(error),
+            }
         }
-        Err(error) => {
-            outcome = Err(error);
-            ControlFlow::Break(())
-        }
+        if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     engine.scan(Family::Log(group), &keys.0, &keys.1, &mut check)?;
     // The end of a scan is exclusive, and no index follows the greatest one.

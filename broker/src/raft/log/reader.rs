@@ -170,7 +170,7 @@ impl LogReader {
     }
 
     /// Runs a read where it may wait for the disk.
-    async fn off_worker<T: Send + 'static>(
+    pub(super) async fn off_worker<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -67,7 +67,8 @@ impl State {
 
     /// Returns the lowest index that may be read.
     pub(super) fn first(&self) -> u64 {
-        self.base.map_or(0, |base| base.index.saturating_add(1))
+        let begin = || self.terms.first().map_or(0, |(_, first)| *first);
+        self.base.map_or_else(begin, |base| base.index.saturating_add(1))
     }
 
     /// Finds entries `from..to`.

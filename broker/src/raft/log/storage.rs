@@ -12,6 +12,7 @@ use crate::raft::types::{Entry, LogId, TypeConfig, Vote, log_id};
 use crate::store::keys::{checkpoint, committed, purged, vote};
 use crate::store::{Changes, Done, Family, StoreError};
 
+use super::state::Shared;
 use super::{GroupLog, LogReader};
 
 impl RaftLogStorage<TypeConfig> for GroupLog {
@@ -65,6 +66,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             if result.is_ok() {
                 shared.mark_written(accepted.next, accepted.truncations);
             }
+            drop(shared);
             callback.io_completed(result.map_err(io::Error::from));
         });
         Ok(self.shared.writer.submit(accepted.changes, done).await?)
@@ -118,7 +120,8 @@ impl GroupLog {
             return Ok(point);
         }
         let key = checkpoint::key(self.shared.group, index);
-        if let Some(value) = self.shared.engine.get(Family::Meta, &key)? {
+        let read = move |shared: &Shared| shared.engine.get(Family::Meta, &key);
+        if let Some(value) = self.reader().off_worker(read).await? {
             let (point, _) = checkpoint::decode(&value)?;
             if (point.term, point.index) == (term, index) {
                 return Ok(point);

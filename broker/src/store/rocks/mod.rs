@@ -54,7 +54,7 @@ impl RocksEngine {
         let options = options::Tuned::new(profile);
         let families = if path.join("CURRENT").exists() {
             Db::list_cf(&options.db, path)
-                .map_err(|error| classify(&shown, "list the logs", error))?
+                .map_err(|error| from_rocks(&shown, "list the logs", error))?
         } else {
             vec![META.to_owned()]
         };
@@ -64,7 +64,7 @@ impl RocksEngine {
             rocksdb::ColumnFamilyDescriptor::new(name, tuned)
         });
         let db = Db::open_cf_descriptors(&options.db, path, families)
-            .map_err(|error| classify(&shown, "open the store", error))?;
+            .map_err(|error| from_rocks(&shown, "open the store", error))?;
         let groups = Mutex::new(groups);
         Ok(Self { db, path: shown, options, scratch: Mutex::default(), groups })
     }
@@ -82,7 +82,7 @@ impl RocksEngine {
     }
 
     fn error(&self, action: &'static str, error: rocksdb::Error) -> StoreError {
-        classify(&self.path, action, error)
+        from_rocks(&self.path, action, error)
     }
 
     fn write(&self, changes: &[Changes], sync: bool) -> Result<(), StoreError> {
@@ -245,10 +245,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+fn from_rocks(path: &str, action: &'static str, error: rocksdb::Error) -> StoreError {
+    let is_corruption = error.kind() == rocksdb::ErrorKind::Corruption;
+    classify(path.to_owned(), action, is_corruption, error.into_string())
+}
+
 /// Names an error by what an operator can do about it. RocksDB only offers its text.
-fn classify(path: &str, action: &'static str, error: rocksdb::Error) -> StoreError {
-    let (kind, detail) = (error.kind(), error.into_string());
-    let path = path.to_owned();
+fn classify(path: String, action: &'static str, is_corruption: bool, detail: String) -> StoreError {
     let says = |words: &[&str]| words.iter().any(|word| detail.contains(word));
     if says(&["No space left on device", "Disk quota exceeded"]) {
         StoreError::Full { path, action, detail }
@@ -256,9 +259,12 @@ fn classify(path: &str, action: &'static str, error: rocksdb::Error) -> StoreErr
         StoreError::ReadOnly { path, action, detail }
     } else if says(&["lock hold by current process", "While lock file"]) {
         StoreError::InUse { path, detail }
-    } else if kind == rocksdb::ErrorKind::Corruption {
+    } else if is_corruption {
         StoreError::Damaged { path, detail }
     } else {
         StoreError::Io { path, action, detail }
     }
 }
+
+#[cfg(test)]
+mod tests;

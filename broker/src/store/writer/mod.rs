@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::changes::Afterwards;
 use super::{Changes, LogEngine, StoreError};
 use deferred::Deferred;
 use stats::Meter;
@@ -254,7 +255,7 @@ impl WriterLoop {
     pub async fn run(mut self) -> Result<(), StoreError> {
         let result = self.serve().await;
         if let Err(error) = &result {
-            self.refuse_all(error);
+            self.refuse_all(error).await;
         }
         result
     }
@@ -317,16 +318,18 @@ impl WriterLoop {
         for done in round.waiting.drain(..) {
             done.call(Ok(()));
         }
-        // Only now: if the marker that hides them were lost, deleted files would be a hole.
-        for &(group, index) in round.changes.iter().flat_map(Changes::dropped) {
-            self.engine.drop_files(group, index)?;
+        for afterwards in round.changes.iter().flat_map(Changes::afterwards) {
+            match *afterwards {
+                Afterwards::DropFiles(group, index) => self.engine.drop_files(group, index)?,
+                Afterwards::DropGroup(group) => self.engine.drop_group(group)?,
+            }
         }
         self.meter.left(round.room.iter().map(OwnedSemaphorePermit::num_permits).sum());
         round.clear();
         Ok(())
     }
 
-    fn refuse_all(&mut self, error: &StoreError) {
+    async fn refuse_all(&mut self, error: &StoreError) {
         self.meter.failed();
         // First the signal: whoever is refused can see why.
         self.failed.send_replace(Some(error.clone()));
@@ -336,7 +339,8 @@ impl WriterLoop {
             done.call(Err(error.clone()));
         }
         let cause = Arc::new(error.clone());
-        while let Ok(request) = self.requests.try_recv() {
+        // To the very last: a sender may hold a place in the queue and fill it only now.
+        while let Some(request) = self.requests.recv().await {
             if let Some(done) = request.done {
                 done.call(Err(StoreError::Stopped { cause: Arc::clone(&cause) }));
             }
