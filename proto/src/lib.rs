@@ -1,1 +1,5 @@
 //! Vocabulary of Weft: ids, events, errors, filters, resources and the wire. No I/O.
+
+mod generated;
+
+pub use generated::{cloudevents, v1};
