@@ -13,7 +13,7 @@ const FORMAT: u8 = 0;
 const MEMBERS_MAX: u32 = 10_000;
 
 /// Encodes a vote.
-pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
+pub fn encode_vote(vote: &Vote) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend(vote.leader_id.term.to_le_bytes());
     out.extend(vote.leader_id.voted_for.to_le_bytes());
@@ -22,7 +22,7 @@ pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
 }
 
 /// Decodes a vote.
-pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, StoreError> {
+pub fn decode_vote(bytes: &[u8]) -> Result<Vote, StoreError> {
     let mut input = Input::new("vote", bytes)?;
     let leader_id = LeaderId { term: input.u64()?, voted_for: input.u64()? };
     let committed = match input.u8()? {
@@ -35,14 +35,14 @@ pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, StoreError> {
 }
 
 /// Encodes a log id, or none.
-pub(crate) fn encode_log_id(id: Option<&LogId>) -> Vec<u8> {
+pub fn encode_log_id(id: Option<&LogId>) -> Vec<u8> {
     let mut out = vec![FORMAT];
     push_log_id(&mut out, id);
     out
 }
 
 /// Decodes a log id, or none.
-pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<Option<LogId>, StoreError> {
+pub fn decode_log_id(bytes: &[u8]) -> Result<Option<LogId>, StoreError> {
     let mut input = Input::new("log id", bytes)?;
     let id = input.log_id()?;
     input.end()?;
@@ -50,14 +50,14 @@ pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<Option<LogId>, StoreError> {
 }
 
 /// Encodes a membership.
-pub(crate) fn encode_membership(membership: &Membership) -> Vec<u8> {
+pub fn encode_membership(membership: &Membership) -> Vec<u8> {
     let mut out = vec![FORMAT];
     push_membership(&mut out, membership);
     out
 }
 
 /// Decodes a membership.
-pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, StoreError> {
+pub fn decode_membership(bytes: &[u8]) -> Result<Membership, StoreError> {
     let mut input = Input::new("membership", bytes)?;
     let membership = input.membership()?;
     input.end()?;
@@ -65,7 +65,7 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, StoreError> 
 }
 
 /// Encodes a membership with the entry that set it.
-pub(crate) fn encode_stored_membership(stored: &StoredMembership) -> Vec<u8> {
+pub fn encode_stored_membership(stored: &StoredMembership) -> Vec<u8> {
     let mut out = vec![FORMAT];
     push_log_id(&mut out, stored.log_id().as_ref());
     push_membership(&mut out, stored.membership());
@@ -73,7 +73,7 @@ pub(crate) fn encode_stored_membership(stored: &StoredMembership) -> Vec<u8> {
 }
 
 /// Decodes a membership with the entry that set it.
-pub(crate) fn decode_stored_membership(bytes: &[u8]) -> Result<StoredMembership, StoreError> {
+pub fn decode_stored_membership(bytes: &[u8]) -> Result<StoredMembership, StoreError> {
     let mut input = Input::new("stored membership", bytes)?;
     let id = input.log_id()?;
     let membership = input.membership()?;

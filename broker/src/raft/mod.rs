@@ -3,7 +3,7 @@
 //! *Owns* the Raft groups of this node: their logs, state machines and connections.
 //! *Never* lets a type of openraft reach an API, the wire or the disk.
 
-pub(crate) mod codec;
+pub mod codec;
 pub mod log;
 pub mod point;
 pub(crate) mod record;

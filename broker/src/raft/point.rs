@@ -4,8 +4,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use crate::store::keys::point::LogPoint;
 
-use super::record::HEAD_LEN;
-use super::types::leader_time_micros;
+use super::record::Record;
+use super::types::{Entry, leader_time_micros};
 
 /// What an entry is to consensus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,10 @@ impl LogPoint {
         crc: u32,
     ) -> Self {
         let start = previous.copied().unwrap_or_default();
-        let time = if kind == EntryKind::Normal { leader_time_micros(payload) } else { 0 };
+        let (time, grown) = match kind {
+            EntryKind::Normal => (leader_time_micros(payload), payload.len()),
+            EntryKind::Blank | EntryKind::Membership => (0, 0),
+        };
         let crc_and_kind = u64::from(crc) | u64::from(kind.to_byte()) << 32;
         let mut link = [0; 40];
         let parts = [start.chain, index, term, crc_and_kind, payload.len() as u64];
@@ -59,11 +62,16 @@ impl LogPoint {
         Self {
             index,
             term,
-            pos: start.pos.saturating_add((HEAD_LEN + payload.len()) as u64),
+            pos: start.pos.saturating_add(grown as u64),
             time: start.time.max(time),
             chain: xxh3_64(&link),
         }
     }
+}
+
+/// Returns the point after an entry that follows `previous`; `None` is an empty log.
+pub fn point_after(previous: Option<&LogPoint>, entry: &Entry) -> LogPoint {
+    Record::of_entry(previous, entry.clone()).point
 }
 
 #[cfg(test)]
@@ -77,7 +85,7 @@ mod tests {
 
         assert_eq!(first.chain, GOLDEN_FIRST);
         assert_eq!(second.chain, GOLDEN_SECOND);
-        assert_eq!(second.pos, 2 * HEAD_LEN as u64 + 3);
+        assert_eq!((first.pos, second.pos), (0, 3));
     }
 
     const GOLDEN_FIRST: u64 = 15_195_292_701_847_474_192;

@@ -13,8 +13,9 @@
 
 use bytes::Bytes;
 
+use crate::store::StoreError;
 use crate::store::keys::entry;
-use crate::store::{GroupId, StoreError};
+use weft_proto::GroupId;
 
 use super::codec;
 use super::point::{EntryKind, LogPoint};

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Family, GroupId};
+use super::Family;
+use weft_proto::GroupId;
 
 /// Changes to the store that are written together or not at all.
 ///

@@ -4,18 +4,9 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use weft_proto::GroupId;
 
 use super::{Changes, StoreError};
-
-/// The id of a Raft group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct GroupId(pub u64);
-
-impl fmt::Display for GroupId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A space of keys. Each group's log has its own, so that it can be cut off file by file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::GroupId;
+use weft_proto::GroupId;
 
 /// An error of the store. After one from a write or a sync the process must end.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,7 +55,7 @@ pub enum StoreError {
 
     /// An earlier write failed; nothing is stored until the process starts again.
     #[error("the store stopped after an earlier failure: {cause}")]
-    Stopped { cause: Arc<StoreError> },
+    Stopped { cause: Arc<Self> },
 
     /// The writer has ended because the node is stopping.
     #[error("the store is closed")]

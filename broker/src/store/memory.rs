@@ -9,7 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Change, Changes, Family, GroupId, LogEngine, StoreError, Visit};
+use super::{Change, Changes, Family, LogEngine, StoreError, Visit};
+use weft_proto::GroupId;
 
 /// Entries per "file": dropping files frees only whole ones.
 const FILE_ENTRIES: u64 = 16;
@@ -31,6 +32,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent faults, each armed on its own")]
 struct State {
     /// What readers see.
     current: Data,
@@ -52,11 +54,13 @@ impl MemoryEngine {
     }
 
     /// Returns the store as it is after a crash: everything unsynced is gone.
+    #[must_use]
     pub fn crash(&self) -> Self {
         self.crash_keeping(0)
     }
 
     /// Returns the store after a crash that let the first `kept` unsynced writes reach the disk.
+    #[must_use]
     pub fn crash_keeping(&self, kept: usize) -> Self {
         let mut state = self.lock();
         let mut left = state.synced.clone();

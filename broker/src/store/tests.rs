@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use weft_proto::GroupId;
+
 use super::*;
 
 const GROUP: GroupId = GroupId(1);
@@ -141,7 +143,7 @@ struct Running {
 }
 
 fn start(engine: &MemoryEngine, options: WriterOptions) -> Running {
-    let (writer, writer_loop) = Writer::new(Arc::new(engine.clone()), options);
+    let (writer, writer_loop) = Writer::new(Arc::new(engine.clone()), &options);
     Running { writer, thread: std::thread::spawn(move || writer_loop.run_blocking()) }
 }
 
@@ -287,7 +289,7 @@ async fn a_log_is_dropped_after_what_was_queued_for_it() {
 #[tokio::test(start_paused = true)]
 async fn the_writer_also_runs_as_a_task() {
     let engine = MemoryEngine::new();
-    let (writer, writer_loop) = Writer::new(Arc::new(engine.clone()), WriterOptions::default());
+    let (writer, writer_loop) = Writer::new(Arc::new(engine.clone()), &WriterOptions::default());
 
     let work = async {
         writer.put_synced(put(Family::Meta, b"a", b"1")).await.unwrap();

@@ -10,7 +10,8 @@ mod storage;
 
 use std::sync::Arc;
 
-use crate::store::{GroupId, LogEngine, StoreError, Writer};
+use crate::store::{LogEngine, StoreError, Writer};
+use weft_proto::GroupId;
 
 use super::tail::Budget;
 use state::Shared;

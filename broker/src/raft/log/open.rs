@@ -9,7 +9,8 @@ use crate::raft::record::Record;
 use crate::raft::tail::{Budget, Tail};
 use crate::raft::types::{LogId, log_id};
 use crate::store::keys::{checkpoint, committed, entry, purged, term, vote};
-use crate::store::{Family, GroupId, LogEngine, StoreError};
+use crate::store::{Family, LogEngine, StoreError};
+use weft_proto::GroupId;
 
 use super::state::State;
 

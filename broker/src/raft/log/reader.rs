@@ -34,7 +34,7 @@ pub struct StoredEntry {
     pub term: u64,
     /// The log time in microseconds: the greatest leader time up to here.
     pub time: u64,
-    /// The bytes of the log up to and with this entry.
+    /// The bytes of all payloads up to and with this one.
     pub pos: u64,
     /// The replicated payload; none for entries of consensus itself.
     pub payload: Option<Bytes>,

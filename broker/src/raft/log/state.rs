@@ -8,7 +8,8 @@ use crate::raft::record::Record;
 use crate::raft::tail::{Budget, HasTail, Tail};
 use crate::raft::types::{Entry, LogId, Vote, log_id};
 use crate::store::keys::{entry, term};
-use crate::store::{Changes, Family, GroupId, LogEngine, StoreError, Writer};
+use crate::store::{Changes, Family, LogEngine, StoreError, Writer};
+use weft_proto::GroupId;
 
 /// One log, shared by consensus and all readers.
 #[derive(Debug)]

@@ -2,18 +2,19 @@
 //! so that the log can be verified from there; the rest belongs to the state machine.
 
 use super::point::{self, LogPoint};
-use crate::store::{GroupId, StoreError};
+use crate::store::StoreError;
+use weft_proto::GroupId;
 
 const TAG: u8 = b'k';
 
 /// Builds the key of a checkpoint.
-pub fn key(group: GroupId, index: u64) -> [u8; 17] {
-    super::group_number_key(TAG, group.0, index)
+pub fn key(group: GroupId, index: u64) -> [u8; 13] {
+    super::group_number_key(TAG, group, index)
 }
 
 /// Reads group and index out of a key.
 pub fn decode_key(key: &[u8]) -> Result<(GroupId, u64), StoreError> {
-    super::numbers::<2>("checkpoint", TAG, key).map(|[group, index]| (GroupId(group), index))
+    super::decode_group_key::<1>("checkpoint", TAG, key).map(|(group, [index])| (group, index))
 }
 
 /// Encodes a checkpoint: the point, then the state.

@@ -1,17 +1,18 @@
 //! `c` group: the last committed log id known here, a hint for the next start.
 
-use crate::store::{GroupId, StoreError};
+use crate::store::StoreError;
+use weft_proto::GroupId;
 
 const TAG: u8 = b'c';
 
 /// Builds the key of a group's committed log id.
-pub fn key(group: GroupId) -> [u8; 9] {
-    super::group_key(TAG, group.0)
+pub fn key(group: GroupId) -> [u8; 5] {
+    super::group_key(TAG, group)
 }
 
 /// Reads the group out of a key.
 pub fn decode_key(key: &[u8]) -> Result<GroupId, StoreError> {
-    super::numbers::<1>("committed", TAG, key).map(|[group]| GroupId(group))
+    super::decode_group_key::<0>("committed", TAG, key).map(|(group, [])| group)
 }
 
 /// Encodes term and index.

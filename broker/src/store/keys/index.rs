@@ -1,7 +1,8 @@
 //! `i` group partition base: where in the log a batch lies. Sparse; written once an entry is
 //! committed, and rebuilt from the newest checkpoint after a crash.
 
-use crate::store::{GroupId, StoreError};
+use crate::store::StoreError;
+use weft_proto::{GroupId, Offset, PartitionUid};
 
 const TAG: u8 = b'i';
 
@@ -10,24 +11,24 @@ const TAG: u8 = b'i';
 pub struct IndexRecord {
     /// The entry that holds the batch.
     pub index: u64,
-    /// The bytes of the group's log up to and with that entry.
+    /// The bytes of all payloads of the group up to and with that entry's own.
     pub pos: u64,
     /// The log time of that entry, in microseconds.
     pub time: u64,
 }
 
 /// Builds the key of the record for the batch that begins at offset `base`.
-pub fn key(group: GroupId, partition: u64, base: u64) -> [u8; 25] {
-    let mut key = [0; 25];
-    key[..17].copy_from_slice(&super::group_number_key(TAG, group.0, partition));
-    key[17..].copy_from_slice(&base.to_be_bytes());
+pub fn key(group: GroupId, partition: PartitionUid, base: Offset) -> [u8; 21] {
+    let mut key = [0; 21];
+    key[..13].copy_from_slice(&super::group_number_key(TAG, group, partition.0));
+    key[13..].copy_from_slice(&base.0.to_be_bytes());
     key
 }
 
 /// Reads group, partition and base offset out of a key.
-pub fn decode_key(key: &[u8]) -> Result<(GroupId, u64, u64), StoreError> {
-    super::numbers::<3>("index", TAG, key)
-        .map(|[group, partition, base]| (GroupId(group), partition, base))
+pub fn decode_key(key: &[u8]) -> Result<(GroupId, PartitionUid, Offset), StoreError> {
+    super::decode_group_key::<2>("index", TAG, key)
+        .map(|(group, [partition, base])| (group, PartitionUid(partition), Offset(base)))
 }
 
 /// Encodes a record.

@@ -23,38 +23,40 @@ pub mod purged;
 pub mod term;
 pub mod vote;
 
+use weft_proto::GroupId;
+
 use super::StoreError;
 
 /// Builds `tag`, group.
-const fn group_key(tag: u8, group: u64) -> [u8; 9] {
-    let g = group.to_be_bytes();
-    [tag, g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]]
+const fn group_key(tag: u8, group: GroupId) -> [u8; 5] {
+    let g = group.0.to_be_bytes();
+    [tag, g[0], g[1], g[2], g[3]]
 }
 
 /// Builds `tag`, group, number.
-fn group_number_key(tag: u8, group: u64, number: u64) -> [u8; 17] {
-    let mut key = [0; 17];
-    key[..9].copy_from_slice(&group_key(tag, group));
-    key[9..].copy_from_slice(&number.to_be_bytes());
+fn group_number_key(tag: u8, group: GroupId, number: u64) -> [u8; 13] {
+    let mut key = [0; 13];
+    key[..5].copy_from_slice(&group_key(tag, group));
+    key[5..].copy_from_slice(&number.to_be_bytes());
     key
 }
 
-/// Takes numbers out of a key of a known tag.
-fn numbers<const N: usize>(
+/// Takes the group and the numbers after it out of a key of a known tag.
+fn decode_group_key<const N: usize>(
     what: &'static str,
     tag: u8,
     key: &[u8],
-) -> Result<[u64; N], StoreError> {
+) -> Result<(GroupId, [u64; N]), StoreError> {
     let malformed = || StoreError::Record { what, detail: format!("key {key:02x?}") };
-    let (first, rest) = key.split_first().ok_or_else(malformed)?;
-    if *first != tag || rest.len() != N * 8 {
+    let (&[first, ref group @ ..], rest) = key.split_first_chunk::<5>().ok_or_else(malformed)?;
+    if first != tag || rest.len() != N * 8 {
         return Err(malformed());
     }
     let mut found = [0; N];
     for (number, bytes) in found.iter_mut().zip(rest.chunks_exact(8)) {
         *number = u64::from_be_bytes(bytes.try_into().map_err(|_short| malformed())?);
     }
-    Ok(found)
+    Ok((GroupId(u32::from_be_bytes(*group)), found))
 }
 
 /// Takes little-endian numbers out of a value of known length.

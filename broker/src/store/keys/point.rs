@@ -9,7 +9,7 @@ pub struct LogPoint {
     pub index: u64,
     /// The term of the entry.
     pub term: u64,
-    /// The bytes of the log up to and with the entry.
+    /// The bytes of all payloads up to and with the entry's own.
     pub pos: u64,
     /// The log time in microseconds: the greatest leader time so far.
     pub time: u64,

@@ -1,17 +1,18 @@
 //! `l` group term: the first index a term has in the log.
 
-use crate::store::{GroupId, StoreError};
+use crate::store::StoreError;
+use weft_proto::GroupId;
 
 const TAG: u8 = b'l';
 
 /// Builds the key of a term.
-pub fn key(group: GroupId, term: u64) -> [u8; 17] {
-    super::group_number_key(TAG, group.0, term)
+pub fn key(group: GroupId, term: u64) -> [u8; 13] {
+    super::group_number_key(TAG, group, term)
 }
 
 /// Reads group and term out of a key.
 pub fn decode_key(key: &[u8]) -> Result<(GroupId, u64), StoreError> {
-    super::numbers::<2>("term", TAG, key).map(|[group, term]| (GroupId(group), term))
+    super::decode_group_key::<1>("term", TAG, key).map(|(group, [term])| (group, term))
 }
 
 /// Encodes the first index.

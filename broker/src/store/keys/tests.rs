@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::point::LogPoint;
 use super::*;
-use crate::store::GroupId;
+use weft_proto::{GroupId, Offset, PartitionUid};
 
 fn point() -> impl Strategy<Value = LogPoint> {
     any::<[u64; 5]>().prop_map(|[index, term, pos, time, chain]| LogPoint {
@@ -20,7 +20,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn keys_round_trip(group: u64, a: u64, b: u64) {
+    fn keys_round_trip(group: u32, a: u64, b: u64) {
         let g = GroupId(group);
         prop_assert_eq!(entry::decode_key(&entry::key(a)).unwrap(), a);
         prop_assert_eq!(vote::decode_key(&vote::key(g)).unwrap(), g);
@@ -28,14 +28,15 @@ proptest! {
         prop_assert_eq!(purged::decode_key(&purged::key(g)).unwrap(), g);
         prop_assert_eq!(term::decode_key(&term::key(g, a)).unwrap(), (g, a));
         prop_assert_eq!(checkpoint::decode_key(&checkpoint::key(g, a)).unwrap(), (g, a));
-        prop_assert_eq!(index::decode_key(&index::key(g, a, b)).unwrap(), (g, a, b));
+        let (p, o) = (PartitionUid(a), Offset(b));
+        prop_assert_eq!(index::decode_key(&index::key(g, p, o)).unwrap(), (g, p, o));
     }
 
     #[test]
-    fn keys_sort_like_their_numbers(a: (u64, u64, u64), b: (u64, u64, u64)) {
-        let key = |(g, p, o)| index::key(GroupId(g), p, o);
+    fn keys_sort_like_their_numbers(a: (u32, u64, u64), b: (u32, u64, u64)) {
+        let key = |(g, p, o)| index::key(GroupId(g), PartitionUid(p), Offset(o));
         prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
-        prop_assert_eq!(entry::key(a.0).cmp(&entry::key(b.0)), a.0.cmp(&b.0));
+        prop_assert_eq!(entry::key(a.1).cmp(&entry::key(b.1)), a.1.cmp(&b.1));
     }
 
     #[test]
@@ -55,7 +56,7 @@ proptest! {
         _ = term::decode_key(&bytes);
         _ = checkpoint::decode(&bytes);
         _ = index::decode(&bytes);
-        prop_assert_eq!(vote::decode_key(&bytes).is_ok(), bytes.len() == 9 && bytes[0] == b'v');
+        prop_assert_eq!(vote::decode_key(&bytes).is_ok(), bytes.len() == 5 && bytes[0] == b'v');
     }
 }
 
@@ -63,10 +64,8 @@ proptest! {
 fn keys_keep_their_bytes() {
     let group = GroupId(0x0102);
 
-    assert_eq!(vote::key(group), *b"v\0\0\0\0\0\0\x01\x02");
-    assert_eq!(
-        index::key(group, 3, 4),
-        *b"i\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04"
-    );
+    assert_eq!(vote::key(group), *b"v\0\0\x01\x02");
+    let index = index::key(group, PartitionUid(3), Offset(4));
+    assert_eq!(index, *b"i\0\0\x01\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04");
     assert_eq!(committed::encode(1, 2), b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0");
 }

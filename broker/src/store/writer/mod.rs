@@ -84,7 +84,7 @@ struct Request {
 
 impl Writer {
     /// Creates a writer and the loop that must run for it.
-    pub fn new(engine: Arc<dyn LogEngine>, options: WriterOptions) -> (Self, WriterLoop) {
+    pub fn new(engine: Arc<dyn LogEngine>, options: &WriterOptions) -> (Self, WriterLoop) {
         let (requests, requests_rx) = mpsc::channel(QUEUE_LEN);
         let (failed, failure) = watch::channel(None);
         // Permits are counted in 32 bits when taken.

@@ -13,8 +13,9 @@ use openraft::type_config::alias::OneshotReceiverOf;
 use crate::raft::log::{GroupLog, Logs};
 use crate::raft::types::{Entry, EntryPayload, Payload, TypeConfig, log_id};
 use crate::store::{
-    GroupId, LogEngine, MemoryEngine, Profile, RocksEngine, StoreError, Writer, WriterOptions,
+    LogEngine, MemoryEngine, Profile, RocksEngine, StoreError, Writer, WriterOptions,
 };
+use weft_proto::GroupId;
 
 pub(super) const GROUP: GroupId = GroupId(3);
 const TAIL_BYTES: usize = 1 << 20;
@@ -40,7 +41,7 @@ impl Drop for Node {
 
 impl Node {
     pub(super) fn start(engine: Arc<dyn LogEngine>, tail_bytes_max: usize) -> Self {
-        let (writer, writer_loop) = Writer::new(Arc::clone(&engine), WriterOptions::default());
+        let (writer, writer_loop) = Writer::new(Arc::clone(&engine), &WriterOptions::default());
         let thread = std::thread::spawn(move || writer_loop.run_blocking());
         Self { logs: Some(Logs::new(engine, writer, tail_bytes_max)), thread: Some(thread) }
     }
