@@ -2,5 +2,7 @@
 
 pub mod entry;
 pub mod partition;
+pub mod raft;
 pub mod state;
+pub mod store;
 pub mod subscription;
