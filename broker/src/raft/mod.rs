@@ -1,0 +1,6 @@
+//! Consensus: everything that names openraft lives here.
+//!
+//! *Owns* the Raft groups of this node: their logs, state machines and connections.
+//! *Never* lets a type of openraft reach an API, the wire or the disk.
+
+pub mod types;

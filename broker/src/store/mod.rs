@@ -1,0 +1,1 @@
+//! Storage: one engine, one writer thread, keys.
