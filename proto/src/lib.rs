@@ -2,4 +2,4 @@
 
 mod generated;
 
-pub use generated::{cloudevents, v1};
+pub use generated::{cloudevents, internal, v1};

@@ -3,4 +3,14 @@
 //! *Owns* the Raft groups of this node: their logs, state machines and connections.
 //! *Never* lets a type of openraft reach an API, the wire or the disk.
 
+pub mod group;
+pub mod groups;
+pub mod machine;
+mod network;
+mod pipeline;
+pub mod snapshot;
 pub mod types;
+mod wire;
+
+#[cfg(test)]
+mod tests;
