@@ -107,7 +107,8 @@ async fn founder_that_crashed_before_it_saw_the_record_gets_it_later() {
     let second = spawn(&router, &folders, 1);
     let uid = first.await.unwrap().unwrap().cluster_uid;
     second.await.unwrap().unwrap();
-    drop((birth, late));
+    drop(birth);
+    drop(late);
     router.remove(ADDRESSES[2]);
 
     let third = start(&router, &folders[2], ADDRESSES[2]).await.unwrap();
