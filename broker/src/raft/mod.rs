@@ -8,4 +8,14 @@ pub mod log;
 pub mod point;
 pub(crate) mod record;
 mod tail;
+pub mod group;
+pub mod groups;
+pub mod machine;
+mod network;
+mod pipeline;
+pub mod snapshot;
 pub mod types;
+mod wire;
+
+#[cfg(test)]
+mod tests;
