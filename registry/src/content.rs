@@ -7,11 +7,13 @@
 pub fn is_json(datacontenttype: Option<&str>) -> bool {
     let Some(content_type) = datacontenttype else { return true };
     let essence = content_type.split(';').next().unwrap_or("").trim_ascii();
-    if essence.eq_ignore_ascii_case("application/json") || essence.eq_ignore_ascii_case("text/json") {
+    if essence.eq_ignore_ascii_case("application/json") || essence.eq_ignore_ascii_case("text/json")
+    {
         return true;
     }
     let Some((kind, subtype)) = essence.split_once('/') else { return false };
-    let Some(base) = subtype.len().checked_sub("+json".len()).and_then(|at| subtype.split_at_checked(at))
+    let Some(base) =
+        subtype.len().checked_sub("+json".len()).and_then(|at| subtype.split_at_checked(at))
     else {
         return false;
     };
@@ -36,8 +38,17 @@ mod tests {
             assert!(is_json(json), "{json:?}");
         }
         for other in [
-            "", "json", "application/json5", "application/jsonl", "application/xml", "+json", "/+json",
-            "application/+json", "application/avro", "text/plain; a=application/json", "a/ü",
+            "",
+            "json",
+            "application/json5",
+            "application/jsonl",
+            "application/xml",
+            "+json",
+            "/+json",
+            "application/+json",
+            "application/avro",
+            "text/plain; a=application/json",
+            "a/ü",
         ] {
             assert!(!is_json(Some(other)), "{other:?}");
         }

@@ -150,15 +150,18 @@ mod tests {
 
         for (text, number) in [("[1]", 1), ("[1.0]", 2), ("[1,2]", 3), ("[2,1]", 4)] {
             let number = VersionNumber(number);
-            assert_eq!(versions.register(text.as_bytes(), SchemaId(1)), Ok(Registered::New(number)));
+            assert_eq!(
+                versions.register(text.as_bytes(), SchemaId(1)),
+                Ok(Registered::New(number))
+            );
         }
     }
 
     #[test]
     fn restored_versions_go_on_counting() {
         let mut versions = Versions::new("order");
-        versions.register(b"1", SchemaId(1)).unwrap();
-        versions.register(b"2", SchemaId(2)).unwrap();
+        assert_eq!(versions.register(b"1", SchemaId(1)), Ok(Registered::New(ONE)));
+        assert_eq!(versions.register(b"2", SchemaId(2)), Ok(Registered::New(TWO)));
         let shuffled = versions.list().iter().rev().cloned().collect();
 
         let mut restored = Versions::restore("order", shuffled);

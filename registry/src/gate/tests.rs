@@ -38,7 +38,8 @@ fn gate(bindings: Vec<Binding>) -> Result<Gate, GateProblem> {
 }
 
 fn pinned(number: u32) -> Gate {
-    gate(vec![bind("order.*", "order", Pin::Version(VersionNumber(number)), Mode::Enforce)]).unwrap()
+    gate(vec![bind("order.*", "order", Pin::Version(VersionNumber(number)), Mode::Enforce)])
+        .unwrap()
 }
 
 fn refusal(decision: Decision) -> Refusal {

@@ -197,8 +197,9 @@ impl Document<'_> {
             Kind::String => Value::String(self.str(slot.text).to_owned()),
             Kind::Array => self.children(at).map(|child| self.value_at(child)).collect(),
             Kind::Object => {
-                let members =
-                    self.children(at).map(|child| (self.key(child).to_owned(), self.value_at(child)));
+                let members = self
+                    .children(at)
+                    .map(|child| (self.key(child).to_owned(), self.value_at(child)));
                 Value::Object(members.collect::<Map<_, _>>())
             }
         }

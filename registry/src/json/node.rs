@@ -103,7 +103,9 @@ impl<'a> TapeNode<'a> {
 
     fn container(self, kind: Kind) -> Option<Container<'a>> {
         match self {
-            Self::At(walk, at) if walk.document.slot(at).kind == kind => Some(Container { walk, at }),
+            Self::At(walk, at) if walk.document.slot(at).kind == kind => {
+                Some(Container { walk, at })
+            }
             _ => None,
         }
     }

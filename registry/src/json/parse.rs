@@ -1,7 +1,7 @@
 //! Bytes to [`Document`], in one pass.
 
-use super::{DEPTH_MAX, Document, Kind, Problem, ProblemKind, SCANNED_MEMBERS_MAX, Slot, Span};
 use super::UNESCAPED;
+use super::{DEPTH_MAX, Document, Kind, Problem, ProblemKind, SCANNED_MEMBERS_MAX, Slot, Span};
 
 /// A refusal before its line and column are worked out.
 struct Fault(ProblemKind, usize, &'static str);
@@ -59,7 +59,11 @@ impl Parser<'_> {
         self.space();
         self.value(Span::default(), 0)?;
         self.space();
-        if self.at < self.bytes.len() { syntax(self.at, "unexpected text after the value") } else { Ok(()) }
+        if self.at < self.bytes.len() {
+            syntax(self.at, "unexpected text after the value")
+        } else {
+            Ok(())
+        }
     }
 
     fn peek(&self) -> Option<u8> {

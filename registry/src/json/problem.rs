@@ -36,9 +36,14 @@ pub struct Problem {
 
 impl Problem {
     #[cold]
-    pub(super) fn new(kind: ProblemKind, bytes: &[u8], offset: usize, expected: &'static str) -> Self {
+    pub(super) fn new(
+        kind: ProblemKind,
+        bytes: &[u8],
+        offset: usize,
+        expected: &'static str,
+    ) -> Self {
         let before = &bytes[..offset.min(bytes.len())];
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let line = before.split(|byte| *byte == b'\n').count();
         let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         Self { kind, offset, line, column: 1 + before.len() - line_start, expected }
     }

@@ -79,9 +79,9 @@ pub(super) fn explain(document: &Document<'_>, errors: &[ValidationError<'_>]) -
     }
     let total = causes.len();
     // The first in the payload is told: stable, and people read from the top.
-    let first = causes
-        .into_iter()
-        .min_by_key(|cause| document.find(cause.error.instance_path().as_str()).unwrap_or(u32::MAX));
+    let first = causes.into_iter().min_by_key(|cause| {
+        document.find(cause.error.instance_path().as_str()).unwrap_or(u32::MAX)
+    });
     let Some(Cause { error, message }) = first else { return Violation::unexplained() };
     let pointer = error.instance_path().as_str();
     Violation {
@@ -98,10 +98,10 @@ pub(super) fn explain(document: &Document<'_>, errors: &[ValidationError<'_>]) -
 
 /// Reasons below an error: its own, or those of the branch that was most likely meant.
 fn gather<'e>(error: &'e ValidationError<'e>, causes: &mut Vec<Cause<'e>>) {
-    let branches = match error.kind() {
-        ValidationErrorKind::AnyOf { context }
-        | ValidationErrorKind::OneOfNotValid { context } => context,
-        _ => return causes.push(Cause { error, message: None }),
+    let (ValidationErrorKind::AnyOf { context: branches }
+    | ValidationErrorKind::OneOfNotValid { context: branches }) = error.kind()
+    else {
+        return causes.push(Cause { error, message: None });
     };
     let place = error.instance_path().as_str();
     let best = branches.iter().min_by_key(|branch| distance_of_branch(branch, place));
@@ -117,7 +117,8 @@ fn gather<'e>(error: &'e ValidationError<'e>, causes: &mut Vec<Cause<'e>>) {
 
 /// Whether the branch wants another kind of value altogether.
 fn is_other_kind(error: &ValidationError<'_>, place: &str) -> bool {
-    matches!(error.kind(), ValidationErrorKind::Type { .. }) && error.instance_path().as_str() == place
+    matches!(error.kind(), ValidationErrorKind::Type { .. })
+        && error.instance_path().as_str() == place
 }
 
 /// If all branches differ in kind only, the kinds they want.
@@ -143,26 +144,29 @@ fn distance_of_branch(branch: &[ValidationError<'_>], place: &str) -> u64 {
 fn distance(error: &ValidationError<'_>, place: &str) -> u64 {
     const OTHER_KIND: u64 = 1_000_000;
     const OTHER_FIXED_VALUE: u64 = 10_000;
-    const OTHER_MEMBERS: u64 = 100;
+    // A member that is there says more about what was meant than one that is missing.
+    const UNKNOWN_MEMBER: u64 = 300;
+    const MISSING_MEMBER: u64 = 100;
     let path = error.instance_path().as_str();
     let below = path.strip_prefix(place).unwrap_or(path).matches('/').count();
     match error.kind() {
-        ValidationErrorKind::AnyOf { context }
-        | ValidationErrorKind::OneOfNotValid { context } => {
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             let best = context.iter().map(|branch| distance_of_branch(branch, path)).min();
             // Seen from further up, what goes wrong inside a member says less.
-            if below == 0 { best.unwrap_or(1) } else { best.unwrap_or(1).clamp(1, OTHER_MEMBERS) }
+            if below == 0 { best.unwrap_or(1) } else { best.unwrap_or(1).clamp(1, MISSING_MEMBER) }
         }
-        ValidationErrorKind::Type { .. } | ValidationErrorKind::FalseSchema if below == 0 => OTHER_KIND,
+        ValidationErrorKind::Type { .. } | ValidationErrorKind::FalseSchema if below == 0 => {
+            OTHER_KIND
+        }
         ValidationErrorKind::Constant { .. } | ValidationErrorKind::Enum { .. } if below <= 1 => {
             OTHER_FIXED_VALUE
         }
-        ValidationErrorKind::Required { .. } if below == 0 => OTHER_MEMBERS,
+        ValidationErrorKind::Required { .. } if below == 0 => MISSING_MEMBER,
         ValidationErrorKind::AdditionalProperties { unexpected }
         | ValidationErrorKind::UnevaluatedProperties { unexpected }
             if below == 0 =>
         {
-            OTHER_MEMBERS * unexpected.len() as u64
+            UNKNOWN_MEMBER * unexpected.len() as u64
         }
         _ => 1,
     }

@@ -243,8 +243,12 @@ impl fmt::Display for SchemaProblem {
             Self::DanglingReference { reference, .. } => {
                 write!(f, "{reference} points at nothing in this document")?;
             }
-            Self::EndlessReference { .. } => f.write_str("references lead back to where they start")?,
-            Self::UnboundedUniqueItems { .. } => f.write_str("uniqueItems needs maxItems beside it")?,
+            Self::EndlessReference { .. } => {
+                f.write_str("references lead back to where they start")?;
+            }
+            Self::UnboundedUniqueItems { .. } => {
+                f.write_str("uniqueItems needs maxItems beside it")?;
+            }
             Self::Pattern { pattern, .. } => write!(
                 f,
                 "pattern {pattern} is not supported (no look-around, no back-references) or too large"

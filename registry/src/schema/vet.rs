@@ -101,10 +101,14 @@ fn applies(keyword: &str) -> Option<(Applies, bool)> {
     Some(match keyword {
         "allOf" | "anyOf" | "oneOf" | "not" | "if" | "then" | "else" => (Applies::Same, false),
         "dependentSchemas" | "dependencies" => (Applies::Same, true),
-        "items" | "prefixItems" | "additionalItems" | "unevaluatedItems" | "contains"
-        | "additionalProperties" | "unevaluatedProperties" | "propertyNames" => {
-            (Applies::Below, false)
-        }
+        "items"
+        | "prefixItems"
+        | "additionalItems"
+        | "unevaluatedItems"
+        | "contains"
+        | "additionalProperties"
+        | "unevaluatedProperties"
+        | "propertyNames" => (Applies::Below, false),
         "properties" | "patternProperties" => (Applies::Below, true),
         "contentSchema" => (Applies::Nowhere, false),
         "$defs" | "definitions" => (Applies::Nowhere, true),
@@ -239,7 +243,11 @@ impl<'v, 'l> Vet<'v, 'l> {
     }
 
     /// Takes note of what other subschemas may call this one, and of its draft.
-    fn identify(&mut self, place: u32, schema: &'v Map<String, Value>) -> Result<(), SchemaProblem> {
+    fn identify(
+        &mut self,
+        place: u32,
+        schema: &'v Map<String, Value>,
+    ) -> Result<(), SchemaProblem> {
         let Place { base, draft, .. } = self.places[place as usize];
         let declared = match schema.get("$schema") {
             Some(Value::String(uri)) => match Draft::from_uri(uri) {
@@ -292,15 +300,23 @@ impl<'v, 'l> Vet<'v, 'l> {
         }
         if let Some(Value::Bool(true)) = schema.get("uniqueItems") {
             let Some(max) = schema.get("maxItems").and_then(Value::as_f64) else {
-                return Err(SchemaProblem::UnboundedUniqueItems { pointer: pointer("uniqueItems") });
+                return Err(SchemaProblem::UnboundedUniqueItems {
+                    pointer: pointer("uniqueItems"),
+                });
             };
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates"
+            )]
             limits.check_at(Limit::UniqueItems, max.ceil() as u64, || pointer("maxItems"))?;
         }
         let named = schema.get("patternProperties").and_then(Value::as_object);
         let pattern = schema.get("pattern").and_then(Value::as_str);
-        let keywords = pattern.iter().map(|_| "pattern").chain(std::iter::repeat("patternProperties"));
-        let patterns = pattern.into_iter().chain(named.into_iter().flat_map(Map::keys).map(String::as_str));
+        let keywords =
+            pattern.iter().map(|_| "pattern").chain(std::iter::repeat("patternProperties"));
+        let patterns =
+            pattern.into_iter().chain(named.into_iter().flat_map(Map::keys).map(String::as_str));
         let mut count = self.patterns;
         for (pattern, keyword) in patterns.zip(keywords) {
             limits.check_at(Limit::PatternBytes, pattern.len() as u64, || pointer(keyword))?;
@@ -348,7 +364,8 @@ impl<'v, 'l> Vet<'v, 'l> {
             Some(fragment) => (document_of(base).to_owned(), fragment.to_owned()),
             None => match uri::resolve_against(&base.borrow(), text) {
                 Ok(uri) => {
-                    let fragment = uri.as_str().split_once('#').map_or("", |(_, fragment)| fragment);
+                    let fragment =
+                        uri.as_str().split_once('#').map_or("", |(_, fragment)| fragment);
                     (document_of(&uri).to_owned(), fragment.to_owned())
                 }
                 Err(_) => return Err(self.dangling(reference)),
@@ -402,7 +419,8 @@ impl<'v, 'l> Vet<'v, 'l> {
             };
             trail = self.trail(trail, step);
             if let Some(known) = self.known.get(&address(next)) {
-                (base, draft) = (self.places[*known as usize].base, self.places[*known as usize].draft);
+                (base, draft) =
+                    (self.places[*known as usize].base, self.places[*known as usize].draft);
             }
             at = next;
         }
@@ -434,9 +452,12 @@ impl<'v, 'l> Vet<'v, 'l> {
 
 fn is_meta(document: &str) -> bool {
     Draft::from_uri(document).is_some()
-        || ["https://json-schema.org/draft/2019-09/meta/", "https://json-schema.org/draft/2020-12/meta/"]
-            .into_iter()
-            .any(|vocabulary| document.starts_with(vocabulary))
+        || [
+            "https://json-schema.org/draft/2019-09/meta/",
+            "https://json-schema.org/draft/2020-12/meta/",
+        ]
+        .into_iter()
+        .any(|vocabulary| document.starts_with(vocabulary))
 }
 
 fn percent_decoded(text: &str) -> Option<String> {
