@@ -1,5 +1,7 @@
 //! What a check costs: parse and check of an order of about one kilobyte.
 
+#![expect(clippy::expect_used, reason = "a benchmark whose input is wrong must not go on")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use weft_registry::{
@@ -110,10 +112,10 @@ fn checks(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("parse", |b| b.iter(|| Document::parse(black_box(bytes))));
     group.bench_function("check, parsed", |b| {
-        b.iter(|| schema.check_document(black_box(&document)))
+        b.iter(|| schema.check_document(black_box(&document)));
     });
     group.bench_function("gate: binding, parse, check", |b| {
-        b.iter(|| gate.check(black_box(&event)))
+        b.iter(|| gate.check(black_box(&event)));
     });
     group.bench_function("refuse and explain", |b| {
         b.iter(|| schema.check(black_box(broken.as_bytes())));
@@ -127,5 +129,21 @@ fn checks(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, checks);
+/// The most a check can cost: a schema that visits each level of the payload thrice as often as
+/// the one above, until the budget of steps is spent.
+fn bomb(c: &mut Criterion) {
+    let branch = r##"{"properties": {"next": {"$ref": "#"}}, "required": ["end"]}"##;
+    let schema = format!(r#"{{"anyOf": [{branch}, {branch}, {branch}]}}"#);
+    let schema = Schema::compile(schema.as_bytes(), &Limits::default()).expect("schema compiles");
+    let payload = "{\"next\":".repeat(100) + "1" + &"}".repeat(100);
+
+    let mut group = c.benchmark_group("bomb");
+    group.sample_size(10);
+    group.bench_function("check until it is given up", |b| {
+        b.iter(|| schema.check(black_box(payload.as_bytes())));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, checks, bomb);
 criterion_main!(benches);

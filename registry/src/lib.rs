@@ -35,7 +35,7 @@ mod versions;
 pub use bindings::{Binding, BindingProblem, Bindings, Mode, Pin};
 pub use cache::Cache;
 pub use content::is_json;
-pub use gate::{Decision, Event, Gate, GateProblem, Governed, Reason, Refusal, Schemas};
+pub use gate::{Decision, Event, Gate, GateProblem, Governed, Refusal, RefusalKind, Schemas};
 pub use json::{DEPTH_MAX, Document, Problem, ProblemKind};
 pub use schema::{Draft, Limit, Limits, Schema, SchemaProblem, Verdict, Violation};
 pub use versions::{Registered, SchemaId, Version, VersionNumber, Versions};

@@ -23,9 +23,7 @@ fn corpus() -> Option<Corpus> {
     let named = std::env::var_os("WEFT_WEBHOOKS").map(PathBuf::from);
     let folders = named.map_or_else(|| vec![beside.into(), nearby.into()], |named| vec![named]);
     let Some(folder) = folders.iter().find(|folder| folder.join("events.jsonl").is_file()) else {
-            eprintln!(
-                "SKIPPED: no webhook payloads in {folders:?}; set WEFT_WEBHOOKS to their folder"
-            );
+        eprintln!("SKIPPED: no webhook payloads in {folders:?}; set WEFT_WEBHOOKS to their folder");
         return None;
     };
     let lines = std::fs::read_to_string(folder.join("events.jsonl")).unwrap();

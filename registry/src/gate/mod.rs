@@ -141,7 +141,7 @@ pub struct Refusal {
     /// Number of the version.
     pub version: VersionNumber,
     /// For programs.
-    pub reason: Reason,
+    pub kind: RefusalKind,
     /// For people: where and why.
     pub violation: Violation,
 }
@@ -149,7 +149,7 @@ pub struct Refusal {
 /// Why an event was refused, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum RefusalKind {
     /// The payload is JSON and does not fit.
     Mismatch,
     /// The payload is said to be JSON and is not.
@@ -162,7 +162,7 @@ pub enum Reason {
     TooCostly,
 }
 
-impl Reason {
+impl RefusalKind {
     /// The reason's code, which never changes.
     #[must_use]
     pub const fn code(self) -> &'static str {
@@ -230,36 +230,36 @@ impl Gate {
             return if event.has_dataref {
                 Decision::Unchecked
             } else {
-                governed.refuse(Reason::NoData, Violation::no_data())
+                governed.refuse(RefusalKind::NoData, Violation::no_data())
             };
         };
         if !is_json(event.datacontenttype) {
             let found = event.datacontenttype.unwrap_or_default();
-            return governed.refuse(Reason::ContentType, Violation::content_type(found));
+            return governed.refuse(RefusalKind::ContentType, Violation::content_type(found));
         }
         match governed.compiled.check(data) {
             Verdict::Fits => {
                 Decision::Accepted { schema_id: governed.id, version: governed.version }
             }
             Verdict::Violation(violation) => {
-                let reason = match violation.keyword.as_str() {
-                    "json" => Reason::NotJson,
-                    "steps" => Reason::TooCostly,
-                    _ => Reason::Mismatch,
+                let kind = match violation.keyword.as_str() {
+                    "json" => RefusalKind::NotJson,
+                    "steps" => RefusalKind::TooCostly,
+                    _ => RefusalKind::Mismatch,
                 };
-                governed.refuse(reason, violation)
+                governed.refuse(kind, violation)
             }
         }
     }
 }
 
 impl Governed {
-    fn refuse(&self, reason: Reason, violation: Violation) -> Decision {
+    fn refuse(&self, kind: RefusalKind, violation: Violation) -> Decision {
         Decision::Refused(Box::new(Refusal {
             schema: Arc::clone(&self.schema),
             schema_id: self.id,
             version: self.version,
-            reason,
+            kind,
             violation,
         }))
     }

@@ -1,6 +1,6 @@
 //! One test per rule of the gate.
 
-use super::{Decision, Event, Gate, GateProblem, Governed, Reason, Refusal, Schemas};
+use super::{Decision, Event, Gate, GateProblem, Governed, Refusal, RefusalKind, Schemas};
 use crate::{Binding, Bindings, Limits, Mode, Pin, Schema, SchemaId, VersionNumber};
 
 const ORDER: Event<'_> = Event {
@@ -76,7 +76,7 @@ fn latest_is_the_highest_number() {
     let refusal = refusal(gate.check(&ORDER));
 
     assert_eq!((refusal.schema_id, refusal.version), (SchemaId(12), VersionNumber(2)));
-    assert_eq!(refusal.reason.code(), "schema_violation");
+    assert_eq!(refusal.kind.code(), "schema_violation");
     assert_eq!(refusal.violation.pointer, "/total");
     assert_eq!(refusal.violation.schema_pointer, "/properties/total/minimum");
     assert_eq!(
@@ -91,7 +91,7 @@ fn other_content_types_are_refused_though_the_schema_takes_all() {
     let xml = Event { datacontenttype: Some("application/xml"), ..ORDER };
     let vendor = Event { datacontenttype: Some("application/vnd.a+json; v=1"), ..ORDER };
 
-    assert_eq!(refusal(gate.check(&xml)).reason, Reason::ContentType);
+    assert_eq!(refusal(gate.check(&xml)).kind, RefusalKind::ContentType);
     assert!(matches!(gate.check(&vendor), Decision::Accepted { .. }));
 }
 
@@ -103,10 +103,10 @@ fn missing_data_is_refused_unless_it_is_elsewhere() {
     // Inline data counts, whatever else the event refers to.
     let both = Event { data: Some(b"{}"), has_dataref: true, ..ORDER };
 
-    assert_eq!(refusal(pinned(1).check(&missing)).reason, Reason::NoData);
+    assert_eq!(refusal(pinned(1).check(&missing)).kind, RefusalKind::NoData);
     assert_eq!(pinned(1).check(&elsewhere), Decision::Unchecked);
-    assert_eq!(refusal(pinned(1).check(&empty)).reason, Reason::NotJson);
-    assert_eq!(refusal(pinned(1).check(&both)).reason, Reason::Mismatch);
+    assert_eq!(refusal(pinned(1).check(&empty)).kind, RefusalKind::NotJson);
+    assert_eq!(refusal(pinned(1).check(&both)).kind, RefusalKind::Mismatch);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn payload_that_is_not_json_is_refused_with_its_place() {
 
     let refusal = refusal(pinned(1).check(&broken));
 
-    assert_eq!(refusal.reason, Reason::NotJson);
+    assert_eq!(refusal.kind, RefusalKind::NotJson);
     assert_eq!(
         refusal.violation.message,
         "payload is not JSON: expected a name in quotes at line 2 column 13"

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// payload can meet.
 pub(super) fn vet(root: &Value, draft: Draft, limits: &Limits) -> Result<u64, SchemaProblem> {
     let mut vet = Vet::new(limits);
-    vet.place(root, 0, 0, draft, false);
+    vet.place(Place { value: root, trail: 0, base: 0, draft, is_below: false });
     while !vet.todo.is_empty() || !vet.references.is_empty() {
         while let Some(place) = vet.todo.pop() {
             vet.visit(place)?;
@@ -116,6 +116,23 @@ fn applies(keyword: &str) -> Option<(Applies, bool)> {
     })
 }
 
+/// The subschemas a keyword holds, each with its step from the keyword.
+fn subschemas(held: &Value, is_map: bool) -> Vec<(Option<Token<'_>>, &Value)> {
+    match held {
+        Value::Object(map) if is_map => {
+            // A list of names under `dependencies` is no subschema.
+            let schemas = map.iter().filter(|(_, value)| !value.is_array());
+            schemas.map(|(name, value)| (Some(Token::Name(name)), value)).collect()
+        }
+        Value::Array(list) if !is_map => {
+            let schemas = list.iter().enumerate();
+            schemas.map(|(at, value)| (Some(Token::Index(at)), value)).collect()
+        }
+        Value::Object(_) | Value::Bool(_) if !is_map => vec![(None, held)],
+        _ => Vec::new(),
+    }
+}
+
 impl<'v, 'l> Vet<'v, 'l> {
     fn new(limits: &'l Limits) -> Self {
         Self {
@@ -157,26 +174,19 @@ impl<'v, 'l> Vet<'v, 'l> {
         self.pointer(self.places[place as usize].trail, keyword)
     }
 
-    fn place(
-        &mut self,
-        value: &'v Value,
-        trail: usize,
-        base: usize,
-        draft: Draft,
-        is_below: bool,
-    ) -> u32 {
+    fn place(&mut self, place: Place<'v>) -> u32 {
         let next = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        let place = *self.known.entry(address(value)).or_insert(next);
-        if place == next {
-            self.places.push(Place { value, trail, base, draft, is_below });
+        let at = *self.known.entry(address(place.value)).or_insert(next);
+        if at == next {
+            self.places.push(place);
             self.graph.push(Vertex { own: 1, ..Vertex::default() });
-            self.todo.push(place);
-            if place == 0 {
+            self.todo.push(at);
+            if at == 0 {
                 let root = document_of(&self.bases[0]).to_owned();
                 self.resources.insert(root, 0);
             }
         }
-        place
+        at
     }
 
     fn visit(&mut self, place: u32) -> Result<(), SchemaProblem> {
@@ -198,45 +208,19 @@ impl<'v, 'l> Vet<'v, 'l> {
         for (keyword, value) in schema {
             if let Some((applies, is_map)) = applies(keyword) {
                 let applies = if stands_alone { Applies::Nowhere } else { applies };
-                self.descend(place, keyword, value, applies, is_map);
+                let trail = self.trail(self.places[place as usize].trail, Token::Name(keyword));
+                for (token, value) in subschemas(value, is_map) {
+                    let trail = token.map_or(trail, |token| self.trail(trail, token));
+                    self.descend(place, trail, value, applies);
+                }
             }
         }
         Ok(())
     }
 
-    fn descend(
-        &mut self,
-        parent: u32,
-        keyword: &'v str,
-        value: &'v Value,
-        applies: Applies,
-        is_map: bool,
-    ) {
-        let Place { trail, base, draft, .. } = self.places[parent as usize];
-        let trail = self.trail(trail, Token::Name(keyword));
-        let children: Vec<(Token<'v>, &'v Value)> = match value {
-            Value::Object(map) if is_map => {
-                map.iter().map(|(name, child)| (Token::Name(name), child)).collect()
-            }
-            Value::Array(list) if !is_map => {
-                list.iter().enumerate().map(|(at, child)| (Token::Index(at), child)).collect()
-            }
-            Value::Object(_) | Value::Bool(_) if !is_map => {
-                let child = self.place(value, trail, base, draft, applies == Applies::Below);
-                self.apply(parent, child, applies);
-                return;
-            }
-            _ => return,
-        };
-        // A list of names under `dependencies` is no subschema.
-        for (token, child) in children.into_iter().filter(|(_, child)| !child.is_array()) {
-            let trail = self.trail(trail, token);
-            let child = self.place(child, trail, base, draft, applies == Applies::Below);
-            self.apply(parent, child, applies);
-        }
-    }
-
-    fn apply(&mut self, parent: u32, child: u32, applies: Applies) {
+    fn descend(&mut self, parent: u32, trail: usize, value: &'v Value, applies: Applies) {
+        let is_below = applies == Applies::Below;
+        let child = self.place(Place { value, trail, is_below, ..self.places[parent as usize] });
         if applies == Applies::Same {
             self.graph.vertex_mut(parent).same.push(child);
         }
@@ -424,7 +408,7 @@ impl<'v, 'l> Vet<'v, 'l> {
             }
             at = next;
         }
-        Some(self.place(at, trail, base, draft, false))
+        Some(self.place(Place { value: at, trail, base, draft, is_below: false }))
     }
 
     fn weigh(&self) -> Result<u64, SchemaProblem> {
