@@ -109,9 +109,7 @@ impl Tape {
                 bytes = bytes.saturating_add(self.collect(&entry, &mut place, to, &mut runs)?);
             }
             // Where a range ends inside an entry, the next read starts from the index again.
-            self.at = (place.end == self.next).then_some(place).or_else(|| {
-                (place.end < self.next).then_some(place)
-            });
+            self.at = (place.end <= self.next).then_some(place);
         }
         Ok(runs)
     }
