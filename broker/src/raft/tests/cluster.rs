@@ -15,7 +15,7 @@ use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::log::{LogReader, Logs};
 use crate::raft::snapshot::{Checkpoints, SnapshotPolicy};
 use crate::raft::types::Reply;
-use crate::store::{MemoryEngine, Writer, WriterOptions};
+use crate::store::{Changes, MemoryEngine, Writer, WriterOptions};
 use crate::tasks::Tasks;
 
 use weft_proto::{GroupId, NodeId};
@@ -72,15 +72,15 @@ pub(super) struct Running {
     pub(super) checkpoints: Vec<Arc<dyn Checkpoints>>,
     pub(super) readers: Vec<LogReader>,
     pub(super) tasks: Tasks,
+    writer: Writer,
 }
 
 impl Running {
-    /// Stops everything; the writer ends with the last handle to it.
+    /// Stops everything; what was queued to be written is written then.
     async fn stop(self) -> bool {
-        let Self { groups, checkpoints, readers, tasks, .. } = self;
-        groups.shutdown().await;
-        drop((groups, checkpoints, readers));
-        tasks.stop(DEADLINE).await
+        self.groups.shutdown().await;
+        self.writer.put_synced(Changes::new()).await.unwrap();
+        self.tasks.stop(DEADLINE).await
     }
 }
 
@@ -151,8 +151,9 @@ impl Cluster {
         let machines: Vec<Arc<Mutex<List>>> = (0..GROUPS).map(|_| Arc::default()).collect();
         let disk = Arc::clone(&node.disk) as _;
         let (writer, writer_loop) = Writer::new(Arc::clone(&disk), &WriterOptions::default());
-        tasks.spawn("writer", |_stop| writer_loop.run());
-        let logs = Logs::new(disk, writer, Logs::TAIL_BYTES_SMALL);
+        #[expect(clippy::disallowed_methods, reason = "it ends with the last handle of a test")]
+        tokio::spawn(writer_loop.run());
+        let logs = Logs::new(disk, writer.clone(), Logs::TAIL_BYTES_SMALL);
         let (mut parts, mut readers, mut checkpoints) = (Vec::new(), Vec::new(), Vec::new());
         for (group, machine) in (0..).map(GroupId).zip(&machines) {
             let machine = Arc::clone(machine) as _;
@@ -176,7 +177,7 @@ impl Cluster {
                 tasks.spawn("peers", move |stop| server::serve(listener, serving, stop));
             }
         }
-        node.running = Some(Running { groups, machines, checkpoints, readers, tasks });
+        node.running = Some(Running { groups, machines, checkpoints, readers, tasks, writer });
     }
 
     /// Ends a node without a word, as `kill -9` would; its disk stays.

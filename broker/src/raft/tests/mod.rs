@@ -273,6 +273,13 @@ async fn data_group_sends_its_floor_and_then_every_entry() {
         group.raise_floor(floor);
         group.trim_log(floor).await.unwrap();
         assert_eq!(group.snapshot_index(), Some(floor));
+        // A purge waits until nothing is being sent from below it.
+        let purged = async {
+            while running.readers[0].first_index() <= floor {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, purged).await.unwrap();
     }
 
     cluster.boot(follower, None).await;
