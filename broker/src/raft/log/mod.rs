@@ -95,6 +95,12 @@ impl GroupLog {
     pub fn checkpoints(&self) -> LogCheckpoints {
         LogCheckpoints { shared: Arc::clone(&self.shared) }
     }
+
+    /// Returns the log for a core that takes the place of one that panicked. What is in memory
+    /// stays valid, and so do all readers.
+    pub(crate) fn again(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
 }
 
 #[cfg(test)]
