@@ -39,7 +39,7 @@ pub(super) type Core = Raft<TypeConfig, Driver>;
 
 /// Rebuilds within a minute after which a core is given up: it would only panic again.
 const REBUILDS_MAX: usize = 3;
-const REBUILDS_WINDOW: Duration = Duration::from_secs(60);
+const REBUILDS_WINDOW: Duration = Duration::from_mins(1);
 
 /// How long leaders stay silent and followers stay patient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,11 +220,11 @@ impl Group {
         let state = State::open(parts.machine, parts.checkpoints, parts.policy, floor)?;
         let state = Arc::new(state);
         let open_log = parts.open_log;
-        let driven = Arc::clone(&state);
+        let shared = Arc::clone(&state);
         let build: Build = Box::new(move || {
             let connect = Connect { group, node, transport: Arc::clone(&transport) };
             let log = open_log();
-            let driver = driven.drive();
+            let driver = shared.drive();
             let config = Arc::clone(&config);
             Box::pin(async move {
                 Raft::new(node.get(), config, connect, log, driver?)
@@ -351,7 +351,10 @@ impl Group {
     }
 
     /// Makes exactly these replicas the voters; each must be a learner or a voter before.
-    pub async fn change_voters(&self, voters: impl IntoIterator<Item = NodeId>) -> Result<(), Error> {
+    pub async fn change_voters(
+        &self,
+        voters: impl IntoIterator<Item = NodeId>,
+    ) -> Result<(), Error> {
         let voters = voters.into_iter().map(NodeId::get).collect();
         let change = ChangeMembers::ReplaceAllVoters(voters);
         written(self.core().change_membership(change, false).await)
@@ -370,7 +373,10 @@ impl Group {
         let published = core.wait(Some(Duration::from_secs(10)));
         let covered = |snapshot: Option<u64>| snapshot.is_some_and(|at| at >= index);
         published
-            .metrics(|now| covered(now.snapshot.map(|id| id.index)), "a snapshot covers the entries")
+            .metrics(
+                |now| covered(now.snapshot.map(|id| id.index)),
+                "a snapshot covers the entries",
+            )
             .await
             .map_err(|_late| Error::Late)?;
         core.trigger().purge_log(index).await.map_err(stopped)
@@ -411,6 +417,8 @@ impl Group {
                 fatal = self.watch_core() => fatal,
             };
             if self.inner.stopping.load(Ordering::Acquire) {
+                // A task that ends stops all others; that is for the node to decide.
+                stop.cancelled().await;
                 return Ok(());
             }
             self.inner.leadership.send_modify(|now| {
