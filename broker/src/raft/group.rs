@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{
@@ -257,11 +259,15 @@ impl Group {
     /// the entry back.
     pub async fn propose(&self, payload: Bytes) -> Result<Pending, ProposeError> {
         let (ack, answer) = Ack::channel();
-        match self.core().client_write_ff(Payload(payload), Some(ack)).await {
-            Ok(()) => Ok(Pending { answer }),
+        let core = self.core();
+        let queued = core.client_write_ff(Payload(payload), Some(ack));
+        // openraft (alpha.37) panics in `get_core_stop_error` when the core is dead and another
+        // caller stopped waiting for the reason; the proposer must not die of that.
+        match AssertUnwindSafe(queued).catch_unwind().await {
+            Ok(Ok(())) => Ok(Pending { answer }),
             // Its queue was closed: the core never saw the entry.
-            Err(Fatal::Panicked) => Err(ProposeError::NotLeader { leader: None }),
-            Err(_fatal) => Err(ProposeError::Fatal),
+            Ok(Err(Fatal::Panicked)) | Err(_) => Err(ProposeError::NotLeader { leader: None }),
+            Ok(Err(_fatal)) => Err(ProposeError::Fatal),
         }
     }
 
@@ -477,10 +483,11 @@ impl Group {
                 changed = applied.changed(), if waits_for_own_entry => if changed.is_err() { break },
             }
         }
-        match core.with_raft_state(|_state| ()).await {
+        // Not by asking the core: openraft panics itself when somebody asked a dead core before
+        // and gave up. A core that ends says why in its metrics; only a panic leaves them as is.
+        match core.metrics().borrow_watched().running_state.clone() {
             Err(fatal) => fatal,
-            // The core answered although its metrics are closed: it is about to end.
-            Ok(()) => Fatal::Stopped,
+            Ok(()) => Fatal::Panicked,
         }
     }
 
