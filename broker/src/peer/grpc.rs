@@ -136,7 +136,8 @@ impl Grpc {
         let name = self.shared.name.as_ref().ok_or_else(nameless)?;
         let cluster = name.cluster_uid.parse();
         let badge = Badge {
-            cluster: cluster.map_err(|_error| Error::Refused("cluster uid is no text".to_owned()))?,
+            cluster: cluster
+                .map_err(|_error| Error::Refused("cluster uid is no text".to_owned()))?,
             from: name.node.get().into(),
             to: to.node.get().into(),
         };
