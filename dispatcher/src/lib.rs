@@ -1,4 +1,6 @@
 //! Launches functions from streams and delivers events to them.
 
+mod clock;
 pub mod delivery;
+pub mod push;
 pub mod scale;
