@@ -2,5 +2,6 @@
 
 mod clock;
 pub mod delivery;
+pub mod launch;
 pub mod push;
 pub mod scale;

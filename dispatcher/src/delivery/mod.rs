@@ -220,6 +220,13 @@ impl Delivery {
         }
     }
 
+    /// An acknowledgement came too late. If the event is still ours, it is leased again.
+    pub fn handle_fenced(&mut self, place: Place) {
+        if self.events.get(&place).is_some_and(|event| event.state == State::Done) {
+            self.unsure.insert(place);
+        }
+    }
+
     /// What to do now, if anything.
     pub fn poll_action(&mut self, now: Duration) -> Option<Action> {
         if let Some(action) = self.due.pop_front() {

@@ -3,10 +3,8 @@
 //! Own pool: delivery must know whether any byte of a request was sent, and no library may repeat
 //! a request behind its back.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,8 +14,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -25,24 +22,6 @@ use tokio_util::task::TaskTracker;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most bytes of the head of an answer.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// Where an instance listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A TCP port.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 
@@ -59,14 +38,14 @@ pub(super) enum Failure {
 
 #[derive(Debug)]
 pub(super) struct Connections {
-    address: Address,
+    address: SocketAddr,
     tasks: TaskTracker,
     /// As many as pushes were ever open at once: permits bound it.
     idle: Mutex<Vec<Sender>>,
 }
 
 impl Connections {
-    pub(super) fn new(address: Address, tasks: TaskTracker) -> Self {
+    pub(super) fn new(address: SocketAddr, tasks: TaskTracker) -> Self {
         Self { address, tasks, idle: Mutex::new(Vec::new()) }
     }
 
@@ -113,14 +92,9 @@ impl Connections {
     async fn connect(&self, deadline: Instant) -> Result<Sender, Failure> {
         let limit = deadline.min(Instant::now() + CONNECT_TIMEOUT);
         let connecting = async {
-            match &self.address {
-                Address::Tcp(address) => {
-                    let stream = TcpStream::connect(address).await?;
-                    stream.set_nodelay(true)?;
-                    self.shake_hands(stream).await
-                }
-                Address::Unix(path) => self.shake_hands(UnixStream::connect(path).await?).await,
-            }
+            let stream = TcpStream::connect(self.address).await?;
+            stream.set_nodelay(true)?;
+            self.shake_hands(stream).await
         };
         match timeout_at(limit, connecting).await {
             Err(_) => Err(Failure::NotSent(format!("{} does not accept in time", self.address))),
@@ -129,10 +103,7 @@ impl Connections {
         }
     }
 
-    async fn shake_hands<S>(&self, stream: S) -> io::Result<Sender>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    async fn shake_hands(&self, stream: TcpStream) -> io::Result<Sender> {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD_BYTES_MAX);
         let (sender, connection) =

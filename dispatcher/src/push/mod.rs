@@ -11,6 +11,7 @@ mod request;
 mod tests;
 mod verdict;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -27,7 +28,6 @@ use weft_proto::event::EventView;
 use crate::clock;
 use crate::delivery::Outcome;
 use connection::{Connections, Failure};
-pub use connection::Address;
 pub use request::Delivery;
 
 /// Most bytes of a reply.
@@ -68,7 +68,7 @@ impl Answer {
 
 impl Target {
     /// An instance that listens on `address`. Connections live on `tasks`.
-    pub fn new(address: Address, tasks: TaskTracker) -> Self {
+    pub fn new(address: SocketAddr, tasks: TaskTracker) -> Self {
         Self {
             connections: Connections::new(address, tasks),
             started: Instant::now(),

@@ -45,7 +45,7 @@ pub(super) fn build(bytes: &Bytes, delivery: &Delivery) -> Result<Request<Full<B
         headers.insert(name, value);
         Ok(())
     };
-    put(HOST.as_str(), "function")?;
+    put(HOST.as_str(), "localhost")?;
     put("ce-specversion", event.spec_version)?;
     put("ce-id", &encode(event.id))?;
     put("ce-source", &encode(event.source))?;

@@ -3,11 +3,14 @@
 //! *Owns* how long the function was idle and how high demand was lately. *Never* reads a clock or
 //! starts anything: the caller says what is, and gets the wanted number and when to ask again.
 
+mod restart;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+pub use restart::Restart;
 
 /// Most instances that one decision adds when nothing is known about the function yet.
 const FIRST_STEP_MAX: u32 = 8;

@@ -1,0 +1,12 @@
+//! One function: what it is, its instances, its status and the task that runs it.
+
+mod deliver;
+mod fleet;
+mod plan;
+mod report;
+mod runner;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use plan::Plan;
+pub(crate) use runner::{Order, Parts, Runner};
