@@ -13,6 +13,7 @@ use prost_types::field_descriptor_proto::Type;
 
 const CLOUD_EVENT: &str = ".io.cloudevents.v1.CloudEvent";
 
+#[expect(clippy::disallowed_methods, reason = "cargo talks to build scripts by environment")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -40,7 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Message and bytes fields look the same on the wire; only the generated type differs.
 fn take_events_as_bytes(set: &mut FileDescriptorSet) {
     let ours = set.file.iter_mut().filter(|file| file.package().starts_with("weft."));
-    for field in ours.flat_map(|file| &mut file.message_type).flat_map(|message| &mut message.field) {
+    for field in ours.flat_map(|file| &mut file.message_type).flat_map(|message| &mut message.field)
+    {
         if field.type_name() == CLOUD_EVENT {
             field.set_type(Type::Bytes);
             field.type_name = None;

@@ -1,5 +1,21 @@
 //! Vocabulary of Weft: ids, events, errors, filters, resources and the wire. No I/O.
 
-mod generated;
+#![deny(missing_docs)]
 
+mod error;
+pub mod event;
+mod generated;
+mod types;
+
+pub use error::{Error, ErrorKind, Reason};
 pub use generated::{cloudevents, v1};
+pub use types::{
+    Epoch, Generation, GroupId, Name, NameError, NodeId, Offset, PartitionId, PartitionUid,
+    Principal, ProducerId, QualifiedName, ResourceUid, SchemaId, Sequence, Timestamp,
+};
+
+/// Descriptors of all public services with `CloudEvent` messages, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// A `Result` with the caller's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -7,8 +7,8 @@ mod producer;
 mod timestamp;
 
 pub use name::{Name, NameError, QualifiedName};
-pub use number::{GroupId, NodeId, Offset, PartitionId, PartitionUid, ResourceUid};
 pub use number::{Epoch, Generation, SchemaId, Sequence};
+pub use number::{GroupId, NodeId, Offset, PartitionId, PartitionUid, ResourceUid};
 pub use principal::Principal;
 pub use producer::ProducerId;
 pub use timestamp::Timestamp;

@@ -19,11 +19,13 @@ impl Timestamp {
         self.0
     }
 
+    #[must_use]
     /// This instant and a while, at most the end of time.
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
     }
 
+    #[must_use]
     /// This instant less a while, at least 1970.
     pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
@@ -53,8 +55,8 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
         let wrong = || TimestampError(format!("{text:?} is not an RFC 3339 time after 1970"));
-        let instant: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
-        u64::try_from(instant.as_microsecond()).map(Self).map_err(|_| wrong())
+        let instant: jiff::Timestamp = text.parse().ok().ok_or_else(wrong)?;
+        u64::try_from(instant.as_microsecond()).ok().map(Self).ok_or_else(wrong)
     }
 }
 

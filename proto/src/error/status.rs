@@ -1,0 +1,146 @@
+//! Errors to gRPC status with google.rpc details, and back.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::{Error, ErrorKind, Reason};
+use crate::v1;
+
+/// The domain of our reasons in `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "weft.v1";
+
+const KIND: &str = "kind";
+const NOT_APPLIED: &str = "not_applied";
+const LEADER: &str = "leader";
+const FIELD: &str = "field";
+const SCHEMA: &str = "schema";
+const SCHEMA_ID: &str = "schema_id";
+const SCHEMA_VERSION: &str = "schema_version";
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        let schema = error.schema();
+        // An empty value stands for "absent": the reader drops it.
+        let metadata = [
+            (KIND, error.kind().as_str().to_owned()),
+            (NOT_APPLIED, text(error.not_applied().then_some("true"))),
+            (LEADER, text(error.leader())),
+            (FIELD, text(error.field())),
+            (SCHEMA, text(schema.map(|schema| schema.schema.as_str()))),
+            (SCHEMA_ID, schema.map(|schema| schema.id.to_string()).unwrap_or_default()),
+            (SCHEMA_VERSION, schema.map(|schema| schema.version.to_string()).unwrap_or_default()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value));
+        let mut details = ErrorDetails::with_error_info(error.reason().as_str(), DOMAIN, metadata);
+        if let Some(field) = error.field()
+            && error.kind() == ErrorKind::Invalid
+        {
+            details.add_bad_request_violation(field, error.message());
+        }
+        if let Some(after) = error.retry_after() {
+            details.set_retry_info(Some(after));
+        }
+        Self::with_error_details(error.reason().grpc_code(), error.message(), details)
+    }
+}
+
+impl From<Status> for Error {
+    /// A status without our details was made by a library or a proxy: its kind follows from the
+    /// code, and it promises nothing about the fate of a write.
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN);
+        let reason = info
+            .and_then(|info| Reason::from_wire(&info.reason))
+            .unwrap_or_else(|| reason_of(status.code()));
+        let mut error = Self::new(reason, status.message());
+        if let Some(info) = info {
+            let get = |key| info.metadata.get(key).filter(|value| !value.is_empty()).cloned();
+            if let Some(kind) = get(KIND).and_then(|kind| ErrorKind::from_wire(&kind)) {
+                error.0.kind = kind;
+            }
+            error.0.not_applied = get(NOT_APPLIED).is_some();
+            error.0.leader = get(LEADER);
+            error.0.field = get(FIELD);
+            error.0.schema = get(SCHEMA_ID).and_then(|id| id.parse().ok()).map(|id| {
+                let version = get(SCHEMA_VERSION).and_then(|text| text.parse().ok());
+                v1::SchemaRef {
+                    id,
+                    schema: get(SCHEMA).unwrap_or_default(),
+                    version: version.unwrap_or_default(),
+                }
+            });
+        }
+        error.0.retry_after = details
+            .retry_info()
+            .and_then(|info| info.retry_delay)
+            .filter(|delay: &Duration| !delay.is_zero());
+        error
+    }
+}
+
+const fn reason_of(code: Code) -> Reason {
+    match code {
+        Code::InvalidArgument => Reason::InvalidArgument,
+        Code::NotFound => Reason::UnknownResource,
+        Code::AlreadyExists => Reason::AlreadyExists,
+        Code::PermissionDenied => Reason::PermissionDenied,
+        Code::Unauthenticated => Reason::Unauthenticated,
+        Code::FailedPrecondition => Reason::FailedPrecondition,
+        Code::OutOfRange => Reason::OffsetOutOfRange,
+        Code::ResourceExhausted => Reason::Overloaded,
+        Code::Aborted => Reason::Fenced,
+        Code::Unimplemented => Reason::Unimplemented,
+        Code::DeadlineExceeded | Code::Cancelled => Reason::DeadlineExceeded,
+        Code::DataLoss => Reason::DataLoss,
+        // A broken transport arrives as Unknown or Internal: the fate is open, a retry is safe.
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Ok => Reason::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_wire() {
+        for &reason in Reason::ALL {
+            let error = Error::new(reason, "sentence")
+                .with_field("/a/0")
+                .with_retry_after(Duration::from_millis(250))
+                .with_leader("127.0.0.1:1")
+                .with_schema(v1::SchemaRef { id: 7, schema: "default/s".to_owned(), version: 2 });
+
+            let back = Error::from(Status::from(error));
+
+            assert_eq!(back.reason(), reason);
+            assert_eq!(back.kind(), reason.kind());
+            assert_eq!(back.field(), Some("/a/0"));
+            assert_eq!(back.retry_after(), Some(Duration::from_millis(250)));
+            assert_eq!(back.leader(), Some("127.0.0.1:1"));
+            assert_eq!(back.schema().map(|schema| schema.version), Some(2));
+        }
+    }
+
+    #[test]
+    fn a_status_made_by_the_transport_leaves_the_fate_open() {
+        for code in [Code::Unknown, Code::Internal, Code::Unavailable, Code::Cancelled] {
+            let error = Error::from(Status::new(code, "broken pipe"));
+
+            assert!(error.is_retryable(), "{code:?}");
+            assert!(!error.not_applied(), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn unavailable_says_not_applied_only_when_marked() {
+        let open = Error::from(Status::from(Error::unavailable("no leader")));
+        let certain = Error::from(Status::from(Error::unavailable("x").with_not_applied()));
+
+        assert!(!open.not_applied());
+        assert!(certain.not_applied());
+    }
+}

@@ -1,0 +1,15 @@
+//! CloudEvents: a view of the encoded form, its rules, JSON, and the `cloudevents-sdk` type.
+
+mod json;
+mod route;
+mod rules;
+mod sdk;
+mod value;
+mod view;
+
+pub use json::{from_json, to_json};
+pub use route::{ordering_key, partition_of};
+pub use rules::{EVENT_BYTES_MAX, check};
+pub use sdk::{from_sdk, to_sdk};
+pub use value::Value;
+pub use view::{Attribute, Data, EventView};

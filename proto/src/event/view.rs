@@ -1,0 +1,311 @@
+//! Reads an encoded `io.cloudevents.v1.CloudEvent` in place, without allocating.
+//!
+//! Field numbers: cloudevents/spec `cloudevents/formats/cloudevents.proto`.
+
+use std::borrow::Cow;
+
+use super::value::Value;
+
+/// The parts of one encoded event, borrowed from its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct EventView<'a> {
+    /// Attribute `id`; empty when missing.
+    pub id: &'a str,
+    /// Attribute `source`; empty when missing.
+    pub source: &'a str,
+    /// Attribute `specversion`; empty when missing.
+    pub spec_version: &'a str,
+    /// Attribute `type`; empty when missing.
+    pub ty: &'a str,
+    /// The payload.
+    pub data: Data<'a>,
+    bytes: &'a [u8],
+}
+
+/// The payload of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data<'a> {
+    /// The event has no payload.
+    None,
+    /// Bytes.
+    Binary(&'a [u8]),
+    /// Text.
+    Text(&'a str),
+    /// A `google.protobuf.Any`, encoded.
+    Proto(&'a [u8]),
+}
+
+/// An optional or extension attribute.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attribute<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its value.
+    pub value: Value<'a>,
+}
+
+impl<'a> EventView<'a> {
+    /// Finds the parts of an encoded event; `None` when it is not one.
+    ///
+    /// Reads the whole message, attributes included, so that later accessors cannot fail. Unknown
+    /// fields are skipped, as protobuf demands.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let mut view =
+            Self { id: "", source: "", spec_version: "", ty: "", data: Data::None, bytes };
+        let mut reader = Reader(bytes);
+        while let Some(field) = reader.next_field()? {
+            match field {
+                Field::Bytes(1, value) => view.id = text(value)?,
+                Field::Bytes(2, value) => view.source = text(value)?,
+                Field::Bytes(3, value) => view.spec_version = text(value)?,
+                Field::Bytes(4, value) => view.ty = text(value)?,
+                Field::Bytes(5, entry) => {
+                    attribute(entry)?;
+                }
+                Field::Bytes(6, value) => view.data = Data::Binary(value),
+                Field::Bytes(7, value) => view.data = Data::Text(text(value)?),
+                Field::Bytes(8, value) => view.data = Data::Proto(value),
+                // A known field of another wire type is damage, not an extension.
+                Field::Number(1..=8, _) | Field::Fixed(1..=8) => return None,
+                _ => {}
+            }
+        }
+        Some(view)
+    }
+
+    /// The encoded event.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Optional and extension attributes, in the order of the encoding.
+    pub fn attributes(&self) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
+        let mut reader = Reader(self.bytes);
+        std::iter::from_fn(move || {
+            loop {
+                if let Field::Bytes(5, entry) = reader.next_field()?? {
+                    return attribute(entry);
+                }
+            }
+        })
+    }
+
+    /// The value of an attribute by its CloudEvents name, as canonical text.
+    pub fn attribute(&self, name: &str) -> Option<Cow<'a, str>> {
+        let required = match name {
+            "id" => self.id,
+            "source" => self.source,
+            "specversion" => self.spec_version,
+            "type" => self.ty,
+            // The last one wins, as in any protobuf map.
+            _ => {
+                let all = self.attributes().filter(|attribute| attribute.name == name);
+                return all.last().map(|attribute| attribute.value.to_text());
+            }
+        };
+        (!required.is_empty()).then_some(Cow::Borrowed(required))
+    }
+
+    /// The attribute `datacontenttype`.
+    pub fn data_content_type(&self) -> Option<Cow<'a, str>> {
+        self.attribute("datacontenttype")
+    }
+
+    /// The payload as bytes.
+    pub fn data_bytes(&self) -> Option<&'a [u8]> {
+        match self.data {
+            Data::None => None,
+            Data::Binary(bytes) | Data::Proto(bytes) => Some(bytes),
+            Data::Text(text) => Some(text.as_bytes()),
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+fn attribute(entry: &[u8]) -> Option<Attribute<'_>> {
+    let mut attribute = Attribute { name: "", value: Value::Unset };
+    let mut reader = Reader(entry);
+    while let Some(field) = reader.next_field()? {
+        match field {
+            Field::Bytes(1, name) => attribute.name = text(name)?,
+            Field::Bytes(2, value) => attribute.value = self::value(value)?,
+            _ => {}
+        }
+    }
+    Some(attribute)
+}
+
+fn value(bytes: &[u8]) -> Option<Value<'_>> {
+    let mut value = Value::Unset;
+    let mut reader = Reader(bytes);
+    while let Some(field) = reader.next_field()? {
+        value = match field {
+            Field::Number(1, number) => Value::Boolean(number != 0),
+            // int32 travels as a sign-extended 64-bit varint.
+            #[expect(clippy::cast_possible_truncation, reason = "the wire form of int32")]
+            Field::Number(2, number) => Value::Integer(number as i32),
+            Field::Bytes(3, bytes) => Value::String(text(bytes)?),
+            Field::Bytes(4, bytes) => Value::Bytes(bytes),
+            Field::Bytes(5, bytes) => Value::Uri(text(bytes)?),
+            Field::Bytes(6, bytes) => Value::UriRef(text(bytes)?),
+            Field::Bytes(7, bytes) => timestamp(bytes)?,
+            _ => value,
+        };
+    }
+    Some(value)
+}
+
+fn timestamp(bytes: &[u8]) -> Option<Value<'_>> {
+    let (mut seconds, mut nanos) = (0_i64, 0_i32);
+    let mut reader = Reader(bytes);
+    while let Some(field) = reader.next_field()? {
+        match field {
+            Field::Number(1, number) => seconds = number.cast_signed(),
+            #[expect(clippy::cast_possible_truncation, reason = "the wire form of int32")]
+            Field::Number(2, number) => nanos = number as i32,
+            _ => {}
+        }
+    }
+    Some(Value::Timestamp { seconds, nanos })
+}
+
+/// One field of a message: its number and value.
+enum Field<'a> {
+    Number(u32, u64),
+    Bytes(u32, &'a [u8]),
+    Fixed(u32),
+}
+
+/// What is left to read of a message.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// The next field, `Some(None)` at the end, `None` when the bytes are no message.
+    #[inline]
+    #[expect(clippy::option_option, reason = "end and damage are different answers")]
+    fn next_field(&mut self) -> Option<Option<Field<'a>>> {
+        if self.0.is_empty() {
+            return Some(None);
+        }
+        let key = self.varint()?;
+        let number = u32::try_from(key >> 3).ok().filter(|&number| number != 0)?;
+        Some(Some(match key & 7 {
+            0 => Field::Number(number, self.varint()?),
+            1 => {
+                self.take(8)?;
+                Field::Fixed(number)
+            }
+            2 => {
+                let length = usize::try_from(self.varint()?).ok()?;
+                Field::Bytes(number, self.take(length)?)
+            }
+            5 => {
+                self.take(4)?;
+                Field::Fixed(number)
+            }
+            // Groups were never part of proto3.
+            _ => return None,
+        }))
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Option<u64> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            if shift == 63 && byte > 1 {
+                return None;
+            }
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::cloudevents::CloudEvent;
+    use crate::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+    use crate::cloudevents::cloud_event::{CloudEventAttributeValue, Data as Payload};
+
+    fn event(attr: Attr, data: Option<Payload>) -> CloudEvent {
+        CloudEvent {
+            id: "1".to_owned(),
+            source: "/source".to_owned(),
+            spec_version: "1.0".to_owned(),
+            r#type: "type".to_owned(),
+            attributes: [("ext".to_owned(), CloudEventAttributeValue { attr: Some(attr) })].into(),
+            data,
+        }
+    }
+
+    #[test]
+    fn all_attribute_types_are_read() {
+        let time = prost_types::Timestamp { seconds: 1, nanos: 5_000_000 };
+        let cases = [
+            (Attr::CeBoolean(true), "true"),
+            (Attr::CeInteger(-7), "-7"),
+            (Attr::CeString("a".to_owned()), "a"),
+            (Attr::CeBytes(vec![1, 2].into()), "AQI="),
+            (Attr::CeUri("http://a/b".to_owned()), "http://a/b"),
+            (Attr::CeUriRef("/b".to_owned()), "/b"),
+            (Attr::CeTimestamp(time), "1970-01-01T00:00:01.005Z"),
+        ];
+        for (attr, text) in cases {
+            let bytes = event(attr, None).encode_to_vec();
+
+            let view = EventView::parse(&bytes).unwrap();
+
+            assert_eq!(view.attribute("ext").as_deref(), Some(text));
+            assert_eq!(view.attribute("id").as_deref(), Some("1"));
+            assert_eq!(view.attribute("other"), None);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(view) = EventView::parse(&bytes) {
+                view.attributes().for_each(drop);
+            }
+        }
+
+        #[test]
+        fn agrees_with_the_generated_decoder(
+            id in ".{0,20}", data in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..400_usize,
+        ) {
+            let message = CloudEvent {
+                id,
+                ..event(Attr::CeString("x".to_owned()), Some(Payload::BinaryData(data.into())))
+            };
+            let bytes = message.encode_to_vec();
+            let view = EventView::parse(&bytes).unwrap();
+            prop_assert_eq!(view.id, &message.id);
+            let Some(Payload::BinaryData(data)) = &message.data else { unreachable!() };
+            prop_assert_eq!(view.data, Data::Binary(data));
+
+            let cut = &bytes[..cut.min(bytes.len())];
+            prop_assert_eq!(EventView::parse(cut).is_some(), CloudEvent::decode(cut).is_ok());
+        }
+    }
+}
