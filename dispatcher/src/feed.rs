@@ -222,9 +222,7 @@ impl Feed {
                 }
                 self.tell(Told::Settled { places }).await
             }
-            Frame::Idle(idle) => {
-                self.tell(Told::Positions { positions: idle.positions }).await
-            }
+            Frame::Idle(idle) => self.tell(Told::Positions { positions: idle.positions }).await,
         }
     }
 
@@ -307,10 +305,10 @@ mod tests {
     fn neighbours_are_settled_as_ranges() {
         let ack = |partition, epoch, offset| (PartitionId(partition), Epoch(epoch), Offset(offset));
 
-        let ranges = ranges(vec![ack(0, 1, 6), ack(1, 1, 7), ack(0, 1, 5), ack(0, 2, 7), ack(0, 1, 9)]);
+        let ranges =
+            ranges(vec![ack(0, 1, 6), ack(1, 1, 7), ack(0, 1, 5), ack(0, 2, 7), ack(0, 1, 9)]);
 
-        let flat: Vec<_> =
-            ranges.iter().map(|r| (r.partition, r.epoch, r.first, r.last)).collect();
+        let flat: Vec<_> = ranges.iter().map(|r| (r.partition, r.epoch, r.first, r.last)).collect();
         assert_eq!(flat, [(0, 1, 5, 6), (0, 1, 9, 9), (0, 2, 7, 7), (1, 1, 7, 7)]);
     }
 
@@ -323,8 +321,9 @@ mod tests {
             ..EventBatch::default()
         };
         let of = |batch| {
-            let events = offsets(batch)?;
-            Result::Ok(events.into_iter().map(|(offset, _)| offset.get()).collect::<Vec<_>>())
+            offsets(batch).map(|events| {
+                events.into_iter().map(|(offset, _)| offset.get()).collect::<Vec<_>>()
+            })
         };
 
         assert_eq!(of(batch(7, vec![])).unwrap(), [7, 8]);

@@ -19,6 +19,7 @@ use std::time::Duration;
 use weft_proto::{Epoch, Offset, PartitionId};
 
 use instance::Instance;
+pub(crate) use instance::PERMITS_DEFAULT;
 use lanes::{LaneId, Lanes};
 pub use random::{Random, backoff_max};
 pub use types::{Action, Counts, FeedId, InstanceId, Leased, Outcome, Place, Policy};
@@ -32,6 +33,14 @@ enum State {
     Done,
 }
 
+/// Whether the event is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lease {
+    Held,
+    /// It ended while the event was in flight: the outcome settles nothing.
+    Ended,
+}
+
 #[derive(Debug)]
 struct Event {
     epoch: Epoch,
@@ -43,8 +52,7 @@ struct Event {
     waits: u32,
     deaths: u32,
     is_blocked: bool,
-    /// The lease ended while the event was in flight: its outcome settles nothing.
-    is_orphan: bool,
+    lease: Lease,
 }
 
 /// The rules of delivery for one function.
@@ -81,9 +89,9 @@ impl Delivery {
         self.end_leases(feed, Some(partition), |place, event| {
             place.offset < watermark || matches!(event.state, State::Queued | State::Parked(_))
         });
-        let done = self.of_feed(feed).filter(|(place, event)| {
-            place.partition == partition && event.state == State::Done
-        });
+        let done = self
+            .of_feed(feed)
+            .filter(|(place, event)| place.partition == partition && event.state == State::Done);
         let done: Vec<Place> = done.map(|(&place, _)| place).collect();
         self.unsure.extend(done);
     }
@@ -108,7 +116,7 @@ impl Delivery {
         }
         if let Some(event) = self.events.get_mut(&place) {
             event.epoch = epoch;
-            event.is_orphan = false;
+            event.lease = Lease::Held;
             // The acknowledgement was lost with the old lease; the work is done all the same.
             if event.state == State::Done {
                 self.due.push_back(Action::Ack { place, epoch });
@@ -127,7 +135,7 @@ impl Delivery {
                 waits: 0,
                 deaths: 0,
                 is_blocked: false,
-                is_orphan: false,
+                lease: Lease::Held,
             },
         );
         Leased::Taken
@@ -172,7 +180,7 @@ impl Delivery {
         let State::InFlight(instance) = event.state else { return };
         self.rate(instance, outcome, now);
         let Some(event) = self.events.get_mut(&place) else { return };
-        if event.is_orphan {
+        if event.lease == Lease::Ended {
             self.remove(place);
             return;
         }
@@ -328,7 +336,9 @@ impl Delivery {
             .collect();
         for place in ended {
             match self.events.get_mut(&place) {
-                Some(event) if matches!(event.state, State::InFlight(_)) => event.is_orphan = true,
+                Some(event) if matches!(event.state, State::InFlight(_)) => {
+                    event.lease = Lease::Ended;
+                }
                 Some(_) => self.remove(place),
                 None => {}
             }

@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_the_cap_and_never_overflows() {
-        let (base, cap) = (Duration::from_millis(200), Duration::from_secs(60));
+        let (base, cap) = (Duration::from_millis(200), Duration::from_mins(1));
         let max = |failures| backoff_max(base, cap, failures);
 
         assert_eq!(max(0), Duration::from_millis(200));

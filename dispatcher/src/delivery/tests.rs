@@ -13,8 +13,8 @@ const ONE: InstanceId = InstanceId(1);
 fn policy() -> Policy {
     Policy {
         backoff_base: Duration::from_millis(200),
-        backoff_cap: Duration::from_secs(60),
-        retry_after_max: Duration::from_secs(300),
+        backoff_cap: Duration::from_mins(1),
+        retry_after_max: Duration::from_mins(5),
         attempts: 3,
         permits_hard: 4,
     }
@@ -28,6 +28,7 @@ fn place(offset: u64) -> Place {
     Place { feed: FEED, partition: PartitionId(0), offset: Offset(offset) }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what `poll_action` answers")]
 fn push(offset: u64, attempt: u32) -> Option<Action> {
     Some(Action::Push { place: place(offset), instance: ONE, attempt })
 }
@@ -312,7 +313,10 @@ impl World {
                     assert!(!self.succeeded.contains(&offset), "sent again after success");
                     let key = self.unsettled[&offset];
                     if key.is_some() {
-                        let open = self.flying.keys().filter(|other| self.unsettled.get(other) == Some(&key));
+                        let open = self
+                            .flying
+                            .keys()
+                            .filter(|other| self.unsettled.get(other) == Some(&key));
                         assert_eq!(open.count(), 0, "two of one key in flight");
                         let earlier = self.unsettled.iter().any(|(&other, &k)| {
                             other < offset && k == key && !self.succeeded.contains(&other)

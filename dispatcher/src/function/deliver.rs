@@ -68,7 +68,11 @@ pub(super) async fn deliver(push: Push) -> Pushed {
     pushed
 }
 
-async fn publish(mesh: &dyn Mesh, stream: &QualifiedName, replies: Vec<Bytes>) -> Result<(), Error> {
+async fn publish(
+    mesh: &dyn Mesh,
+    stream: &QualifiedName,
+    replies: Vec<Bytes>,
+) -> Result<(), Error> {
     let late = |_| Error::new(Reason::DeadlineExceeded, "no answer in time");
     let results = timeout(PUBLISH_TIMEOUT, mesh.publish(stream, replies)).await.map_err(late)??;
     for result in results {

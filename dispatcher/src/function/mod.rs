@@ -5,8 +5,7 @@ mod fleet;
 mod plan;
 mod report;
 mod runner;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use plan::Plan;
+pub(crate) use report::refusal;
 pub(crate) use runner::{Order, Parts, Runner};

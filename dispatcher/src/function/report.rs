@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
-use weft_proto::Timestamp;
+use weft_proto::{Error, Generation, Timestamp};
 
 use crate::delivery::{Counts, FeedId, InstanceId};
 
@@ -119,6 +119,8 @@ pub(super) struct LaunchTrouble {
 pub(super) struct Report {
     pub(super) triggers: BTreeMap<FeedId, TriggerReport>,
     pub(super) launch_trouble: Option<LaunchTrouble>,
+    /// Why the newest definition is not the one that runs.
+    pub(super) spec_trouble: Option<String>,
     pub(super) crashed: u64,
     errors: VecDeque<LastError>,
     logs: VecDeque<LogLine>,
@@ -201,10 +203,15 @@ impl Report {
             );
             (false, "Blocked", message)
         };
-        let ready = launched.0 && subscribed.0;
+        let accepted = match &self.spec_trouble {
+            None => (true, "Accepted", String::new()),
+            Some(trouble) => (false, "Invalid", trouble.clone()),
+        };
+        let ready = launched.0 && subscribed.0 && accepted.0;
         let ready = (ready, if ready { "Ready" } else { "NotReady" }, String::new());
         [
             ("Ready", ready),
+            ("Accepted", accepted),
             ("Launched", launched),
             ("Subscribed", subscribed),
             ("Delivering", delivering),
@@ -218,4 +225,12 @@ impl Report {
         })
         .into()
     }
+}
+
+/// The status of a function that cannot be run at all.
+pub(crate) fn refusal(generation: Generation, error: &Error) -> Vec<u8> {
+    let mut report = Report { spec_trouble: Some(error.message().to_owned()), ..Report::default() };
+    let none = |_| Counts::default();
+    let status = report.status(generation.get(), Instances::default(), none, crate::clock::now());
+    serde_json::to_vec(&status).unwrap_or_default()
 }

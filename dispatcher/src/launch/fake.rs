@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Collected, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -154,7 +154,7 @@ async fn connection(
         async move {
             let (parts, body) = request.into_parts();
             // A sender that breaks off gets no answer, and that is all.
-            let body = body.collect().await.map_or_else(|_| Bytes::new(), |body| body.to_bytes());
+            let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
             handler(Request::from_parts(parts, body)).await
         }
     });
@@ -175,5 +175,5 @@ async fn connection(
 }
 
 fn is_death(error: &hyper::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<Dies>())
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Dies>)
 }

@@ -125,9 +125,7 @@ impl Processes {
         };
         match executable(&path) {
             None => Err(LaunchError::Invalid(format!("command {name:?} does not exist"))),
-            Some(false) => {
-                Err(LaunchError::Invalid(format!("command {name:?} is not executable")))
-            }
+            Some(false) => Err(LaunchError::Invalid(format!("command {name:?} is not executable"))),
             Some(true) => Ok(path),
         }
     }
@@ -136,7 +134,8 @@ impl Processes {
         if self.directories.is_empty() {
             return "none is configured".to_owned();
         }
-        let names: Vec<_> = self.directories.iter().map(|path| path.display().to_string()).collect();
+        let names: Vec<_> =
+            self.directories.iter().map(|path| path.display().to_string()).collect();
         names.join(", ")
     }
 
@@ -186,8 +185,8 @@ impl Processes {
         let command = self.command(&launch, listener, address)?;
         let (child_tx, child_rx) = oneshot::channel();
         let gone = || LaunchError::Failed("the launcher has ended".to_owned());
-        self.spawn_tx.send((command, child_tx)).await.map_err(|_| gone())?;
-        let child = child_rx.await.map_err(|_| gone())?;
+        self.spawn_tx.send((command, child_tx)).await.ok().ok_or_else(gone)?;
+        let child = child_rx.await.ok().ok_or_else(gone)?;
         let child = child.map_err(|error| failed("start a process", &error))?;
         let (instance, wires) = wire(address);
         self.tasks.spawn(supervise(child, wires));

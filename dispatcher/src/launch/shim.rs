@@ -30,9 +30,7 @@ pub fn shim(mut args: impl Iterator<Item = OsString>) -> io::Error {
     if getppid().as_raw() != parent {
         return io::Error::other("the dispatcher is gone");
     }
-    let error = Command::new(&program)
-        .args(args)
-        .env("LISTEN_PID", getpid().as_raw().to_string())
-        .exec();
+    let error =
+        Command::new(&program).args(args).env("LISTEN_PID", getpid().as_raw().to_string()).exec();
     io::Error::new(error.kind(), format!("cannot run {}: {error}", program.display()))
 }

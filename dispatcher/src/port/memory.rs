@@ -356,9 +356,11 @@ impl MemoryMember {
         if subscription.epoch != self.epoch {
             return Step::Ended;
         }
-        let stream = subscription.stream.parse().ok().and_then(|name: QualifiedName| {
-            state.streams.get(&name)
-        });
+        let stream = subscription
+            .stream
+            .parse()
+            .ok()
+            .and_then(|name: QualifiedName| state.streams.get(&name));
         let Some(stream) = stream else { return Step::Ended };
         while subscription.acked.contains(&self.next) {
             self.next += 1;

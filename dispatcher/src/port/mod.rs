@@ -3,7 +3,6 @@
 //! One real implementation over `weft-client`, one in memory for tests. Nothing here is more than
 //! any other client may do.
 
-mod client;
 pub mod memory;
 
 use bytes::Bytes;
@@ -12,8 +11,6 @@ use futures::stream::BoxStream;
 use weft_proto::v1::subscribe_response::Frame;
 use weft_proto::v1::{Resource, SettledRange};
 use weft_proto::{Error, QualifiedName, ResourceUid, Result};
-
-pub use client::ClientMesh;
 
 /// The kind of functions in the catalog.
 pub const FUNCTION: &str = "Function";
@@ -41,8 +38,11 @@ pub trait Mesh: Send + Sync + std::fmt::Debug {
     /// Follows the functions. Ends when the connection does.
     fn watch_functions(&self) -> BoxFuture<'_, Result<BoxStream<'static, Result<Change>>>>;
     /// A resource, if it exists.
-    fn get(&self, kind: &'static str, name: &QualifiedName)
-    -> BoxFuture<'_, Result<Option<Resource>>>;
+    fn get(
+        &self,
+        kind: &'static str,
+        name: &QualifiedName,
+    ) -> BoxFuture<'_, Result<Option<Resource>>>;
     /// All resources of a kind.
     fn list(&self, kind: &'static str) -> BoxFuture<'_, Result<Vec<Resource>>>;
     /// Creates or replaces a resource.

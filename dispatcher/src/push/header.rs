@@ -60,16 +60,13 @@ fn percent_decode(text: &str) -> Option<String> {
     while let Some(&byte) = bytes.get(at) {
         let pair = bytes.get(at + 1).zip(bytes.get(at + 2));
         let hex = pair.and_then(|(&high, &low)| Some((digit(high)?, digit(low)?)));
-        match (byte, hex) {
-            (b'%', Some((high, low))) => {
-                decoded.push(high * 16 + low);
-                at += 3;
-            }
+        if let (b'%', Some((high, low))) = (byte, hex) {
+            decoded.push(high * 16 + low);
+            at += 3;
+        } else {
             // A percent sign without two hex digits stands for itself.
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
+            decoded.push(byte);
+            at += 1;
         }
     }
     String::from_utf8(decoded).ok()

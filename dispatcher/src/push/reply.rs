@@ -8,11 +8,11 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use prost::Message as _;
 use serde_json::value::RawValue;
+use weft_proto::QualifiedName;
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
 use weft_proto::cloudevents::{CloudEvent, CloudEventBatch};
 use weft_proto::event::{self, EventView};
-use weft_proto::QualifiedName;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::header::decode;
@@ -80,8 +80,8 @@ fn binary(headers: &HeaderMap, body: &Bytes) -> Result<CloudEvent, String> {
     let mut event = CloudEvent::default();
     for (header, value) in headers {
         let Some(name) = header.as_str().strip_prefix("ce-") else { continue };
-        let text = decode(value)
-            .ok_or_else(|| format!("the header {header} of the reply is no UTF-8"))?;
+        let text =
+            decode(value).ok_or_else(|| format!("the header {header} of the reply is no UTF-8"))?;
         match name {
             "id" => event.id = text,
             "source" => event.source = text,
@@ -91,7 +91,7 @@ fn binary(headers: &HeaderMap, body: &Bytes) -> Result<CloudEvent, String> {
             "datacontenttype" => {}
             "time" => {
                 let time = text.parse::<jiff::Timestamp>();
-                let time = time.map_err(|_| "ce-time of the reply is no time".to_owned())?;
+                let time = time.ok().ok_or_else(|| "ce-time of the reply is no time".to_owned())?;
                 let time = prost_types::Timestamp {
                     seconds: time.as_second(),
                     nanos: time.subsec_nanosecond(),

@@ -76,9 +76,11 @@ fn structured_and_batch_replies_are_read_whatever_the_case_and_parameters() {
 fn plain_answers_are_no_events_and_broken_ones_are_errors() {
     let plain = headers(&[("content-type", "application/json")]);
     assert_eq!(read(&plain, &Bytes::from_static(b"{\"ok\":true}")), Ok(Vec::new()));
-    for content_type in
-        ["application/cloudevents+json", "application/cloudevents-batch+json", "application/cloudevents+avro"]
-    {
+    for content_type in [
+        "application/cloudevents+json",
+        "application/cloudevents-batch+json",
+        "application/cloudevents+avro",
+    ] {
         let broken = headers(&[("content-type", content_type)]);
         assert!(read(&broken, &Bytes::from_static(b"nonsense")).is_err(), "{content_type}");
     }

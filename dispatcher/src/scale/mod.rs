@@ -101,9 +101,8 @@ impl Scale {
         let need = u32::try_from(need).unwrap_or(u32::MAX);
         // A retry that is due soon keeps an instance, so that it finds one warm.
         let soon = now.saturating_add(self.policy.idle);
-        let need = need.max(u32::from(
-            demand.instances > 0 && demand.next_due.is_some_and(|due| due <= soon),
-        ));
+        let need = need
+            .max(u32::from(demand.instances > 0 && demand.next_due.is_some_and(|due| due <= soon)));
         match demand.instances {
             0 => need.min(FIRST_STEP_MAX),
             some => need.min(some.saturating_mul(2).max(some.saturating_add(16))),

@@ -75,10 +75,8 @@ fn the_environment_is_the_declared_one() {
     let lines = block_on(async {
         let launcher = processes(TaskTracker::new());
         let mut launch = launch("env");
-        launch.env = vec![
-            ("GREETING".to_owned(), "hello".to_owned()),
-            ("PORT".to_owned(), "1".to_owned()),
-        ];
+        launch.env =
+            vec![("GREETING".to_owned(), "hello".to_owned()), ("PORT".to_owned(), "1".to_owned())];
         let mut instance = launcher.start(launch).await.unwrap();
         let mut lines = vec![format!("address={}", instance.address.port())];
         while let Some(line) = instance.lines.recv().await {
@@ -131,11 +129,8 @@ pub(crate) fn start_one_and_hang() -> ExitCode {
 
 fn no_child_outlives_its_dispatcher() {
     use std::io::BufRead as _;
-    let mut dispatcher = Command::new(own_path())
-        .arg("as-dispatcher")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut dispatcher =
+        Command::new(own_path()).arg("as-dispatcher").stdout(Stdio::piped()).spawn().unwrap();
     let mut address = String::new();
     let mut output = std::io::BufReader::new(dispatcher.stdout.take().unwrap());
     output.read_line(&mut address).unwrap();

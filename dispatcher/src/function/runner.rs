@@ -1,0 +1,682 @@
+//! The task that runs one function: carries out what the rules of delivery and scaling decide.
+//!
+//! *Owns* everything about the function. *Never* decides about an event itself: it tells the
+//! rules what happened and does what they answer.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+use weft_proto::{Epoch, Offset, PartitionId, Result};
+
+use super::Plan;
+use super::deliver::{Push, Pushed, deliver};
+use super::fleet::{Fleet, Happening};
+use super::plan::Trigger;
+use super::report::{Instances, LastError, LaunchTrouble, Report, TriggerReport};
+use crate::clock;
+use crate::delivery::{Action, Delivery, FeedId, InstanceId, Leased, Outcome, Place, Random};
+use crate::feed::{Feed, Outbox, Told};
+use crate::launch::{Exit, Launch, LaunchError, Launcher};
+use crate::metrics::FunctionMetrics;
+use crate::port::{Mesh, SUBSCRIPTION};
+use crate::push;
+use crate::scale::{Demand, Restart, Scale};
+
+/// Messages of feeds that may wait; when it is full, feeds wait, and with them the server.
+const TOLD_LEN: usize = 64;
+/// The status is written at most this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for acknowledgements under way when the function ends.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the service wants of a runner.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// The definition changed.
+    Revise(Box<Plan>),
+    /// The definition changed into something that cannot be run; the text says why.
+    Refuse(String),
+    /// The function was deleted.
+    Delete,
+}
+
+/// What a runner needs from outside.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) mesh: Arc<dyn Mesh>,
+    pub(crate) launcher: Arc<dyn Launcher>,
+    pub(crate) tasks: TaskTracker,
+    /// Name of this dispatcher among the members of a subscription.
+    pub(crate) member: String,
+    pub(crate) seed: u64,
+}
+
+struct RunningFeed {
+    trigger: Trigger,
+    outbox: Outbox,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+enum Event {
+    Pushed(Pushed),
+    Fleet(Happening),
+    Told(FeedId, Told),
+    Reported(Result<()>),
+    ChoreDone,
+}
+
+/// The runner of one function.
+pub(crate) struct Runner {
+    parts: Parts,
+    plan: Plan,
+    began: Instant,
+    random: Random,
+    delivery: Delivery,
+    scale: Scale,
+    restart: Restart,
+    check_at: Option<Duration>,
+    fleet: Fleet,
+    next_instance: u64,
+    revision: u64,
+    payloads: BTreeMap<Place, Bytes>,
+    feeds: BTreeMap<FeedId, RunningFeed>,
+    next_feed: u32,
+    told_tx: mpsc::Sender<(FeedId, Told)>,
+    told_rx: mpsc::Receiver<(FeedId, Told)>,
+    pushes: FuturesUnordered<BoxFuture<'static, Pushed>>,
+    chores: FuturesUnordered<BoxFuture<'static, ()>>,
+    report: Report,
+    reporting: Option<BoxFuture<'static, Result<()>>>,
+    report_due: Option<Instant>,
+    last_report: Option<Instant>,
+    metrics: FunctionMetrics,
+    is_ending: bool,
+}
+
+impl Runner {
+    pub(crate) fn new(plan: Plan, parts: Parts) -> Self {
+        let (told_tx, told_rx) = mpsc::channel(TOLD_LEN);
+        let mut random = Random::new(parts.seed);
+        Self {
+            began: Instant::now(),
+            delivery: Delivery::new(plan.delivery.clone(), random.next()),
+            scale: Scale::new(plan.scale.clone()),
+            restart: Restart::default(),
+            check_at: None,
+            fleet: Fleet::new(Arc::clone(&parts.launcher), parts.tasks.clone()),
+            next_instance: 0,
+            revision: 0,
+            payloads: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            next_feed: 0,
+            told_tx,
+            told_rx,
+            pushes: FuturesUnordered::new(),
+            chores: FuturesUnordered::new(),
+            report: Report::default(),
+            reporting: None,
+            report_due: None,
+            last_report: None,
+            metrics: FunctionMetrics::of(&plan.name.to_string()),
+            is_ending: false,
+            random,
+            parts,
+            plan,
+        }
+    }
+
+    /// Runs until stopped or until the function is deleted; then finishes what is in flight.
+    pub(crate) async fn run(mut self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+        self.update_feeds();
+        self.mark_changed();
+        let is_deleted = loop {
+            self.act();
+            let wake = self.wake_at();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break false,
+                order = orders.recv() => match order {
+                    Some(Order::Revise(plan)) => self.revise(*plan),
+                    Some(Order::Refuse(message)) => {
+                        self.report.spec_trouble = Some(message);
+                        self.mark_changed();
+                    }
+                    Some(Order::Delete) => break true,
+                    None => break false,
+                },
+                event = self.next() => self.handle(event),
+                () = sleep_or_never(wake) => {}
+            }
+        };
+        self.finish(is_deleted).await;
+    }
+
+    /// The next thing that happens. Dropping the future loses nothing.
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            Some(pushed) = self.pushes.next() => Event::Pushed(pushed),
+            Some(happening) = self.fleet.next() => Event::Fleet(happening),
+            Some((feed, told)) = self.told_rx.recv() => Event::Told(feed, told),
+            result = or_never(self.reporting.as_mut()) => Event::Reported(result),
+            Some(()) = self.chores.next() => Event::ChoreDone,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let start = (!self.is_ending && self.restart.ready_at() > self.now())
+            .then(|| self.restart.ready_at());
+        let offsets = [self.delivery.poll_timeout(), self.check_at, start];
+        let wakes = offsets.into_iter().flatten().map(|offset| self.began + offset);
+        wakes.chain(self.report_due.filter(|_| self.reporting.is_none())).min()
+    }
+
+    /// Does all there is to do now.
+    fn act(&mut self) {
+        let now = self.now();
+        while let Some(action) = self.delivery.poll_action(now) {
+            match action {
+                Action::Push { place, instance, attempt } => self.push(place, instance, attempt),
+                Action::Ack { place, epoch } => {
+                    if let Some(feed) = self.feeds.get(&place.feed) {
+                        feed.outbox.ack(place, epoch);
+                    }
+                }
+                Action::Forget { place } => self.forget(place),
+            }
+        }
+        self.scale(now);
+        let idle = |id| self.delivery.in_flight_of(id) == 0;
+        self.fleet.stop_idle(idle, self.plan.grace());
+        self.report_if_due();
+    }
+
+    fn push(&mut self, place: Place, instance: InstanceId, attempt: u32) {
+        let target = self.fleet.target(instance);
+        let event = self.payloads.get(&place).cloned();
+        let (Some(target), Some(event)) = (target, event) else {
+            // The rules only name what was told to them; should they ever not, the event stays.
+            warn!(?place, %instance, "nothing to push to or from");
+            self.delivery.handle_outcome(place, Outcome::NotReceived, self.now());
+            return;
+        };
+        let id = match self.feeds.get(&place.feed) {
+            Some(feed) => {
+                let subscription = &feed.trigger.subscription;
+                format!("{subscription}/{}/{}", place.partition, place.offset)
+            }
+            None => format!("{}/{}", place.partition, place.offset),
+        };
+        let push = Push {
+            place,
+            instance,
+            target,
+            event,
+            delivery: push::Delivery {
+                id,
+                attempt,
+                partition: place.partition.get(),
+                offset: place.offset.get(),
+                timeout: self.plan.template.timeout,
+                takes_reply: self.plan.reply_to.is_some(),
+            },
+            function: self.plan.name.clone(),
+            reply_to: self.plan.reply_to.clone(),
+            mesh: Arc::clone(&self.parts.mesh),
+        };
+        self.pushes.push(Box::pin(deliver(push)));
+        self.mark_changed();
+    }
+
+    fn forget(&mut self, place: Place) {
+        if let Some(event) = self.payloads.remove(&place)
+            && let Some(feed) = self.feeds.get(&place.feed)
+        {
+            feed.outbox.release(event.len() as u64);
+        }
+        self.gauge_held();
+        self.mark_changed();
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of at most some thousands")]
+    fn gauge_held(&self) {
+        self.metrics.leased.set(self.payloads.len() as f64);
+    }
+
+    fn scale(&mut self, now: Duration) {
+        for id in self.fleet.outdated(self.revision) {
+            self.drain(id);
+        }
+        if self.is_ending {
+            self.check_at = None;
+            return;
+        }
+        let serving: Vec<InstanceId> = self.fleet.serving().collect();
+        let starting = self.fleet.starting_len(self.revision);
+        let have = u32::try_from(serving.len() + starting).unwrap_or(u32::MAX);
+        let demand = Demand {
+            runnable: self.delivery.runnable(),
+            in_flight: serving.iter().map(|&id| u64::from(self.delivery.in_flight_of(id))).sum(),
+            next_due: self.delivery.next_due(),
+            instances: have,
+        };
+        let decision = self.scale.decide(demand, now);
+        self.check_at = decision.check_at;
+        if decision.want > have && now >= self.restart.ready_at() {
+            // After a failure one at a time: the next will probably fail as well.
+            let more = if self.restart.failures() > 0 {
+                u32::from(starting == 0)
+            } else {
+                decision.want - have
+            };
+            for _ in 0..more {
+                self.start();
+            }
+        }
+        let surplus = usize::try_from(have.saturating_sub(decision.want)).unwrap_or(0);
+        let mut idle_first = serving;
+        idle_first.sort_by_key(|&id| self.delivery.in_flight_of(id));
+        for id in idle_first.into_iter().take(surplus) {
+            self.drain(id);
+        }
+    }
+
+    fn start(&mut self) {
+        self.next_instance += 1;
+        let launch = Launch {
+            id: InstanceId(self.next_instance),
+            function: self.plan.name.clone(),
+            command: self.plan.template.command.clone(),
+            env: self.plan.template.env.clone(),
+        };
+        debug!(function = %self.plan.name, instance = self.next_instance, "starting an instance");
+        self.fleet.start(launch, self.revision);
+        self.metrics.starts.increment(1);
+        self.mark_changed();
+    }
+
+    fn drain(&mut self, id: InstanceId) {
+        self.delivery.handle_instance_draining(id);
+        self.fleet.drain(id);
+        self.mark_changed();
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Pushed(pushed) => self.handle_pushed(pushed),
+            Event::Fleet(happening) => self.handle_fleet(happening),
+            Event::Told(feed, told) => self.handle_told(feed, told),
+            Event::Reported(result) => {
+                self.reporting = None;
+                if let Err(error) = result {
+                    debug!(function = %self.plan.name, %error, "cannot report the status");
+                    self.mark_changed();
+                }
+            }
+            Event::ChoreDone => {}
+        }
+    }
+
+    fn handle_pushed(&mut self, pushed: Pushed) {
+        self.metrics.push_seconds.record(pushed.took.as_secs_f64());
+        let trigger = self.report.triggers.get_mut(&pushed.place.feed);
+        if pushed.outcome == Outcome::Done {
+            self.restart.handle_success();
+            if matches!(&self.report.launch_trouble, Some(trouble) if trouble.reason == CRASHES) {
+                self.report.launch_trouble = None;
+            }
+            self.metrics.done.increment(1);
+            self.metrics.replies.increment(pushed.replies as u64);
+        } else {
+            self.metrics.not_done.increment(1);
+            let name = trigger.map(|trigger| {
+                trigger.failed += 1;
+                trigger.name.clone()
+            });
+            self.report.add_error(LastError {
+                time: clock::now().to_string(),
+                message: pushed.error.unwrap_or_default(),
+                trigger: name,
+                partition: Some(pushed.place.partition.get()),
+                offset: Some(pushed.place.offset.get()),
+                attempt: Some(pushed.attempt),
+            });
+        }
+        debug!(place = ?pushed.place, instance = %pushed.instance, outcome = ?pushed.outcome, "pushed");
+        self.delivery.handle_outcome(pushed.place, pushed.outcome, self.now());
+        self.mark_changed();
+    }
+
+    fn handle_fleet(&mut self, happening: Happening) {
+        self.mark_changed();
+        let now = self.now();
+        match happening {
+            Happening::Started { id } => {
+                self.delivery.handle_instance_ready(id);
+                if self.is_ending {
+                    self.drain(id);
+                }
+                // A crash loop is over when an event was answered, not when the next one starts.
+                if !self.restart.is_loop() {
+                    self.report.launch_trouble = None;
+                }
+            }
+            Happening::NotStarted { error } => {
+                self.restart.handle_failure(&mut self.random, now);
+                let reason = match error {
+                    LaunchError::Denied(_) => "PolicyDenied",
+                    LaunchError::Invalid(_) => "InvalidCommand",
+                    LaunchError::Failed(_) => "LaunchFailed",
+                };
+                warn!(function = %self.plan.name, %error, "cannot start an instance");
+                self.trouble(reason, error.to_string());
+            }
+            Happening::Wrote { id, line } => {
+                self.metrics.lines_left_out.increment(line.left_out);
+                self.report.add_line(clock::now(), id, line.text);
+            }
+            Happening::Ended { id, exit, last_lines } => {
+                for line in last_lines {
+                    self.report.add_line(clock::now(), id, line.text);
+                }
+                self.delivery.handle_instance_gone(id);
+                self.handle_exit(id, exit, now);
+            }
+        }
+    }
+
+    fn handle_exit(&mut self, id: InstanceId, exit: Exit, now: Duration) {
+        match exit {
+            Exit::Stopped => info!(function = %self.plan.name, instance = %id, "instance ended"),
+            Exit::Killed => {
+                warn!(function = %self.plan.name, instance = %id, "instance did not end in time");
+            }
+            Exit::Crashed(how) => {
+                self.metrics.crashes.increment(1);
+                self.report.crashed += 1;
+                self.restart.handle_failure(&mut self.random, now);
+                warn!(function = %self.plan.name, instance = %id, %how, "instance crashed");
+                let message = format!("instance {id} {how}");
+                if self.restart.is_loop() {
+                    let failures = self.restart.failures();
+                    self.trouble(CRASHES, format!("{message}; {failures} in a row"));
+                } else {
+                    self.report.add_error(plain_error(message));
+                }
+            }
+        }
+    }
+
+    fn trouble(&mut self, reason: &'static str, message: String) {
+        self.report.add_error(plain_error(message.clone()));
+        self.report.launch_trouble = Some(LaunchTrouble { reason, message });
+    }
+
+    fn handle_told(&mut self, feed: FeedId, told: Told) {
+        // A message may still be under way when its feed has ended.
+        if !self.feeds.contains_key(&feed) {
+            return;
+        }
+        match told {
+            Told::Assigned { partition, watermark } => {
+                self.delivery.handle_assigned(feed, partition, watermark);
+            }
+            Told::Revoked { partition } => self.delivery.handle_revoked(feed, partition),
+            Told::Leased { partition, epoch, events } => {
+                self.handle_leased(feed, partition, epoch, events);
+            }
+            Told::Settled { places } => {
+                if let Some(trigger) = self.report.triggers.get_mut(&feed) {
+                    trigger.delivered += places.len() as u64;
+                }
+                for place in places {
+                    self.delivery.handle_settled(place);
+                }
+            }
+            Told::Fenced { places } => {
+                for place in places {
+                    self.delivery.handle_fenced(place);
+                }
+            }
+            Told::Positions { positions } => {
+                if let Some(trigger) = self.report.triggers.get_mut(&feed) {
+                    let lags = positions.iter();
+                    let lags = lags.map(|at| (at.partition, at.end.saturating_sub(at.watermark)));
+                    trigger.positions = lags.collect();
+                }
+            }
+            Told::Joined => self.handle_joined(feed, None),
+            Told::Trouble { error } => {
+                if !error.is_retryable() {
+                    warn!(function = %self.plan.name, %error, "subscription does not work");
+                }
+                self.handle_joined(feed, Some(error.message().to_owned()));
+            }
+        }
+        self.mark_changed();
+    }
+
+    fn handle_joined(&mut self, feed: FeedId, trouble: Option<String>) {
+        if let Some(trigger) = self.report.triggers.get_mut(&feed) {
+            trigger.is_joined = trouble.is_none();
+            trigger.trouble = trouble;
+        }
+    }
+
+    fn handle_leased(
+        &mut self,
+        feed: FeedId,
+        partition: PartitionId,
+        epoch: Epoch,
+        events: Vec<(Offset, Bytes)>,
+    ) {
+        for (offset, event) in events {
+            let place = Place { feed, partition, offset };
+            let view = weft_proto::event::EventView::parse(&event);
+            let key = view.and_then(|view| {
+                weft_proto::event::ordering_key(&view).map(|key| key.as_bytes().to_vec())
+            });
+            match self.delivery.handle_lease(place, epoch, key.as_deref()) {
+                Leased::Taken => {
+                    self.payloads.insert(place, event);
+                }
+                Leased::Known => {
+                    if let Some(feed) = self.feeds.get(&feed) {
+                        feed.outbox.release(event.len() as u64);
+                    }
+                }
+            }
+        }
+        self.gauge_held();
+    }
+
+    fn revise(&mut self, plan: Plan) {
+        info!(function = %plan.name, generation = %plan.generation, "function changed");
+        if plan.template != self.plan.template {
+            self.revision += 1;
+            self.restart.handle_new_revision();
+            self.report.launch_trouble = None;
+        }
+        self.report.spec_trouble = None;
+        self.plan = plan;
+        self.delivery.handle_new_revision(self.plan.delivery.clone());
+        self.scale.handle_policy(self.plan.scale.clone());
+        self.update_feeds();
+        self.mark_changed();
+    }
+
+    /// Starts feeds of new triggers and ends those of old ones. A changed trigger is both.
+    fn update_feeds(&mut self) {
+        let gone: Vec<FeedId> = self
+            .feeds
+            .iter()
+            .filter(|(_, feed)| !self.plan.triggers.contains(&feed.trigger))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in gone {
+            let Some(feed) = self.feeds.remove(&id) else { continue };
+            self.delivery.handle_feed_removed(id);
+            self.report.triggers.remove(&id);
+            let still_used =
+                self.plan.triggers.iter().any(|new| new.subscription == feed.trigger.subscription);
+            let mesh = (!still_used).then(|| Arc::clone(&self.parts.mesh));
+            self.chores.push(Box::pin(end_feed(feed, mesh)));
+        }
+        for trigger in self.plan.triggers.clone() {
+            if self.feeds.values().any(|feed| feed.trigger == trigger) {
+                continue;
+            }
+            let id = FeedId(self.next_feed);
+            self.next_feed += 1;
+            let outbox = Outbox::default();
+            let stop = CancellationToken::new();
+            let feed = Feed {
+                id,
+                mesh: Arc::clone(&self.parts.mesh),
+                subscription: trigger.resource.clone(),
+                name: trigger.subscription.clone(),
+                member: self.parts.member.clone(),
+                told_tx: self.told_tx.clone(),
+                outbox: outbox.clone(),
+            };
+            let ended = self.parts.tasks.spawn(feed.run(stop.clone(), self.random.next()));
+            self.report.triggers.insert(id, TriggerReport::new(trigger.name.clone()));
+            self.feeds.insert(id, RunningFeed { trigger, outbox, stop, ended });
+        }
+    }
+
+    fn mark_changed(&mut self) {
+        if self.report_due.is_none() {
+            let earliest = self.last_report.map(|last| last + REPORT_EVERY);
+            let now = Instant::now();
+            self.report_due = Some(earliest.map_or(now, |earliest| earliest.max(now)));
+        }
+    }
+
+    fn report_if_due(&mut self) {
+        let is_due = self.report_due.is_some_and(|due| due <= Instant::now());
+        if is_due && self.reporting.is_none() {
+            self.report_due = None;
+            self.last_report = Some(Instant::now());
+            self.reporting = Some(self.report_now());
+        }
+    }
+
+    fn report_now(&mut self) -> BoxFuture<'static, Result<()>> {
+        let instances = Instances {
+            ready: self.fleet.serving().count(),
+            starting: self.fleet.starting_len(self.revision),
+            draining: self.fleet.draining_len(),
+            crashed: 0,
+        };
+        let counts = |feed| self.delivery.counts(feed);
+        let generation = self.plan.generation.get();
+        let status = self.report.status(generation, instances, counts, clock::now());
+        let mesh = Arc::clone(&self.parts.mesh);
+        let (name, uid) = (self.plan.name.clone(), self.plan.uid);
+        Box::pin(async move {
+            let status = serde_json::to_vec(&status)
+                .map_err(|error| weft_proto::Error::internal(error.to_string()))?;
+            mesh.set_status(&name, uid, status).await
+        })
+    }
+
+    /// Ends the function: nothing new, then what is in flight, then the instances.
+    async fn finish(mut self, is_deleted: bool) {
+        self.is_ending = true;
+        let ids: Vec<InstanceId> = self.fleet.serving().collect();
+        for id in ids {
+            self.drain(id);
+        }
+        // Instances get their grace after the last push has ended, which has its own time-out.
+        let deadline = Instant::now() + self.plan.template.timeout + self.plan.grace();
+        let drained = async {
+            while !self.pushes.is_empty() || !self.fleet.is_empty() {
+                self.act();
+                let event = self.next().await;
+                self.handle(event);
+            }
+        };
+        if timeout_at(deadline, drained).await.is_err() {
+            warn!(function = %self.plan.name, "gave up waiting for what is in flight");
+        }
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let settled = async {
+            loop {
+                self.act();
+                if self.feeds.keys().all(|&feed| self.delivery.counts(feed).settling == 0) {
+                    return;
+                }
+                let event = self.next().await;
+                self.handle(event);
+            }
+        };
+        timeout_at(deadline, settled).await.ok();
+        // Feeds may be waiting to tell something that nobody will hear.
+        self.told_rx.close();
+        let mesh = is_deleted.then(|| Arc::clone(&self.parts.mesh));
+        for feed in std::mem::take(&mut self.feeds).into_values() {
+            end_feed(feed, mesh.clone()).await;
+        }
+        while self.chores.next().await.is_some() {}
+        if !is_deleted {
+            timeout_at(deadline, self.report_now()).await.ok();
+        }
+    }
+}
+
+/// The reason of the condition that a function crashes again and again.
+const CRASHES: &str = "CrashLoop";
+
+fn plain_error(message: String) -> LastError {
+    LastError {
+        time: clock::now().to_string(),
+        message,
+        trigger: None,
+        partition: None,
+        offset: None,
+        attempt: None,
+    }
+}
+
+/// Ends a feed and, given a mesh, deletes its subscription.
+async fn end_feed(feed: RunningFeed, mesh: Option<Arc<dyn Mesh>>) {
+    feed.stop.cancel();
+    feed.ended.await.ok();
+    if let Some(mesh) = mesh {
+        let name = &feed.trigger.subscription;
+        if let Err(error) = mesh.delete(SUBSCRIPTION, name).await {
+            warn!(subscription = %name, %error, "cannot delete the subscription");
+        }
+    }
+}
+
+async fn sleep_or_never(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => pending().await,
+    }
+}
+
+async fn or_never<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
