@@ -23,3 +23,8 @@ pub mod cloudevents {
 pub mod v1 {
     tonic::include_proto!("weft.v1");
 }
+
+/// `weft.internal.v1`: traffic between nodes.
+pub mod internal {
+    tonic::include_proto!("weft.internal.v1");
+}

@@ -8,7 +8,7 @@ mod generated;
 mod types;
 
 pub use error::{Error, ErrorKind, Reason};
-pub use generated::{cloudevents, v1};
+pub use generated::{cloudevents, internal, v1};
 pub use types::{
     Epoch, Generation, GroupId, Name, NameError, NodeId, Offset, PartitionId, PartitionUid,
     Principal, ProducerId, QualifiedName, ResourceUid, SchemaId, Sequence, Timestamp,

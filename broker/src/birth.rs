@@ -1,0 +1,400 @@
+//! The birth of a cluster: the founders agree on its identity and on their ids, once.
+//!
+//! The founder with the lowest address waits until all answer, makes the birth record and stores
+//! it; the others ask until they see the record, and store it too. Each step can be repeated, so
+//! a founder that crashes goes on where it was. *Never* makes a second record while any founder
+//! still has one: a node that lost its folder is refused.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::{info, warn};
+use weft_proto::internal as wire;
+
+use crate::identity::{self, FORMAT, Folder, Founder, Identity, Membership, random_uid};
+use crate::peer::{self, Introduce, Transport};
+
+/// Between two rounds of asking; a birth waits for people starting processes.
+const ROUND_PAUSE: Duration = Duration::from_millis(200);
+/// Rounds between two complaints about who is missing.
+const ROUNDS_QUIET: u32 = 50;
+
+/// What the configuration says about the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founding {
+    /// Address of this node's peer listener, as `founders` has it.
+    pub address: String,
+    /// Addresses of all founders; empty means that this node is alone.
+    pub founders: Vec<String>,
+    /// Groups for data; the record of the first founder counts.
+    pub data_groups: u32,
+}
+
+/// Why a cluster is not born, or this node is not part of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The list does not make sense.
+    #[error("the founders of the cluster are not right: {0}")]
+    Founders(String),
+    /// Another node will not have this one.
+    #[error("the node at {address} refuses this node: {reason}")]
+    Refused {
+        /// Who refuses.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
+    /// The cluster exists, and this folder is not that of its founder.
+    #[error(
+        "the cluster {cluster_uid} exists and knows {address} with another data folder: a founder that lost its folder cannot return under its old id; start it with the old folder, or remove it from the cluster and let a new node join"
+    )]
+    Wiped {
+        /// The existing cluster.
+        cluster_uid: String,
+        /// Address of this node.
+        address: String,
+    },
+    /// The folder is that of another node.
+    #[error(
+        "the data folder is that of node {node_id} at {known}, the configuration says {address}: give this node its own folder"
+    )]
+    OtherNode {
+        /// The node of the folder.
+        node_id: u64,
+        /// Its address.
+        known: String,
+        /// The configured address.
+        address: String,
+    },
+    /// The folder is that of another cluster.
+    #[error(
+        "the data folder belongs to cluster {ours}, but the node at {address} belongs to cluster {theirs}: one of both folders is in the wrong place"
+    )]
+    OtherCluster {
+        /// The cluster of this folder.
+        ours: String,
+        /// Who belongs to another one.
+        address: String,
+        /// That other cluster.
+        theirs: String,
+    },
+    /// The data folder failed.
+    #[error(transparent)]
+    Folder(#[from] identity::Error),
+}
+
+impl Founding {
+    /// Returns the founders in the order of their ids, checked.
+    fn in_order(&self) -> Result<Vec<String>, Error> {
+        let mut founders = self.founders.clone();
+        if founders.is_empty() {
+            founders.push(self.address.clone());
+        }
+        let mut keyed = Vec::new();
+        for address in founders {
+            let parts = address.rsplit_once(':');
+            let port = parts.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+            match port {
+                Some((host, port)) if !host.is_empty() && port != 0 => {
+                    let port: u16 = port;
+                    keyed.push(((host, port), address));
+                }
+                _ => return Err(Error::Founders(format!("{address} is not host:port"))),
+            }
+        }
+        keyed.sort();
+        if let Some(((_, twice), _)) =
+            keyed.iter().zip(keyed.iter().skip(1)).find(|(one, next)| one == next)
+        {
+            return Err(Error::Founders(format!("{twice} is there twice")));
+        }
+        let ordered: Vec<String> = keyed.into_iter().map(|(_key, address)| address).collect();
+        if ordered.contains(&self.address) {
+            return Ok(ordered);
+        }
+        let list = ordered.join(", ");
+        Err(Error::Founders(format!("this node's own address {} is not among {list}", self.address)))
+    }
+}
+
+/// What this node tells others about itself while it is born, and ever after.
+#[derive(Debug)]
+pub struct Introduction {
+    node_uid: String,
+    founders: Vec<String>,
+    birth: Mutex<Option<wire::BirthRecord>>,
+}
+
+impl Introduction {
+    fn birth(&self) -> MutexGuard<'_, Option<wire::BirthRecord>> {
+        // A plain value: a panic elsewhere leaves it whole.
+        self.birth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Introduce for Introduction {
+    fn identify(
+        &self,
+        request: wire::IdentifyRequest,
+    ) -> Result<wire::IdentifyResponse, peer::Error> {
+        let birth = self.birth().clone();
+        if request.format != FORMAT {
+            return Err(peer::Error::Refused(format!(
+                "it speaks format {FORMAT}, the caller format {}",
+                request.format
+            )));
+        }
+        if let Some(record) = &birth {
+            let known = record.founders.iter().find(|known| known.address == request.address);
+            if let Some(known) = known
+                && known.node_uid != request.node_uid
+            {
+                return Err(peer::Error::Refused(format!(
+                    "cluster {} knows node {} at {} with another data folder; a node that lost its folder cannot return under its old id",
+                    record.cluster_uid, known.node_id, known.address
+                )));
+            }
+        } else if request.founders != self.founders {
+            return Err(peer::Error::Refused(format!(
+                "its founders are [{}], the caller's are [{}]",
+                self.founders.join(", "),
+                request.founders.join(", ")
+            )));
+        }
+        Ok(wire::IdentifyResponse {
+            node_uid: self.node_uid.clone(),
+            founders: self.founders.clone(),
+            birth,
+            format: FORMAT,
+        })
+    }
+}
+
+/// A birth under way, or long past.
+#[derive(Debug)]
+pub struct Birth<'a> {
+    folder: &'a Folder,
+    founding: Founding,
+    founders: Vec<String>,
+    identity: Identity,
+    introduction: Arc<Introduction>,
+}
+
+impl<'a> Birth<'a> {
+    /// Reads the folder and checks it against the configuration.
+    ///
+    /// Serve `introduction` on the peer port before `complete`.
+    pub fn new(folder: &'a Folder, founding: Founding) -> Result<Self, Error> {
+        let founders = founding.in_order()?;
+        let identity = folder.identity()?;
+        if let Some(cluster) = &identity.cluster {
+            check_own(cluster, &founding)?;
+        }
+        let introduction = Arc::new(Introduction {
+            node_uid: identity.node_uid.clone(),
+            founders: founders.clone(),
+            birth: Mutex::new(identity.cluster.as_ref().map(record)),
+        });
+        Ok(Self { folder, founding, founders, identity, introduction })
+    }
+
+    /// Returns what to answer to those who ask who this node is.
+    pub fn introduction(&self) -> Arc<Introduction> {
+        Arc::clone(&self.introduction)
+    }
+
+    /// Waits until the cluster is born and this node knows its place in it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A birth that is given up continues with the next start.
+    pub async fn complete(mut self, transport: &dyn Transport) -> Result<Membership, Error> {
+        if let Some(cluster) = &self.identity.cluster {
+            return Ok(cluster.clone());
+        }
+        let mut round = 0_u32;
+        loop {
+            if let Some(cluster) = self.ask_all(transport, round).await? {
+                self.identity.cluster = Some(cluster.clone());
+                self.folder.save(&self.identity)?;
+                // Only now: who sees the record may rely on it.
+                *self.introduction.birth() = Some(record(&cluster));
+                info!(
+                    cluster = cluster.cluster_uid,
+                    node = cluster.node_id,
+                    founders = cluster.founders.len(),
+                    "the cluster is born"
+                );
+                return Ok(cluster);
+            }
+            round = round.wrapping_add(1);
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    /// Asks every other founder once; returns the cluster if it is decided.
+    async fn ask_all(
+        &self,
+        transport: &dyn Transport,
+        round: u32,
+    ) -> Result<Option<Membership>, Error> {
+        let others = self.founders.iter().filter(|address| **address != self.founding.address);
+        let asked = others.map(|address| {
+            let request = wire::IdentifyRequest {
+                node_uid: self.identity.node_uid.clone(),
+                address: self.founding.address.clone(),
+                founders: self.founders.clone(),
+                format: FORMAT,
+            };
+            let answer = transport.identify(address, request);
+            async move { (address.as_str(), answer.await) }
+        });
+        let mut uids = vec![(self.founding.address.as_str(), self.identity.node_uid.clone())];
+        let mut missing = Vec::new();
+        for (address, answer) in futures::future::join_all(asked).await {
+            match answer {
+                Ok(answer) => match answer.birth {
+                    Some(record) => return self.adopt(address, record).map(Some),
+                    None => uids.push((address, answer.node_uid)),
+                },
+                Err(peer::Error::Refused(reason)) => {
+                    return Err(Error::Refused { address: address.to_owned(), reason });
+                }
+                Err(error) => missing.push(format!("{address} ({error})")),
+            }
+        }
+        if !missing.is_empty() && round.is_multiple_of(ROUNDS_QUIET) {
+            warn!(missing = missing.join(", "), "waiting for the other founders");
+        }
+        // Only the first founder decides, and only when nobody can know of an earlier birth.
+        let decides = self.founders.first() == Some(&self.founding.address);
+        if decides && missing.is_empty() { self.found(&uids).map(Some) } else { Ok(None) }
+    }
+
+    fn found(&self, uids: &[(&str, String)]) -> Result<Membership, Error> {
+        let mut founders = Vec::with_capacity(self.founders.len());
+        for (node_id, address) in (1..).zip(&self.founders) {
+            let known = uids.iter().find(|(known, _uid)| known == address);
+            let Some((_known, node_uid)) = known else {
+                return Err(Error::Founders(format!("{address} did not answer")));
+            };
+            let (node_uid, address) = (node_uid.clone(), address.clone());
+            founders.push(Founder { node_id, node_uid, address });
+        }
+        let record = wire::BirthRecord {
+            cluster_uid: random_uid(),
+            founders: founders.into_iter().map(founder_out).collect(),
+            data_groups: self.founding.data_groups,
+        };
+        self.adopt(&self.founding.address, record)
+    }
+
+    /// Takes a record if it knows this very folder.
+    fn adopt(&self, from: &str, record: wire::BirthRecord) -> Result<Membership, Error> {
+        let own = record.founders.iter().find(|known| known.address == self.founding.address);
+        match own {
+            Some(own) if own.node_uid == self.identity.node_uid => {
+                if record.data_groups != self.founding.data_groups {
+                    warn!(
+                        configured = self.founding.data_groups,
+                        record = record.data_groups,
+                        "the number of data groups was set at birth; the configuration is ignored"
+                    );
+                }
+                Ok(Membership {
+                    node_id: own.node_id,
+                    cluster_uid: record.cluster_uid,
+                    data_groups: record.data_groups,
+                    founders: record.founders.into_iter().map(founder_in).collect(),
+                })
+            }
+            Some(_other) => Err(Error::Wiped {
+                cluster_uid: record.cluster_uid,
+                address: self.founding.address.clone(),
+            }),
+            None => Err(Error::Refused {
+                address: from.to_owned(),
+                reason: format!(
+                    "cluster {} was founded without {}",
+                    record.cluster_uid, self.founding.address
+                ),
+            }),
+        }
+    }
+}
+
+/// Asks the other founders of an existing cluster whether they belong to the same one.
+///
+/// Nobody has to answer: this finds folders in the wrong place, it does not guard anything. The
+/// guard is on every call between peers.
+pub async fn verify(
+    membership: &Membership,
+    node_uid: &str,
+    transport: &dyn Transport,
+) -> Result<(), Error> {
+    let own = membership.founders.iter().find(|founder| founder.node_id == membership.node_id);
+    let Some(own) = own else { return Ok(()) };
+    let mut founders = Vec::new();
+    for founder in &membership.founders {
+        founders.push(founder.address.clone());
+    }
+    for other in membership.founders.iter().filter(|other| other.node_id != own.node_id) {
+        let request = wire::IdentifyRequest {
+            node_uid: node_uid.to_owned(),
+            address: own.address.clone(),
+            founders: founders.clone(),
+            format: FORMAT,
+        };
+        match transport.identify(&other.address, request).await {
+            Ok(answer) => match answer.birth {
+                Some(record) if record.cluster_uid != membership.cluster_uid => {
+                    return Err(Error::OtherCluster {
+                        ours: membership.cluster_uid.clone(),
+                        address: other.address.clone(),
+                        theirs: record.cluster_uid,
+                    });
+                }
+                _ => {}
+            },
+            Err(peer::Error::Refused(reason)) => {
+                return Err(Error::Refused { address: other.address.clone(), reason });
+            }
+            // It may come later.
+            Err(_silent) => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_own(cluster: &Membership, founding: &Founding) -> Result<(), Error> {
+    let own = cluster.founders.iter().find(|founder| founder.node_id == cluster.node_id);
+    match own {
+        Some(own) if own.address != founding.address => Err(Error::OtherNode {
+            node_id: cluster.node_id,
+            known: own.address.clone(),
+            address: founding.address.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn record(cluster: &Membership) -> wire::BirthRecord {
+    wire::BirthRecord {
+        cluster_uid: cluster.cluster_uid.clone(),
+        founders: cluster.founders.iter().cloned().map(founder_out).collect(),
+        data_groups: cluster.data_groups,
+    }
+}
+
+fn founder_out(founder: Founder) -> wire::Founder {
+    let Founder { node_id, node_uid, address } = founder;
+    wire::Founder { node_id, node_uid, address }
+}
+
+fn founder_in(founder: wire::Founder) -> Founder {
+    let wire::Founder { node_id, node_uid, address } = founder;
+    Founder { node_id, node_uid, address }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! One batch: what the rules see (its header) and what they never open (its body).
+
+use std::num::NonZeroU32;
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, SchemaId, Sequence};
+
+use super::codec::{DecodeError, Reader, to_len};
+use super::error::EntryError;
+use super::frame::{self, Events, FRAME_BYTES_MIN};
+
+/// Bytes of a header without optional sections.
+pub(super) const FIXED_LEN: usize = 35;
+/// Place of the checksum in a header.
+pub(super) const CRC_AT: usize = 24;
+/// Bytes of an id hash, an idempotency key, a key id.
+pub(super) const HASH_LEN: usize = 16;
+/// Bytes of the producer section.
+pub(super) const PRODUCER_LEN: usize = 40;
+/// Bytes of a schema id.
+pub(super) const SCHEMA_LEN: usize = 4;
+
+const CODEC_NONE: u8 = 0;
+
+/// Which optional sections follow, in this order.
+pub(super) mod flag {
+    pub(crate) const PRODUCER: u16 = 1;
+    pub(crate) const EVENT_SCHEMAS: u16 = 1 << 1;
+    pub(crate) const ID_HASHES: u16 = 1 << 2;
+    pub(crate) const IDEMPOTENCY_KEY: u16 = 1 << 3;
+    /// A 16-byte key id follows; this release refuses it.
+    pub(crate) const ENCRYPTED: u16 = 1 << 4;
+    pub(crate) const ALL: u16 = (1 << 5) - 1;
+}
+
+/// Identity of a batch among those of one producer in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerBatch {
+    /// Who publishes.
+    pub id: ProducerId,
+    /// Which run of it.
+    pub epoch: Epoch,
+    /// Which batch.
+    pub sequence: Sequence,
+    /// The batch before it in this partition; 0 for the first.
+    pub previous: Sequence,
+}
+
+/// What the rules see of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Where it goes.
+    pub partition: PartitionUid,
+    /// Number of events.
+    pub count: NonZeroU32,
+    /// The end of the partition that its proposer saw. Elsewhere in the log the batch is void.
+    pub expected: Offset,
+    /// Bytes of the body.
+    pub body_len: u32,
+    /// CRC32C of the body.
+    pub crc: u32,
+    /// Schema of all events; 0 = none, or one for each event.
+    pub schema: SchemaId,
+    /// Who published it, if retries shall be recognised.
+    pub producer: Option<ProducerBatch>,
+    /// Chosen by whoever publishes without being a producer: replies, dead letters.
+    pub idempotency_key: Option<[u8; HASH_LEN]>,
+    event_schemas: Bytes,
+    id_hashes: Bytes,
+}
+
+impl Header {
+    /// The schema of one event.
+    pub fn schema_of(&self, event: u32) -> SchemaId {
+        let mut schemas = self.event_schemas.chunks_exact(SCHEMA_LEN);
+        let own = usize::try_from(event).ok().and_then(|i| schemas.nth(i));
+        match own.and_then(|bytes| bytes.try_into().ok()) {
+            Some(bytes) => SchemaId(u32::from_le_bytes(bytes)),
+            None => self.schema,
+        }
+    }
+
+    /// Whether events may have different schemas.
+    pub fn has_event_schemas(&self) -> bool {
+        !self.event_schemas.is_empty()
+    }
+
+    /// The 16-byte hash of (source, id) of each event; none at all if they are not kept.
+    pub fn id_hashes(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.id_hashes.chunks_exact(HASH_LEN)
+    }
+
+    /// Reads the header at the front of a table; `table` must be what `reader` reads.
+    pub(super) fn decode(reader: &mut Reader<'_>, table: &Bytes) -> Result<Self, EntryError> {
+        let partition = PartitionUid(reader.u64()?);
+        let count = NonZeroU32::new(reader.u32()?)
+            .ok_or(DecodeError::Malformed("a batch without events"))?;
+        let expected = Offset(reader.u64()?);
+        let body_len = reader.u32()?;
+        if u64::from(body_len) < FRAME_BYTES_MIN * u64::from(count.get()) {
+            return Err(DecodeError::Malformed("a body is too short for its events").into());
+        }
+        let crc = reader.u32()?;
+        let flags = reader.u16()?;
+        if flags & !flag::ALL != 0 {
+            return Err(EntryError::UnknownBatchFlags(flags));
+        }
+        let codec = reader.u8()?;
+        if codec != CODEC_NONE {
+            return Err(EntryError::UnknownCodec(codec));
+        }
+        let schema = SchemaId(reader.u32()?);
+        let has = |flag: u16| flags & flag != 0;
+        let producer = has(flag::PRODUCER).then(|| decode_producer(reader)).transpose()?;
+        let mut section = |flag: u16, item_len: usize| {
+            let items = if has(flag) { to_len(count.get()) } else { 0 };
+            let len = items.checked_mul(item_len).ok_or(DecodeError::Truncated)?;
+            Ok::<_, DecodeError>(table.slice_ref(reader.take(len)?))
+        };
+        let event_schemas = section(flag::EVENT_SCHEMAS, SCHEMA_LEN)?;
+        let id_hashes = section(flag::ID_HASHES, HASH_LEN)?;
+        let idempotency_key = has(flag::IDEMPOTENCY_KEY).then(|| reader.array()).transpose()?;
+        if has(flag::ENCRYPTED) {
+            reader.take(HASH_LEN)?;
+            return Err(EntryError::Unsupported("an encrypted batch"));
+        }
+        Ok(Self {
+            partition,
+            count,
+            expected,
+            body_len,
+            crc,
+            schema,
+            producer,
+            idempotency_key,
+            event_schemas,
+            id_hashes,
+        })
+    }
+}
+
+fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerBatch, DecodeError> {
+    Ok(ProducerBatch {
+        id: ProducerId(u128::from_be_bytes(reader.array()?)),
+        epoch: Epoch(reader.u64()?),
+        sequence: Sequence(reader.u64()?),
+        previous: Sequence(reader.u64()?),
+    })
+}
+
+pub(super) fn put_producer(out: &mut BytesMut, producer: &ProducerBatch) {
+    out.put_slice(&producer.id.to_bytes());
+    out.put_u64_le(producer.epoch.get());
+    out.put_u64_le(producer.sequence.get());
+    out.put_u64_le(producer.previous.get());
+}
+
+/// Writes the fixed part of a header, with a checksum of 0 to be patched.
+pub(super) fn put_fixed(out: &mut BytesMut, fixed: &FixedPart) {
+    out.put_u64_le(fixed.partition.get());
+    out.put_u32_le(fixed.count.get());
+    out.put_u64_le(fixed.expected.get());
+    out.put_u32_le(fixed.body_len);
+    out.put_u32_le(0);
+    out.put_u16_le(fixed.flags);
+    out.put_u8(CODEC_NONE);
+    out.put_u32_le(fixed.schema.get());
+}
+
+/// The fixed part of a header, without its checksum.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FixedPart {
+    pub(super) partition: PartitionUid,
+    pub(super) count: NonZeroU32,
+    pub(super) expected: Offset,
+    pub(super) body_len: u32,
+    pub(super) flags: u16,
+    pub(super) schema: SchemaId,
+}
+
+/// A batch as it lies in the log. The body shares the entry's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// What the rules see.
+    pub header: Header,
+    /// The framed events.
+    pub body: Bytes,
+}
+
+impl Batch {
+    /// Compares the body with its checksum.
+    pub fn verify(&self) -> Result<(), EntryError> {
+        let actual = crc32c::crc32c(&self.body);
+        if actual == self.header.crc {
+            Ok(())
+        } else {
+            Err(EntryError::Checksum { expected: self.header.crc, actual })
+        }
+    }
+
+    /// The events, each a slice of the body.
+    pub fn events(&self) -> Events {
+        Events::new(self.body.clone())
+    }
+
+    /// The framed events of these indexes, as one slice of the body. An index beyond the last
+    /// event is an error.
+    pub fn slice(&self, events: Range<u32>) -> Result<Bytes, DecodeError> {
+        if events.start > events.end {
+            return Err(DecodeError::Malformed("a slice that ends before it starts"));
+        }
+        let from = frame::prefix_len(&self.body, events.start)?;
+        let rest = self.body.slice(from..);
+        let len = frame::prefix_len(&rest, events.end - events.start)?;
+        Ok(rest.slice(..len))
+    }
+}

@@ -1,0 +1,230 @@
+//! The peer listener: takes other nodes' messages, and checks that they come from the own cluster.
+//!
+//! It binds before the cluster is born and answers `Identify` then; Raft messages are answered
+//! once the groups run.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::StreamExt as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+use weft_proto::internal as wire;
+use weft_proto::internal::peer_server::{self, PeerServer};
+
+use super::grpc::{CLUSTER_KEY, FROM_KEY, MESSAGE_BYTES_MAX, Name, TO_KEY};
+use super::{Error, Handler, Introduce, Messages, heartbeat};
+
+/// Largest snapshot that is taken; it is held in memory once.
+const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// Streams of one peer: one per group and lane, and votes.
+const STREAMS_MAX: u32 = 256;
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+const FRAME_BYTES_MAX: u32 = 16 << 10;
+const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the listener knows of this node; filled while the node starts.
+#[derive(Clone)]
+pub struct Node {
+    introduce: Arc<dyn Introduce>,
+    member: Arc<OnceLock<Member>>,
+}
+
+struct Member {
+    name: Name,
+    handler: Arc<dyn Handler>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.member.get().map(|member| &member.name);
+        f.debug_struct("Node").field("name", &name).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Creates a node that only introduces itself.
+    pub fn new(introduce: Arc<dyn Introduce>) -> Self {
+        Self { introduce, member: Arc::default() }
+    }
+
+    /// Lets the node take part in its cluster; the first call counts.
+    pub fn join(&self, name: Name, handler: Arc<dyn Handler>) {
+        _ = self.member.set(Member { name, handler });
+    }
+
+    /// Checks that a call comes from the own cluster and is meant for this node.
+    fn handler<T>(&self, request: &Request<T>) -> Result<Arc<dyn Handler>, Status> {
+        let starting = || Status::unavailable("this node is still starting");
+        let member = self.member.get().ok_or_else(starting)?;
+        let text = |key| {
+            let value = request.metadata().get(key).and_then(|value| value.to_str().ok());
+            value.ok_or_else(|| Status::invalid_argument(format!("the call has no {key}")))
+        };
+        let cluster = text(CLUSTER_KEY)?;
+        if cluster != member.name.cluster_uid {
+            return Err(Status::failed_precondition(format!(
+                "node {} belongs to cluster {}, the call comes from cluster {cluster}",
+                member.name.node, member.name.cluster_uid
+            )));
+        }
+        let to = text(TO_KEY)?;
+        if to.parse() != Ok(member.name.node) {
+            return Err(Status::failed_precondition(format!(
+                "node {} listens here, the call is for node {to}",
+                member.name.node
+            )));
+        }
+        match text(FROM_KEY)?.parse::<u64>() {
+            Ok(from) if from == member.name.node => Err(Status::failed_precondition(format!(
+                "the call says it comes from node {from}, which is this one"
+            ))),
+            Ok(_from) => Ok(Arc::clone(&member.handler)),
+            Err(_error) => Err(Status::invalid_argument("the caller's node id is no number")),
+        }
+    }
+}
+
+fn status(error: Error) -> Status {
+    match error {
+        Error::Unreachable(message) => Status::unavailable(message),
+        Error::Broken(message) => Status::internal(message),
+        Error::Refused(message) => Status::failed_precondition(message),
+    }
+}
+
+/// Ends a stream of requests at its first transport error.
+fn readable<T: Send + 'static>(requests: Streaming<T>) -> Messages<T> {
+    let whole = requests.scan((), |(), request| std::future::ready(request.ok()));
+    whole.boxed()
+}
+
+#[tonic::async_trait]
+impl peer_server::Peer for Node {
+    type AppendStream = Messages<Result<wire::AppendResponse, Status>>;
+    type HeartbeatStream = Messages<Result<wire::HeartbeatResponseBatch, Status>>;
+
+    async fn identify(
+        &self,
+        request: Request<wire::IdentifyRequest>,
+    ) -> Result<Response<wire::IdentifyResponse>, Status> {
+        let answer = self.introduce.identify(request.into_inner()).map_err(status)?;
+        Ok(Response::new(answer))
+    }
+
+    async fn append(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let handler = self.handler(&request)?;
+        let answers = handler.append(readable(request.into_inner()));
+        Ok(Response::new(answers.map(Ok).boxed()))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<wire::HeartbeatBatch>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let handler = self.handler(&request)?;
+        Ok(Response::new(Box::pin(heartbeat::answer(handler, request.into_inner()))))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let answer = self.handler(&request)?.vote(request.into_inner()).await;
+        answer.map(Response::new).map_err(status)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        let answer = self.handler(&request)?.transfer_leader(request.into_inner()).await;
+        answer.map(Response::new).map_err(status)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotChunk>>,
+    ) -> Result<Response<wire::SnapshotResponse>, Status> {
+        let handler = self.handler(&request)?;
+        let (head, data) = gather(request.into_inner()).await?;
+        let answer = handler.install_snapshot(head, data.freeze()).await;
+        answer.map(Response::new).map_err(status)
+    }
+}
+
+async fn gather(
+    mut chunks: Streaming<wire::SnapshotChunk>,
+) -> Result<(wire::SnapshotHead, BytesMut), Status> {
+    let headless = || Status::invalid_argument("the snapshot does not begin with its head");
+    let first = chunks.message().await?.ok_or_else(headless)?;
+    let head = first.head.ok_or_else(headless)?;
+    if head.length > SNAPSHOT_BYTES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "the snapshot has {} bytes, more than {SNAPSHOT_BYTES_MAX}",
+            head.length
+        )));
+    }
+    let mut data = BytesMut::from(first.data.as_ref());
+    while let Some(chunk) = chunks.message().await? {
+        data.extend_from_slice(&chunk.data);
+        if data.len() as u64 > head.length {
+            break;
+        }
+    }
+    if data.len() as u64 != head.length {
+        return Err(Status::invalid_argument(format!(
+            "the snapshot should have {} bytes, {} or more came",
+            head.length,
+            data.len()
+        )));
+    }
+    Ok((head, data))
+}
+
+/// Returns a server with the limits of the peer port; further services can be added to it.
+///
+/// tonic removes hyper's own limits, so each one is set here (RUSTSEC-2024-0003).
+pub fn limited() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_local_error_reset_streams(Some(1024))
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .timeout(UNARY_TIMEOUT)
+}
+
+/// Returns the Raft service of a node.
+pub fn service(node: Node) -> PeerServer<Node> {
+    PeerServer::new(node)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Serves the peer port until `stop`.
+pub async fn serve(
+    listener: TcpListener,
+    node: Node,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    // Set here: a server given its connections ignores its own setting.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = limited().add_service(service(node));
+    tokio::select! {
+        biased;
+        // Streams of peers never end by themselves: no waiting for them.
+        () = stop.cancelled() => Ok(()),
+        served = server.serve_with_incoming(incoming) => served,
+    }
+}

@@ -1,0 +1,8 @@
+//! The log against openraft's own suite, against a model, and against damage.
+
+mod damage;
+mod durability;
+mod model;
+mod reading;
+mod suite;
+mod support;

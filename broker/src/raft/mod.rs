@@ -1,0 +1,21 @@
+//! Consensus: everything that names openraft lives here.
+//!
+//! *Owns* the Raft groups of this node: their logs, state machines and connections.
+//! *Never* lets a type of openraft reach an API, the wire or the disk.
+
+pub mod codec;
+pub mod log;
+pub mod point;
+pub(crate) mod record;
+mod tail;
+pub mod group;
+pub mod groups;
+pub mod machine;
+mod network;
+mod pipeline;
+pub mod snapshot;
+pub mod types;
+mod wire;
+
+#[cfg(test)]
+mod tests;

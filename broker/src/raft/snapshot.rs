@@ -1,0 +1,223 @@
+//! Checkpoints of a group's state: their format, and where they are kept.
+//!
+//! A checkpoint is also what a snapshot carries. *Never* published for a data group above its
+//! floor: the replica that installed it would lose all history in between.
+
+use std::io;
+use std::sync::Mutex;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::future::BoxFuture;
+use prost::Message as _;
+use weft_proto::internal as wire;
+
+use super::types::{LogId, StoredMembership};
+use super::wire::{Malformed, log_id_in, log_id_out, stored_membership_in, stored_membership_out};
+
+/// Which state a group hands to a replica that needs entries it no longer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotPolicy {
+    /// The checkpoint at the floor; the entries above follow one by one. For groups whose log is
+    /// the data.
+    AtFloor,
+    /// The state at the last applied entry. For groups whose state says it all, as the catalog.
+    AtApplied,
+}
+
+/// Whether a checkpoint must survive a power cut before its writer goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It may be lost: the entries behind it are still there.
+    Lazy,
+    /// It replaces entries.
+    Synced,
+}
+
+/// Keeps the checkpoints of one group, by index.
+pub trait Checkpoints: Send + Sync + 'static {
+    /// Stores a checkpoint after all entries queued before it, never ahead of them.
+    fn put(
+        &self,
+        index: u64,
+        checkpoint: Bytes,
+        durability: Durability,
+    ) -> BoxFuture<'_, io::Result<()>>;
+
+    /// Returns the newest checkpoint at or below an index.
+    fn newest(&self, upto: u64) -> io::Result<Option<(u64, Bytes)>>;
+}
+
+/// Checkpoints in memory; they end with the process.
+#[derive(Debug, Default)]
+pub struct MemoryCheckpoints {
+    kept: Mutex<std::collections::BTreeMap<u64, Bytes>>,
+}
+
+impl Checkpoints for MemoryCheckpoints {
+    fn put(
+        &self,
+        index: u64,
+        checkpoint: Bytes,
+        _durability: Durability,
+    ) -> BoxFuture<'_, io::Result<()>> {
+        let stored = match self.kept.lock() {
+            Ok(mut kept) => {
+                kept.insert(index, checkpoint);
+                Ok(())
+            }
+            Err(poisoned) => Err(io::Error::other(poisoned.to_string())),
+        };
+        Box::pin(std::future::ready(stored))
+    }
+
+    fn newest(&self, upto: u64) -> io::Result<Option<(u64, Bytes)>> {
+        let kept = self.kept.lock().map_err(|poisoned| io::Error::other(poisoned.to_string()))?;
+        Ok(kept.range(..=upto).next_back().map(|(index, bytes)| (*index, bytes.clone())))
+    }
+}
+
+/// A place in the log, as every replica computes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    pub(super) time_micros: u64,
+    /// Bytes of the group up to here.
+    pub(super) position: u64,
+}
+
+/// A decoded checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Checkpoint {
+    pub(super) last: LogId,
+    pub(super) membership: StoredMembership,
+    pub(super) at: Place,
+    pub(super) cut: Place,
+    pub(super) state: Bytes,
+}
+
+/// What makes a checkpoint unusable.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Damage {
+    #[error("the checkpoint is {0} bytes long, too short to be one")]
+    Short(usize),
+    #[error("the checkpoint does not begin as one of format 0")]
+    Format,
+    #[error("the checksum of the checkpoint is {stored:08x}, its bytes give {computed:08x}")]
+    Checksum { stored: u32, computed: u32 },
+    #[error("the head of the checkpoint cannot be read")]
+    Head(#[from] prost::DecodeError),
+    #[error("the head of the checkpoint makes no sense")]
+    Content(#[from] Malformed),
+}
+
+impl From<Damage> for io::Error {
+    fn from(damage: Damage) -> Self {
+        Self::new(io::ErrorKind::InvalidData, damage)
+    }
+}
+
+/// Format 0: these four bytes, the length of the head, the head, the state, a CRC32C of it all.
+const MAGIC: [u8; 4] = *b"WFC0";
+const PREFIX_LEN: usize = 8;
+const CHECKSUM_LEN: usize = 4;
+
+impl Checkpoint {
+    pub(super) fn encode(&self) -> Bytes {
+        let (membership_log_id, membership) = stored_membership_out(&self.membership);
+        let head = wire::CheckpointHead {
+            last: Some(log_id_out(self.last)),
+            membership_log_id,
+            membership: Some(membership),
+            time_micros: self.at.time_micros,
+            position: self.at.position,
+            cut_time_micros: self.cut.time_micros,
+            cut_position: self.cut.position,
+        };
+        let head = head.encode_to_vec();
+        let len = PREFIX_LEN + head.len() + self.state.len() + CHECKSUM_LEN;
+        let mut bytes = BytesMut::with_capacity(len);
+        bytes.put_slice(&MAGIC);
+        bytes.put_u32_le(u32::try_from(head.len()).unwrap_or(u32::MAX));
+        bytes.put_slice(&head);
+        bytes.put_slice(&self.state);
+        bytes.put_u32_le(crc32c::crc32c(&bytes));
+        bytes.freeze()
+    }
+
+    pub(super) fn decode(bytes: &Bytes) -> Result<Self, Damage> {
+        let short = || Damage::Short(bytes.len());
+        let body_len = bytes.len().checked_sub(CHECKSUM_LEN).ok_or_else(short)?;
+        let (body, checksum) = bytes.split_at_checked(body_len).ok_or_else(short)?;
+        let stored = u32::from_le_bytes(checksum.try_into().map_err(|_error| short())?);
+        let computed = crc32c::crc32c(body);
+        let (magic, rest) = body.split_first_chunk::<4>().ok_or_else(short)?;
+        if *magic != MAGIC {
+            return Err(Damage::Format);
+        }
+        if stored != computed {
+            return Err(Damage::Checksum { stored, computed });
+        }
+        let (head_len, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        let head_len = u32::from_le_bytes(*head_len) as usize;
+        let head = rest.get(..head_len).ok_or_else(short)?;
+        let head = wire::CheckpointHead::decode(head)?;
+        Ok(Self {
+            last: head.last.map(log_id_in).ok_or(Malformed::Missing("last log id"))?,
+            membership: stored_membership_in(head.membership_log_id, head.membership)?,
+            at: Place { time_micros: head.time_micros, position: head.position },
+            cut: Place { time_micros: head.cut_time_micros, position: head.cut_position },
+            state: bytes.slice(PREFIX_LEN + head_len..body_len),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::log_id;
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint {
+            last: log_id(4, 2_000),
+            membership: StoredMembership::default(),
+            at: Place { time_micros: 77, position: 1 << 40 },
+            cut: Place { time_micros: 60, position: 1 << 39 },
+            state: Bytes::from_static(b"what the machine remembers"),
+        }
+    }
+
+    #[test]
+    fn checkpoint_survives_its_encoding() {
+        assert_eq!(Checkpoint::decode(&checkpoint().encode()).unwrap(), checkpoint());
+    }
+
+    #[test]
+    fn every_flipped_byte_is_noticed() {
+        let good = checkpoint().encode();
+        for at in 0..good.len() {
+            let mut bytes = good.to_vec();
+            bytes[at] ^= 0x10;
+
+            assert!(Checkpoint::decode(&bytes.into()).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_noticed() {
+        let good = checkpoint().encode();
+        for len in 0..good.len() {
+            assert!(Checkpoint::decode(&good.slice(..len)).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn newest_checkpoint_at_or_below_an_index_is_found() {
+        let kept = MemoryCheckpoints::default();
+        for index in [10_u64, 20, 30] {
+            let put = kept.put(index, Bytes::from(index.to_string()), Durability::Lazy);
+            futures::executor::block_on(put).unwrap();
+        }
+
+        assert_eq!(kept.newest(29).unwrap(), Some((20, Bytes::from_static(b"20"))));
+        assert_eq!(kept.newest(9).unwrap(), None);
+    }
+}

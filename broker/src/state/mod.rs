@@ -1,0 +1,242 @@
+//! The replicated state of one data group: partitions and cursors.
+//!
+//! A function of the payloads of the group's log and nothing else: all replicas that applied the
+//! same payloads have the same state, the same positions and cut the same checkpoints.
+//!
+//! Owns: [`GroupState`]. Never: reads a clock; fails, except on an entry that cannot be read, at
+//! which the node stops.
+
+mod reply;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use weft_proto::{Offset, PartitionUid, Timestamp};
+
+use crate::entry::codec::{DecodeError, Reader};
+use crate::entry::{Batch, Command, Content, Entry, EntryError, Trim};
+use crate::partition::{BatchReply, IndexRecord, Partitions, Place};
+use crate::subscription::Cursors;
+
+pub use reply::Reply;
+
+/// A checkpoint is due when this much of the log passed since the last one.
+pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+/// A checkpoint is due when this much log time passed since the last one.
+pub const CHECKPOINT_TIME: Duration = Duration::from_mins(10);
+
+const VERSION: u8 = 0;
+
+/// What follows from an entry, for the replica that applied it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Index records to be written.
+    pub index: Vec<IndexRecord>,
+    /// Partitions with new events, and their ends.
+    pub readable: Vec<(PartitionUid, Offset)>,
+    /// Floors that rose.
+    pub floors: Vec<(PartitionUid, Offset)>,
+    /// No replica needs log entries below this index any more.
+    pub floor_index: Option<u64>,
+    /// Partitions that are gone.
+    pub dropped: Vec<PartitionUid>,
+    /// The state as it is now is a checkpoint: encode it before the next entry.
+    pub is_checkpoint: bool,
+}
+
+/// What became of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// For whoever proposed it.
+    pub reply: Reply,
+    /// For the replica.
+    pub effects: Effects,
+}
+
+/// Why a checkpoint cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// A newer release wrote it.
+    #[error("checkpoint has version {0}, this release reads version 0")]
+    UnknownVersion(u8),
+    /// It was damaged, or never was a checkpoint.
+    #[error("cannot read checkpoint")]
+    Damaged(#[from] DecodeError),
+}
+
+/// The state of one data group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupState {
+    time: Timestamp,
+    pos: u64,
+    checkpoint_time: Timestamp,
+    checkpoint_pos: u64,
+    floor_index: u64,
+    partitions: Partitions,
+    cursors: Cursors,
+}
+
+impl GroupState {
+    /// The state before the first entry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Log time: the largest leader time applied.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// Bytes of all payloads applied.
+    pub fn pos(&self) -> u64 {
+        self.pos
+    }
+
+    /// No replica needs log entries below this index; 0 = nothing was said.
+    pub fn floor_index(&self) -> u64 {
+        self.floor_index
+    }
+
+    /// The partitions.
+    pub fn partitions(&self) -> &Partitions {
+        &self.partitions
+    }
+
+    /// The cursors.
+    pub fn cursors(&self) -> &Cursors {
+        &self.cursors
+    }
+
+    /// Applies the payload of the entry at `index`. Raft's own entries have none and are not
+    /// applied here.
+    pub fn apply(&mut self, payload: &Bytes, index: u64) -> Result<Outcome, EntryError> {
+        let entry = Entry::decode(payload)?;
+        self.time = self.time.max(entry.time);
+        let mut effects = Effects::default();
+        let reply = match &entry.content {
+            Content::Batches(batches) => self.append(batches, index, &mut effects),
+            Content::Command(command) => self.command(command, &mut effects),
+        };
+        self.pos = self.pos.saturating_add(u64::try_from(payload.len()).unwrap_or(u64::MAX));
+        effects.is_checkpoint = self.is_checkpoint_due();
+        Ok(Outcome { reply, effects })
+    }
+
+    fn append(&mut self, batches: &[Batch], index: u64, effects: &mut Effects) -> Reply {
+        let at =
+            Place { index, pos: self.pos, time: self.time, checkpoint_pos: self.checkpoint_pos };
+        let mut replies = Vec::with_capacity(batches.len());
+        for Batch { header, .. } in batches {
+            let (reply, record) = self.partitions.append(header, at);
+            if let BatchReply::Appended { base } = reply {
+                let end = base.checked_add(header.count.get().into()).unwrap_or(base);
+                effects.readable.push((header.partition, end));
+            }
+            effects.index.extend(record);
+            replies.push(reply);
+        }
+        Reply::Batches { time: self.time, batches: replies }
+    }
+
+    fn command(&mut self, command: &Command, effects: &mut Effects) -> Reply {
+        let Self { partitions, cursors, .. } = self;
+        match command {
+            Command::Open(openings) => {
+                Reply::Partitions(openings.iter().map(|&one| partitions.open(one)).collect())
+            }
+            Command::Seal(uids) => {
+                Reply::Partitions(uids.iter().map(|&uid| partitions.seal(uid)).collect())
+            }
+            Command::Trim(trim) => self.trim(trim, effects),
+            Command::Lease(leases) => {
+                let lease = |lease| cursors.lease(lease, partitions.get(lease.partition));
+                Reply::Leases(leases.iter().map(lease).collect())
+            }
+            Command::Settle(settlements) => {
+                let settle = |settled| cursors.settle(settled, partitions.get(settled.partition));
+                Reply::Settlements(settlements.iter().map(settle).collect())
+            }
+            Command::Drop(uids) => {
+                for &uid in uids {
+                    if partitions.remove(uid) {
+                        cursors.forget_partition(uid);
+                        effects.dropped.push(uid);
+                    }
+                }
+                Reply::Done
+            }
+            Command::Forget(subscription) => {
+                cursors.forget(*subscription);
+                Reply::Done
+            }
+        }
+    }
+
+    fn trim(&mut self, trim: &Trim, effects: &mut Effects) -> Reply {
+        for &(uid, floor) in &trim.floors {
+            let risen = self.partitions.trim(uid, floor);
+            effects.floors.extend(risen.map(|floor| (uid, floor)));
+        }
+        if trim.floor_index > self.floor_index {
+            self.floor_index = trim.floor_index;
+            effects.floor_index = Some(trim.floor_index);
+        }
+        Reply::Done
+    }
+
+    /// By log bytes and log time alone, so that all replicas cut alike.
+    fn is_checkpoint_due(&mut self) -> bool {
+        if self.checkpoint_time == Timestamp::default() {
+            // Time begins with the first entry.
+            self.checkpoint_time = self.time;
+        }
+        let is_due = self.pos.saturating_sub(self.checkpoint_pos) >= CHECKPOINT_BYTES
+            || self.time.since(self.checkpoint_time) >= CHECKPOINT_TIME;
+        if is_due {
+            self.checkpoint_pos = self.pos;
+            self.checkpoint_time = self.time;
+        }
+        is_due
+    }
+
+    /// The bytes of the state. The caller keeps a checksum with them.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(VERSION);
+        out.put_u64_le(self.time.as_micros());
+        out.put_u64_le(self.pos);
+        out.put_u64_le(self.checkpoint_time.as_micros());
+        out.put_u64_le(self.checkpoint_pos);
+        out.put_u64_le(self.floor_index);
+        self.partitions.put(&mut out);
+        self.cursors.put(&mut out);
+        out.freeze()
+    }
+
+    /// Reads the bytes of a state.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(CheckpointError::UnknownVersion(version));
+        }
+        let state = Self {
+            time: Timestamp::from_micros(reader.u64()?),
+            pos: reader.u64()?,
+            checkpoint_time: Timestamp::from_micros(reader.u64()?),
+            checkpoint_pos: reader.u64()?,
+            floor_index: reader.u64()?,
+            partitions: Partitions::decode(&mut reader)?,
+            cursors: Cursors::decode(&mut reader)?,
+        };
+        reader.finish()?;
+        Ok(state)
+    }
+
+    /// A hash of the whole state, equal on all replicas at equal index.
+    pub fn state_hash(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(&self.encode())
+    }
+}

@@ -1,0 +1,355 @@
+//! The one thread that writes: group commit over all groups of this node.
+//!
+//! *Owns* the order of all writes and their syncs. *Never* retries: after a failure nobody
+//! knows what is on disk, so everything waiting is refused and the process must end.
+
+mod deferred;
+mod stats;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::changes::Afterwards;
+use super::{Changes, LogEngine, StoreError};
+use deferred::Deferred;
+use stats::Meter;
+
+pub use stats::WriterStats;
+
+/// Writes that may wait for the thread; when it is full, Raft groups wait to append.
+const QUEUE_LEN: usize = 4096;
+/// A write takes what is queued up to this size; more would only delay the first in line.
+const WRITE_BYTES_MAX: usize = 4 << 20;
+/// How long a deferred value may be out of date on disk.
+const DEFER_MAX: Duration = Duration::from_millis(100);
+
+/// What an operator or a test may choose.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// How many bytes may wait to be written.
+    pub queue_bytes_max: usize,
+    /// The `node` label of all metrics.
+    pub node: String,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { queue_bytes_max: 64 << 20, node: "0".to_owned() }
+    }
+}
+
+/// Runs when a write is on disk, or failed, on the writer's thread: it must be quick.
+pub struct Done(Box<dyn FnOnce(Result<(), StoreError>) + Send>);
+
+impl Done {
+    /// Wraps a callback.
+    pub fn new(callback: impl FnOnce(Result<(), StoreError>) + Send + 'static) -> Self {
+        Self(Box::new(callback))
+    }
+
+    fn call(self, result: Result<(), StoreError>) {
+        (self.0)(result);
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Done")
+    }
+}
+
+/// The handle of the writer. Writes of one caller keep their order; those of several share
+/// syncs. The writer ends when the last handle is gone.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    requests: mpsc::Sender<Request>,
+    queue: Arc<Semaphore>,
+    queue_bytes_max: usize,
+    deferred: Arc<Deferred>,
+    failure: watch::Receiver<Option<StoreError>>,
+    meter: Arc<Meter>,
+}
+
+#[derive(Debug)]
+struct Request {
+    changes: Changes,
+    sync: bool,
+    done: Option<Done>,
+    room: OwnedSemaphorePermit,
+}
+
+impl Writer {
+    /// Creates a writer and the loop that must run for it.
+    pub fn new(engine: Arc<dyn LogEngine>, options: &WriterOptions) -> (Self, WriterLoop) {
+        let (requests, requests_rx) = mpsc::channel(QUEUE_LEN);
+        let (failed, failure) = watch::channel(None);
+        // Permits are counted in 32 bits when taken.
+        let queue_bytes_max = options.queue_bytes_max.clamp(1, u32::MAX as usize);
+        let writer = Self {
+            requests,
+            queue: Arc::new(Semaphore::new(queue_bytes_max)),
+            queue_bytes_max,
+            deferred: Arc::default(),
+            failure,
+            meter: Arc::new(Meter::new(&options.node)),
+        };
+        let writer_loop = WriterLoop {
+            engine,
+            requests: requests_rx,
+            queue: Arc::clone(&writer.queue),
+            deferred: Arc::clone(&writer.deferred),
+            failed,
+            meter: Arc::clone(&writer.meter),
+            deferred_at: None,
+            round: Round::default(),
+        };
+        (writer, writer_loop)
+    }
+
+    /// Queues changes; `done` runs once they are on disk, after those of all earlier writes.
+    ///
+    /// Waits while the queue is full. On an error nothing of it was queued and `done` ran.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it returns queues nothing, and `done` never runs.
+    pub async fn submit(&self, changes: Changes, done: Done) -> Result<(), StoreError> {
+        self.enqueue(changes, true, Some(done)).await
+    }
+
+    /// Writes changes and returns when they are on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not take the changes back.
+    pub async fn put_synced(&self, changes: Changes) -> Result<(), StoreError> {
+        let (tx, rx) = oneshot::channel();
+        // The caller may have given up; its changes stay.
+        let done = Done::new(move |result| drop(tx.send(result)));
+        self.submit(changes, done).await?;
+        rx.await.unwrap_or_else(|_ended| Err(self.refusal()))
+    }
+
+    /// Queues changes that may wait for the next sync of somebody else.
+    ///
+    /// They are written in order with all others, so what was synced before them is on disk
+    /// whenever they are. A crash may lose them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it returns queues nothing.
+    pub async fn put_unsynced(&self, changes: Changes) -> Result<(), StoreError> {
+        self.enqueue(changes, false, None).await
+    }
+
+    /// Sets a small value of meta some time soon, without a sync; a later value replaces it.
+    ///
+    /// For what changes with every entry and may be stale after a crash.
+    pub fn put_deferred(&self, key: &[u8], value: Vec<u8>) {
+        self.deferred.put(key, value);
+    }
+
+    /// Returns a receiver that turns to an error after the first failed write: the process must
+    /// then end within a second.
+    pub fn failure(&self) -> watch::Receiver<Option<StoreError>> {
+        self.failure.clone()
+    }
+
+    /// Returns what was written so far.
+    pub fn stats(&self) -> WriterStats {
+        self.meter.stats()
+    }
+
+    async fn enqueue(
+        &self,
+        changes: Changes,
+        sync: bool,
+        done: Option<Done>,
+    ) -> Result<(), StoreError> {
+        // One write may be greater than the queue: it then has the queue to itself.
+        let bytes = changes.bytes().min(self.queue_bytes_max);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let sent = match Arc::clone(&self.queue).acquire_many_owned(permits).await {
+            Ok(room) => {
+                self.meter.queued(bytes);
+                let request = Request { changes, sync, done, room };
+                self.requests.send(request).await.map_err(|unsent| unsent.0.done)
+            }
+            Err(_closed) => Err(done),
+        };
+        sent.map_err(|done| {
+            let error = self.refusal();
+            if let Some(done) = done {
+                done.call(Err(error.clone()));
+            }
+            error
+        })
+    }
+
+    fn refusal(&self) -> StoreError {
+        match &*self.failure.borrow() {
+            Some(StoreError::Stopped { cause }) => StoreError::Stopped { cause: Arc::clone(cause) },
+            Some(cause) => StoreError::Stopped { cause: Arc::new(cause.clone()) },
+            None => StoreError::Closed,
+        }
+    }
+}
+
+/// The loop behind the writer: a thread in production, a task in simulation.
+#[derive(Debug)]
+pub struct WriterLoop {
+    engine: Arc<dyn LogEngine>,
+    requests: mpsc::Receiver<Request>,
+    queue: Arc<Semaphore>,
+    deferred: Arc<Deferred>,
+    failed: watch::Sender<Option<StoreError>>,
+    meter: Arc<Meter>,
+    /// When deferred values are due, if there are any.
+    deferred_at: Option<Instant>,
+    round: Round,
+}
+
+/// What goes to disk together. Kept to reuse its memory.
+#[derive(Debug, Default)]
+struct Round {
+    changes: Vec<Changes>,
+    waiting: Vec<Done>,
+    room: Vec<OwnedSemaphorePermit>,
+    bytes: usize,
+    sync: bool,
+}
+
+impl Round {
+    fn add(&mut self, request: Request) {
+        self.bytes += request.changes.bytes();
+        self.sync |= request.sync;
+        self.changes.push(request.changes);
+        self.waiting.extend(request.done);
+        self.room.push(request.room);
+    }
+
+    fn clear(&mut self) {
+        self.changes.clear();
+        self.waiting.clear();
+        self.room.clear();
+        self.bytes = 0;
+        self.sync = false;
+    }
+}
+
+impl WriterLoop {
+    /// Runs on the current thread until all handles are gone or a write fails.
+    pub fn run_blocking(self) -> Result<(), StoreError> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| StoreError::from_io("the writer thread", "start a timer", &error))?
+            .block_on(self.run())
+    }
+
+    /// Runs as a task until all handles are gone or a write fails.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        let result = self.serve().await;
+        if let Err(error) = &result {
+            self.refuse_all(error).await;
+        }
+        result
+    }
+
+    async fn serve(&mut self) -> Result<(), StoreError> {
+        loop {
+            let due = self.deferred_at;
+            tokio::select! {
+                biased;
+                request = self.requests.recv() => match request {
+                    Some(request) => self.commit(request)?,
+                    None => return self.commit_deferred(),
+                },
+                () = sleep_until(due), if due.is_some() => self.commit_deferred()?,
+                () = self.deferred.changed(), if due.is_none() => {
+                    self.deferred_at = Some(Instant::now() + DEFER_MAX);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, first: Request) -> Result<(), StoreError> {
+        self.round.add(first);
+        // No timer: whatever queued up during the last sync shares the next one.
+        while self.round.bytes < WRITE_BYTES_MAX
+            && let Ok(next) = self.requests.try_recv()
+        {
+            self.round.add(next);
+        }
+        if self.deferred_at.is_some_and(|due| due <= Instant::now()) {
+            self.take_deferred();
+        }
+        self.write()
+    }
+
+    fn commit_deferred(&mut self) -> Result<(), StoreError> {
+        self.take_deferred();
+        self.write()
+    }
+
+    fn take_deferred(&mut self) {
+        self.deferred_at = None;
+        let changes = self.deferred.take();
+        self.round.bytes += changes.bytes();
+        self.round.changes.push(changes);
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        let round = &mut self.round;
+        if round.changes.iter().any(|changes| !changes.is_empty()) {
+            if round.sync {
+                let started = Instant::now();
+                self.engine.write_synced(&round.changes)?;
+                self.meter.synced(round.bytes, started.elapsed());
+            } else {
+                self.engine.write_unsynced(&round.changes)?;
+                self.meter.written(round.bytes);
+            }
+        }
+        for done in round.waiting.drain(..) {
+            done.call(Ok(()));
+        }
+        for afterwards in round.changes.iter().flat_map(Changes::afterwards) {
+            match *afterwards {
+                Afterwards::DropFiles(group, index) => self.engine.drop_files(group, index)?,
+                Afterwards::DropGroup(group) => self.engine.drop_group(group)?,
+            }
+        }
+        self.meter.left(round.room.iter().map(OwnedSemaphorePermit::num_permits).sum());
+        round.clear();
+        Ok(())
+    }
+
+    async fn refuse_all(&mut self, error: &StoreError) {
+        self.meter.failed();
+        // First the signal: whoever is refused can see why.
+        self.failed.send_replace(Some(error.clone()));
+        self.queue.close();
+        self.requests.close();
+        for done in self.round.waiting.drain(..) {
+            done.call(Err(error.clone()));
+        }
+        let cause = Arc::new(error.clone());
+        // To the very last: a sender may hold a place in the queue and fill it only now.
+        while let Some(request) = self.requests.recv().await {
+            if let Some(done) = request.done {
+                done.call(Err(StoreError::Stopped { cause: Arc::clone(&cause) }));
+            }
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due).await;
+    }
+}

@@ -1,0 +1,225 @@
+//! Rules about what a subscription has settled, and who may settle it.
+//!
+//! A cursor belongs to one subscription and one partition. Below its watermark everything is
+//! settled; above it, ranges are. The watermark never passes an unsettled event, nor the
+//! partition's end. Each lease raises the epoch, and what an older epoch settles is fenced.
+//!
+//! Owns: cursors. Never: sees an event; reads a clock; fails.
+
+mod ranges;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, BytesMut};
+use weft_proto::{Epoch, Offset, PartitionUid, ResourceUid};
+
+use crate::entry::codec::{DecodeError, Reader, put_list};
+use crate::entry::{Lease, Member, Settlement};
+use crate::partition::Partition;
+
+pub use ranges::OffsetSet;
+pub use window::{Credit, UnsettledMax, Window};
+
+/// Settled ranges above a watermark; what would need more is refused.
+pub const RANGES_LEN: usize = 4_096;
+
+const CURSOR_BYTES_MIN: usize = 38;
+
+/// What became of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseReply {
+    /// The member holds the cursor.
+    Leased {
+        /// Under which it settles.
+        epoch: Epoch,
+        /// Everything below is settled.
+        watermark: Offset,
+        /// Settled above the watermark.
+        settled: OffsetSet,
+    },
+    /// The group does not have the partition.
+    UnknownPartition,
+}
+
+/// What became of a settlement: all of it, or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleReply {
+    /// Everything in it is settled.
+    Settled {
+        /// Everything below is settled.
+        watermark: Offset,
+    },
+    /// Another member holds the cursor.
+    Fenced {
+        /// The epoch in force.
+        epoch: Epoch,
+    },
+    /// It names events that do not exist.
+    BeyondEnd {
+        /// One past the last event.
+        end: Offset,
+    },
+    /// Too many gaps would remain; settle the oldest events first.
+    TooFragmented,
+    /// Nobody leased this cursor, or its partition is gone.
+    UnknownCursor,
+}
+
+/// How far a subscription is in a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    epoch: Epoch,
+    member: Member,
+    watermark: Offset,
+    settled: OffsetSet,
+}
+
+impl Cursor {
+    /// The epoch in force.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Who holds it.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Everything below is settled.
+    pub fn watermark(&self) -> Offset {
+        self.watermark
+    }
+
+    /// Settled above the watermark.
+    pub fn settled(&self) -> &OffsetSet {
+        &self.settled
+    }
+
+    fn settle(&mut self, settlement: &Settlement, end: Offset) -> SettleReply {
+        if settlement.epoch != self.epoch {
+            return SettleReply::Fenced { epoch: self.epoch };
+        }
+        if settlement.ranges.iter().any(|range| range.last() >= end) {
+            return SettleReply::BeyondEnd { end };
+        }
+        // A copy only when the limit is near.
+        let is_safe = self.settled.len().saturating_add(settlement.ranges.len()) <= RANGES_LEN;
+        let before = (!is_safe).then(|| (self.watermark, self.settled.clone()));
+        for &range in &settlement.ranges {
+            self.settled.insert(range);
+        }
+        self.advance();
+        if self.settled.len() > RANGES_LEN
+            && let Some(before) = before
+        {
+            (self.watermark, self.settled) = before;
+            return SettleReply::TooFragmented;
+        }
+        SettleReply::Settled { watermark: self.watermark }
+    }
+
+    /// Moves the watermark over what is settled.
+    fn advance(&mut self) {
+        if let Some(range) = self.settled.range_at(self.watermark)
+            && let Some(next) = range.last().checked_add(1)
+        {
+            self.watermark = next;
+        }
+        self.settled.remove_below(self.watermark);
+    }
+}
+
+/// The cursors of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursors {
+    by_key: BTreeMap<(ResourceUid, PartitionUid), Cursor>,
+}
+
+impl Cursors {
+    /// The cursor of a subscription in a partition.
+    pub fn get(&self, subscription: ResourceUid, partition: PartitionUid) -> Option<&Cursor> {
+        self.by_key.get(&(subscription, partition))
+    }
+
+    /// The cursors of a subscription, by partition.
+    pub fn of(
+        &self,
+        subscription: ResourceUid,
+    ) -> impl DoubleEndedIterator<Item = (PartitionUid, &Cursor)> {
+        let all = (subscription, PartitionUid(0))..=(subscription, PartitionUid(u64::MAX));
+        self.by_key.range(all).map(|(&(_, partition), cursor)| (partition, cursor))
+    }
+
+    /// Hands a cursor to a member.
+    pub(crate) fn lease(&mut self, lease: &Lease, partition: Option<&Partition>) -> LeaseReply {
+        let Some(partition) = partition else {
+            return LeaseReply::UnknownPartition;
+        };
+        let key = (lease.subscription, lease.partition);
+        let cursor = self.by_key.entry(key).or_insert_with(|| Cursor {
+            watermark: lease.start.max(partition.floor()).min(partition.end()),
+            ..Cursor::default()
+        });
+        cursor.epoch = Epoch(cursor.epoch.get().saturating_add(1));
+        cursor.member = lease.member.clone();
+        LeaseReply::Leased {
+            epoch: cursor.epoch,
+            watermark: cursor.watermark,
+            settled: cursor.settled.clone(),
+        }
+    }
+
+    /// Settles events.
+    pub(crate) fn settle(
+        &mut self,
+        settlement: &Settlement,
+        partition: Option<&Partition>,
+    ) -> SettleReply {
+        let cursor = self.by_key.get_mut(&(settlement.subscription, settlement.partition));
+        match (cursor, partition) {
+            (Some(cursor), Some(partition)) => cursor.settle(settlement, partition.end()),
+            _ => SettleReply::UnknownCursor,
+        }
+    }
+
+    /// Forgets the cursors of a subscription.
+    pub(crate) fn forget(&mut self, subscription: ResourceUid) {
+        self.by_key.retain(|&(own, _), _| own != subscription);
+    }
+
+    /// Forgets the cursors on a partition.
+    pub(crate) fn forget_partition(&mut self, partition: PartitionUid) {
+        self.by_key.retain(|&(_, own), _| own != partition);
+    }
+
+    pub(crate) fn put(&self, out: &mut BytesMut) {
+        put_list(out, self.by_key.iter(), |out, (&(subscription, partition), cursor)| {
+            out.put_u64_le(subscription.get());
+            out.put_u64_le(partition.get());
+            out.put_u64_le(cursor.epoch.get());
+            out.put_u64_le(cursor.watermark.get());
+            cursor.member.put(out);
+            cursor.settled.put(out);
+        });
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut cursors = Self::default();
+        for _ in 0..reader.count(CURSOR_BYTES_MIN)? {
+            let key = (ResourceUid(reader.u64()?), PartitionUid(reader.u64()?));
+            let cursor = Cursor {
+                epoch: Epoch(reader.u64()?),
+                watermark: Offset(reader.u64()?),
+                member: Member::decode(reader)?,
+                settled: OffsetSet::decode(reader)?,
+            };
+            if cursors.by_key.insert(key, cursor).is_some() {
+                return Err(DecodeError::Malformed("a cursor is listed twice"));
+            }
+        }
+        Ok(cursors)
+    }
+}
