@@ -218,7 +218,7 @@ async fn the_first_event_starts_an_instance_and_quiet_ends_it() {
         .wait("scaling to zero", |bench| {
             let instances = &bench.status()["instances"];
             let is_current = bench.status()["triggers"][0]["delivered"] == 10;
-        is_current && instances["ready"] == 0 && instances["draining"] == 0
+            is_current && instances["ready"] == 0 && instances["draining"] == 0
         })
         .await;
     let starts = bench.starts();

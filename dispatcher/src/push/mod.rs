@@ -16,19 +16,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::Response;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use weft_proto::QualifiedName;
+use weft_proto::cloudevents::CloudEvent;
 use weft_proto::event::EventView;
 
 use crate::clock;
 use crate::delivery::Outcome;
 use connection::{Connections, Failure};
 pub use request::Delivery;
+
+/// Reads the events of an HTTP message in any mode; none when it carries no event.
+///
+/// # Errors
+///
+/// A sentence about what is wrong with the message.
+pub fn decode(headers: &HeaderMap, body: &Bytes) -> Result<Vec<CloudEvent>, String> {
+    reply::read(headers, body)
+}
 
 /// Most bytes of a reply.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
@@ -140,7 +150,7 @@ impl Target {
 }
 
 struct Read {
-    result: Result<Vec<weft_proto::cloudevents::CloudEvent>, (Outcome, String)>,
+    result: Result<Vec<CloudEvent>, (Outcome, String)>,
     is_reusable: bool,
 }
 
@@ -163,7 +173,8 @@ async fn read(response: Response<Incoming>, age: Duration) -> Read {
     match Limited::new(body, REPLY_BYTES_MAX).collect().await {
         Ok(body) => {
             let result = reply::read(&parts.headers, &body.to_bytes());
-            let result = result.map_err(|error| (Outcome::Refused, error));
+            let result = result
+                .map_err(|error| (Outcome::Refused, format!("the reply cannot be read: {error}")));
             Read { result, is_reusable: true }
         }
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {

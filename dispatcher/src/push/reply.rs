@@ -49,7 +49,7 @@ pub(super) fn form(headers: &HeaderMap) -> Form {
 
 /// Reads the events of an answer; `Err` says what is wrong with it.
 pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Result<Vec<CloudEvent>, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("the reply is no CloudEvent: {error}");
+    let wrong = |error: &dyn std::fmt::Display| format!("no CloudEvent: {error}");
     match form(headers) {
         Form::None => Ok(Vec::new()),
         Form::Binary => binary(headers, body).map(|event| vec![event]),
@@ -72,7 +72,7 @@ pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Result<Vec<CloudEvent>,
         Form::ProtoBatch => CloudEventBatch::decode(body.as_ref())
             .map(|batch| batch.events)
             .map_err(|error| wrong(&error)),
-        Form::Unknown => Err("the reply has an unknown CloudEvents media type".to_owned()),
+        Form::Unknown => Err("an unknown CloudEvents media type".to_owned()),
     }
 }
 
@@ -80,8 +80,7 @@ fn binary(headers: &HeaderMap, body: &Bytes) -> Result<CloudEvent, String> {
     let mut event = CloudEvent::default();
     for (header, value) in headers {
         let Some(name) = header.as_str().strip_prefix("ce-") else { continue };
-        let text =
-            decode(value).ok_or_else(|| format!("the header {header} of the reply is no UTF-8"))?;
+        let text = decode(value).ok_or_else(|| format!("the header {header} is no UTF-8"))?;
         match name {
             "id" => event.id = text,
             "source" => event.source = text,
@@ -91,7 +90,7 @@ fn binary(headers: &HeaderMap, body: &Bytes) -> Result<CloudEvent, String> {
             "datacontenttype" => {}
             "time" => {
                 let time = text.parse::<jiff::Timestamp>();
-                let time = time.ok().ok_or_else(|| "ce-time of the reply is no time".to_owned())?;
+                let time = time.ok().ok_or_else(|| "ce-time is no time".to_owned())?;
                 let time = prost_types::Timestamp {
                     seconds: time.as_second(),
                     nanos: time.subsec_nanosecond(),
