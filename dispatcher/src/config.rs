@@ -55,6 +55,10 @@ impl Config {
             let message = "the process launcher is enabled, but no directory is allowed";
             return Err(Error::invalid(message).with_field("process.directories"));
         }
+        if self.tls.ca_file.is_none() && self.tls.enabled {
+            let message = "encryption needs the certificates of those who sign the brokers'";
+            return Err(Error::invalid(message).with_field("tls.ca_file"));
+        }
         if self.tls.ca_file.is_some() && !self.tls.enabled {
             let message = "a certificate file is given, but encryption is not enabled";
             return Err(Error::invalid(message).with_field("tls.enabled"));
@@ -81,8 +85,9 @@ mod tests {
             ("process.directories", Config { process: process(true, &["bin"]), ..good.clone() }),
             (
                 "tls.enabled",
-                Config { tls: Tls { enabled: false, ca_file: Some("ca".into()) }, ..good },
+                Config { tls: Tls { enabled: false, ca_file: Some("ca".into()) }, ..good.clone() },
             ),
+            ("tls.ca_file", Config { tls: Tls { enabled: true, ca_file: None }, ..good }),
         ];
         for (field, config) in cases {
             assert_eq!(config.check().unwrap_err().field(), Some(field));

@@ -17,4 +17,4 @@ mod service;
 mod tasks;
 
 pub use config::{Config, Process, Tls};
-pub use service::run_with;
+pub use service::{run, run_with};

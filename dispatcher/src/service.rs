@@ -15,18 +15,40 @@ use tracing::{Instrument as _, info, info_span, warn};
 use weft_proto::v1::Resource;
 use weft_proto::{Error, Generation, QualifiedName, ResourceUid, Result};
 
+use crate::Config;
 use crate::delivery::{Random, backoff_max};
 use crate::feed::FUNCTION_LABEL;
 use crate::function::{Order, Parts, Plan, Runner, refusal};
-use crate::launch::Launcher;
+use crate::launch::{Disabled, Launcher, process};
 use crate::metrics;
-use crate::port::{Change, FUNCTION, Mesh, SUBSCRIPTION};
+use crate::port::{Change, FUNCTION, Mesh, SUBSCRIPTION, WireMesh};
 use crate::tasks::Tasks;
 
 /// Orders that may wait for a runner.
 const ORDERS_LEN: usize = 8;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
+
+/// Runs the functions of a mesh until stopped, then finishes what is in flight.
+///
+/// # Errors
+///
+/// `Invalid` when the configuration cannot work; `Internal` when a part of this program broke.
+pub async fn run(config: Config, stop: impl Future<Output = ()> + Send) -> Result<()> {
+    let mesh = WireMesh::connect(&config)?;
+    let launcher: Arc<dyn Launcher> = if config.process.enabled {
+        let process = process::Config {
+            directories: config.process.directories,
+            shim: process::Shim::this_program(),
+        };
+        let launcher = process::Processes::new(process, TaskTracker::new());
+        let failed = |error| Error::internal("cannot start the launcher").with_source(error);
+        Arc::new(launcher.map_err(failed)?)
+    } else {
+        Arc::new(Disabled)
+    };
+    run_with(Arc::new(mesh), launcher, stop).await
+}
 
 /// Runs the functions of a mesh until stopped, with parts of the caller's choice.
 pub async fn run_with(

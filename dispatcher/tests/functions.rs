@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_dispatcher::launch::fake::{Dies, Fakes, Program};
+use weft_dispatcher::launch::fake::{Dies, Fakes, Program, Programs};
 use weft_dispatcher::launch::{Launch, LaunchError};
 use weft_dispatcher::port::memory::MemoryMesh;
 use weft_dispatcher::port::{FUNCTION, Mesh, SUBSCRIPTION};
@@ -47,6 +47,7 @@ fn name(text: &str) -> QualifiedName {
     text.parse().unwrap()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a handler answers")]
 fn answer(status: u16) -> Result<Response<Full<Bytes>>, Dies> {
     Ok(Response::builder().status(status).body(Full::default()).unwrap())
 }
@@ -71,7 +72,7 @@ impl Bench {
         let stopped = stop.clone();
         let running =
             tokio::spawn(run_with(Arc::new(mesh.clone()), Arc::new(launcher), async move {
-                stopped.cancelled().await
+                stopped.cancelled().await;
             }));
         Self { mesh, seen, stop, running }
     }
@@ -159,10 +160,7 @@ impl Bench {
     }
 }
 
-fn programs(
-    seen: Arc<Seen>,
-    respond: Arc<Respond>,
-) -> Arc<dyn Fn(&Launch) -> Result<Program, LaunchError> + Send + Sync> {
+fn programs(seen: Arc<Seen>, respond: Arc<Respond>) -> Programs {
     Arc::new(move |launch: &Launch| {
         seen.starts.lock().unwrap().push(launch.command.clone());
         let word = launch.command.first().map(String::as_str);
@@ -303,6 +301,7 @@ async fn an_instance_never_has_more_than_it_may() {
     bench.stop().await;
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a handler answers")]
 fn reply(id: Option<&str>) -> Result<Response<Full<Bytes>>, Dies> {
     let mut response = Response::builder()
         .header("ce-specversion", "1.0")

@@ -32,6 +32,18 @@ pub trait Launcher: Send + Sync + std::fmt::Debug {
     fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Instance, LaunchError>>;
 }
 
+/// Starts nothing: the operator has enabled no launcher.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disabled;
+
+impl Launcher for Disabled {
+    fn start(&self, _launch: Launch) -> BoxFuture<'_, Result<Instance, LaunchError>> {
+        let message = "functions as processes are not enabled in this dispatcher's configuration \
+                       (process.enabled, process.directories)";
+        Box::pin(async move { Err(LaunchError::Denied(message.to_owned())) })
+    }
+}
+
 /// What to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {

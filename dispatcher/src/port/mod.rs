@@ -1,9 +1,10 @@
 //! What the dispatcher needs of the mesh: catalog, subscriptions, publishing.
 //!
-//! One real implementation over `weft-client`, one in memory for tests. Nothing here is more than
+//! One real implementation over gRPC, one in memory for tests. Nothing here is more than
 //! any other client may do.
 
 pub mod memory;
+mod wire;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -11,6 +12,8 @@ use futures::stream::BoxStream;
 use weft_proto::v1::subscribe_response::Frame;
 use weft_proto::v1::{Resource, SettledRange};
 use weft_proto::{Error, QualifiedName, ResourceUid, Result};
+
+pub use wire::WireMesh;
 
 /// The kind of functions in the catalog.
 pub const FUNCTION: &str = "Function";

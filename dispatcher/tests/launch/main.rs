@@ -6,6 +6,8 @@
 mod process;
 mod programs;
 mod suite;
+mod whole;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -14,7 +16,7 @@ type Case = (&'static str, fn());
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_ref().and_then(|arg| arg.to_str()) {
-        Some("as-shim") => {
+        Some("launch-shim") => {
             eprintln!("{}", weft_dispatcher::launch::shim(args));
             return ExitCode::from(127);
         }
@@ -25,7 +27,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let wanted = args.iter().find(|arg| !arg.starts_with('-'));
     let is_exact = args.iter().any(|arg| arg == "--exact");
-    let cases: Vec<Case> = suite::cases().into_iter().chain(process::cases()).collect();
+    let cases = suite::cases().into_iter().chain(process::cases());
+    let cases: Vec<Case> = cases.chain(whole::cases()).collect();
     let cases = cases.into_iter().filter(|(name, _)| {
         wanted.is_none_or(|wanted| if is_exact { name == wanted } else { name.contains(wanted) })
     });

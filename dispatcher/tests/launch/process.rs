@@ -31,7 +31,7 @@ pub(crate) fn processes(tasks: TaskTracker) -> Arc<dyn Launcher> {
 }
 
 fn with_directories(directories: Vec<PathBuf>, tasks: TaskTracker) -> Arc<dyn Launcher> {
-    let shim = Shim { program: "/proc/self/exe".into(), args: vec!["as-shim".into()] };
+    let shim = Shim { program: "/proc/self/exe".into(), args: vec!["launch-shim".into()] };
     Arc::new(Processes::new(Config { directories, shim }, tasks).unwrap())
 }
 
