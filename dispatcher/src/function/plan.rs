@@ -1,4 +1,24 @@
 //! What the definition of a function means, checked once.
+//!
+//! ```yaml
+//! apiVersion: weft/v1
+//! kind: Function
+//! metadata: { name: confirm }
+//! spec:
+//!   template:
+//!     command: [weft, sample-function]   # a bare name is looked up in the allowed directories
+//!     env: [{ name: GREETING, value: hello }]
+//!     timeout: 30s
+//!     concurrency: { hard: 8 }
+//!   triggers:
+//!     - name: placed
+//!       stream: orders
+//!       start: earliest
+//!       filters: [{ suffix: { type: .order.placed } }]
+//!       retry: { attempts: 12, base: 200ms, cap: 60s }
+//!   reply: { stream: confirmations }
+//!   scaling: { min: 0, max: 4, idle: 30s }
+//! ```
 
 use std::collections::BTreeSet;
 use std::time::Duration;

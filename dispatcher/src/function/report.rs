@@ -11,6 +11,8 @@ use crate::delivery::{Counts, FeedId, InstanceId};
 const ERRORS_LEN: usize = 10;
 /// Lines of output that are kept.
 const LOGS_LEN: usize = 100;
+/// Characters of a message or line that are kept.
+const TEXT_LEN_MAX: usize = 300;
 
 /// The status of a function, as it stands in the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -128,14 +130,16 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn add_error(&mut self, error: LastError) {
+    pub(super) fn add_error(&mut self, mut error: LastError) {
+        shorten(&mut error.message);
         if self.errors.len() == ERRORS_LEN {
             self.errors.pop_front();
         }
         self.errors.push_back(error);
     }
 
-    pub(super) fn add_line(&mut self, now: Timestamp, id: InstanceId, line: String) {
+    pub(super) fn add_line(&mut self, now: Timestamp, id: InstanceId, mut line: String) {
+        shorten(&mut line);
         if self.logs.len() == LOGS_LEN {
             self.logs.pop_front();
         }
@@ -227,10 +231,54 @@ impl Report {
     }
 }
 
+/// The status is small: it goes through the log of the catalog.
+fn shorten(text: &mut String) {
+    if let Some((at, _)) = text.char_indices().nth(TEXT_LEN_MAX) {
+        text.truncate(at);
+        text.push('…');
+    }
+}
+
 /// The status of a function that cannot be run at all.
 pub(crate) fn refusal(generation: Generation, error: &Error) -> Vec<u8> {
     let mut report = Report { spec_trouble: Some(error.message().to_owned()), ..Report::default() };
     let none = |_| Counts::default();
     let status = report.status(generation.get(), Instances::default(), none, crate::clock::now());
     serde_json::to_vec(&status).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_past_is_bounded() {
+        let mut report = Report::default();
+        for number in 0..1_000 {
+            let line = format!("{number}{}", "ä".repeat(5_000));
+            report.add_line(Timestamp::from_micros(1), InstanceId(1), line);
+        }
+
+        let status =
+            report.status(1, Instances::default(), |_| Counts::default(), Timestamp::default());
+
+        assert_eq!(status.logs.len(), LOGS_LEN);
+        assert!(status.logs.iter().all(|log| log.line.chars().count() <= TEXT_LEN_MAX + 1));
+        assert!(status.logs[99].line.starts_with("999"));
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_it_changes() {
+        let mut report = Report::default();
+        let since = |report: &mut Report, at| {
+            let now = Timestamp::from_micros(at);
+            let status = report.status(1, Instances::default(), |_| Counts::default(), now);
+            status.conditions[0].since.clone()
+        };
+
+        let first = since(&mut report, 1);
+        assert_eq!(since(&mut report, 2), first);
+        report.spec_trouble = Some("wrong".to_owned());
+        assert_ne!(since(&mut report, 3), first);
+    }
 }
