@@ -81,6 +81,12 @@ impl Outbox {
         self.0.1.notify_one();
     }
 
+    #[cfg(test)]
+    pub(crate) fn released(&self) -> (u64, u64) {
+        let wanted = self.0.0.lock().unwrap();
+        (wanted.released_events, wanted.released_bytes)
+    }
+
     fn take(&self, with_acks: bool) -> Wanted {
         let mut wanted = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let acks = if with_acks { std::mem::take(&mut wanted.acks) } else { Vec::new() };
@@ -299,7 +305,79 @@ fn ranges(mut acks: Vec<(PartitionId, Epoch, Offset)>) -> Vec<SettledRange> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+    use tokio_util::task::TaskTracker;
+    use weft_proto::cloudevents::CloudEvent;
+
     use super::*;
+    use crate::port::memory::MemoryMesh;
+
+    const ID: FeedId = FeedId(0);
+
+    /// A feed on a stream of `count` small events, and what it tells.
+    async fn feed(count: u64) -> (MemoryMesh, Feed, mpsc::Receiver<(FeedId, Told)>) {
+        let mesh = MemoryMesh::default();
+        let stream = "s".parse().unwrap();
+        mesh.create_stream(&stream);
+        let event = |id: u64| CloudEvent { id: id.to_string(), ..CloudEvent::default() };
+        let events = (0..count).map(|id| event(id).encode_to_vec().into());
+        mesh.publish(&stream, events.collect()).await.unwrap();
+        let subscription = Resource {
+            kind: SUBSCRIPTION.to_owned(),
+            name: "fn-f-t".to_owned(),
+            spec: "{\"stream\":\"s\",\"start\":\"earliest\"}".into(),
+            ..Resource::default()
+        };
+        let (told_tx, told_rx) = mpsc::channel(4);
+        let feed = Feed {
+            id: ID,
+            mesh: Arc::new(mesh.clone()),
+            subscription,
+            name: "fn-f-t".parse().unwrap(),
+            member: "m".to_owned(),
+            told_tx,
+            outbox: Outbox::default(),
+        };
+        (mesh, feed, told_rx)
+    }
+
+    /// The sizes of the next `count` events.
+    async fn take(told_rx: &mut mpsc::Receiver<(FeedId, Told)>, count: u64) -> Vec<u64> {
+        let mut sizes = Vec::new();
+        while (sizes.len() as u64) < count {
+            if let (_, Told::Leased { events, .. }) = told_rx.recv().await.unwrap() {
+                sizes.extend(events.iter().map(|(_, event)| event.len() as u64));
+            }
+        }
+        sizes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credit_bounds_what_is_held_and_comes_back_even_over_a_break() {
+        let (mesh, feed, mut told_rx) = feed(HELD_EVENTS_MAX + 100).await;
+        let outbox = feed.outbox.clone();
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(feed.run(stop.clone(), 1));
+        let sizes = take(&mut told_rx, HELD_EVENTS_MAX).await;
+        let more = tokio::time::timeout(BACKOFF_CAP, take(&mut told_rx, 1)).await;
+        assert!(more.is_err(), "more was sent than there was credit for");
+
+        // The connection breaks, and only then everything is released.
+        mesh.disconnect_members();
+        assert!(matches!(told_rx.recv().await, Some((_, Told::Trouble { .. }))));
+        for size in sizes {
+            outbox.release(size);
+        }
+
+        // Nothing was acknowledged, so all comes again.
+        let again = tokio::time::timeout(BACKOFF_CAP, take(&mut told_rx, HELD_EVENTS_MAX)).await;
+        assert!(again.is_ok(), "credit was lost");
+        stop.cancel();
+        drop(told_rx);
+        tasks.close();
+        tasks.wait().await;
+    }
 
     #[test]
     fn neighbours_are_settled_as_ranges() {

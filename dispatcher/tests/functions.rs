@@ -32,6 +32,8 @@ type Respond = dyn Fn(&str, usize) -> Result<Response<Full<Bytes>>, Dies> + Send
 #[derive(Default)]
 struct Seen {
     calls: Mutex<Vec<String>>,
+    /// Which command served each call.
+    served_by: Mutex<Vec<String>>,
     starts: Mutex<Vec<Vec<String>>>,
     flying: Mutex<(usize, usize)>,
 }
@@ -168,8 +170,10 @@ fn programs(seen: Arc<Seen>, respond: Arc<Respond>) -> Programs {
             return Err(LaunchError::Invalid("command \"missing\" does not exist".to_owned()));
         }
         let (seen, respond) = (Arc::clone(&seen), Arc::clone(&respond));
+        let command = launch.command.join(" ");
         let handler = move |request: Request<Bytes>| {
             let id = request.headers()["ce-id"].to_str().unwrap().to_owned();
+            seen.served_by.lock().unwrap().push(command.clone());
             let before = {
                 let mut calls = seen.calls.lock().unwrap();
                 calls.push(id.clone());
@@ -445,12 +449,18 @@ async fn a_new_revision_replaces_instances_without_loss() {
     bench.wait_acked(100).await;
 
     bench
-        .wait("the new instance", |bench| {
-            let starts = bench.seen.starts.lock().unwrap().clone();
-            starts.contains(&vec!["serve".to_owned(), "v2".to_owned()])
+        .wait("the end of the old instances", |bench| {
+            let (status, starts) = (bench.status(), bench.seen.starts.lock().unwrap().clone());
+            let instances = &status["instances"];
+            let is_new = starts.last() == Some(&vec!["serve".to_owned(), "v2".to_owned()]);
+            is_new && instances["ready"] == 1 && instances["draining"] == 0
         })
         .await;
-    assert_eq!(bench.calls().len(), 100, "something was delivered twice");
+    bench.publish(100..110, None).await;
+    bench.wait_acked(110).await;
+    let served_by = bench.seen.served_by.lock().unwrap().clone();
+    assert!(served_by.iter().skip(100).all(|command| command == "serve v2"), "{served_by:?}");
+    assert_eq!(bench.calls().len(), 110, "something was delivered twice");
     bench.stop().await;
 }
 

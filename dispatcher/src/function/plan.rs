@@ -309,3 +309,103 @@ impl TriggerSpec {
         Ok(Trigger { name: self.name, subscription, resource })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(spec: &Value) -> Resource {
+        Resource {
+            namespace: "shop".to_owned(),
+            name: "confirm".to_owned(),
+            uid: 7,
+            generation: 9,
+            spec: spec.to_string().into(),
+            ..Resource::default()
+        }
+    }
+
+    fn example() -> Value {
+        json!({
+            "template": {
+                "command": ["weft", "sample-function"],
+                "env": [{ "name": "GREETING", "value": "hello" }],
+                "timeout": "10s",
+                "concurrency": { "hard": 8 },
+            },
+            "triggers": [{
+                "name": "placed",
+                "stream": "orders",
+                "start": "earliest",
+                "filters": [{ "suffix": { "type": ".order.placed" } }],
+                "retry": { "attempts": 3, "base": "100ms", "cap": "1m" },
+            }],
+            "reply": { "stream": "other/confirmations" },
+            "scaling": { "max": 4, "idle": "5s" },
+        })
+    }
+
+    #[test]
+    fn the_example_means_what_it_says() {
+        let plan = Plan::of(&resource(&example())).unwrap();
+
+        assert_eq!(plan.name.to_string(), "shop/confirm");
+        assert_eq!(plan.template.timeout, Duration::from_secs(10));
+        assert_eq!(plan.delivery.permits_hard, 8);
+        assert_eq!(plan.delivery.attempts, 3);
+        assert_eq!(plan.delivery.backoff_cap, Duration::from_mins(1));
+        assert_eq!((plan.scale.min, plan.scale.max), (0, 4));
+        assert_eq!(plan.scale.idle, Duration::from_secs(5));
+        assert_eq!(plan.reply_to.unwrap().to_string(), "other/confirmations");
+        let [trigger] = plan.triggers.as_slice() else { panic!("{:?}", plan.triggers) };
+        assert_eq!(trigger.subscription.to_string(), "shop/fn-confirm-placed");
+        assert_eq!(trigger.resource.labels[FUNCTION_LABEL], "confirm");
+        let spec: Value = serde_json::from_slice(&trigger.resource.spec).unwrap();
+        let filters = json!([{ "suffix": { "type": ".order.placed" } }]);
+        let expected = json!({ "stream": "shop/orders", "start": "earliest", "filters": filters });
+        assert_eq!(spec, expected);
+    }
+
+    #[test]
+    fn without_further_words_the_defaults_hold() {
+        let plan = Plan::of(&resource(&json!({ "template": { "command": ["f"] } }))).unwrap();
+
+        assert_eq!(plan.template.timeout, Duration::from_secs(30));
+        assert_eq!(plan.delivery.attempts, 12);
+        assert_eq!(plan.delivery.backoff_base, Duration::from_millis(200));
+        assert_eq!((plan.scale.min, plan.scale.max), (0, 50));
+        assert_eq!(plan.scale.permits, delivery::PERMITS_DEFAULT);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let mistakes: &[(&str, Value, &str)] = &[
+            ("/template/command", json!([]), "command"),
+            ("/template/command", json!(["a\0b"]), "NUL"),
+            ("/template/timeout", json!("0s"), "time-out"),
+            ("/template/timeout", json!("10"), "no duration"),
+            ("/template/timeout", json!("99999999999999999999h"), "no duration"),
+            ("/template/env/0/name", json!("A=B"), "variable"),
+            ("/triggers/0/name", json!("Upper"), "trigger"),
+            ("/triggers/0/name", json!("x".repeat(60)), "at most"),
+            ("/triggers/0/stream", json!("a b"), "stream"),
+            ("/scaling/max", json!(-1), "invalid"),
+            ("/scaling", json!({ "maximum": 3 }), "maximum"),
+        ];
+        for (pointer, value, word) in mistakes {
+            let mut spec = example();
+            *spec.pointer_mut(pointer).unwrap() = value.clone();
+
+            let error = Plan::of(&resource(&spec)).unwrap_err();
+
+            assert!(error.message().contains(word), "{pointer}: {}", error.message());
+        }
+        let mut twice = example();
+        let trigger = twice["triggers"][0].clone();
+        twice["triggers"].as_array_mut().unwrap().push(trigger);
+        assert!(Plan::of(&resource(&twice)).unwrap_err().message().contains("two triggers"));
+        let long = Resource { name: "f".repeat(41), ..resource(&example()) };
+        assert!(Plan::of(&long).is_err());
+        assert!(Plan::of(&Resource { spec: "[]".into(), ..resource(&example()) }).is_err());
+    }
+}

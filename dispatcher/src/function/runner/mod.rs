@@ -6,6 +6,8 @@
 mod ending;
 mod feeds;
 mod handle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::future::pending;
