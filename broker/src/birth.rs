@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::{info, warn};
+use weft_proto::NodeId;
 use weft_proto::internal as wire;
 
 use crate::identity::{self, FORMAT, Folder, Founder, Identity, Membership, random_uid};
@@ -60,7 +61,7 @@ pub enum Error {
     )]
     OtherNode {
         /// The node of the folder.
-        node_id: u64,
+        node_id: NodeId,
         /// Its address.
         known: String,
         /// The configured address.
@@ -221,7 +222,7 @@ impl<'a> Birth<'a> {
                 *self.introduction.birth() = Some(record(&cluster));
                 info!(
                     cluster = cluster.cluster_uid,
-                    node = cluster.node_id,
+                    node = cluster.node_id.get(),
                     founders = cluster.founders.len(),
                     "the cluster is born"
                 );
@@ -279,7 +280,7 @@ impl<'a> Birth<'a> {
                 return Err(Error::Founders(format!("{address} did not answer")));
             };
             let (node_uid, address) = (node_uid.clone(), address.clone());
-            founders.push(Founder { node_id, node_uid, address });
+            founders.push(Founder { node_id: NodeId(node_id), node_uid, address });
         }
         let record = wire::BirthRecord {
             cluster_uid: random_uid(),
@@ -302,7 +303,7 @@ impl<'a> Birth<'a> {
                     );
                 }
                 Ok(Membership {
-                    node_id: own.node_id,
+                    node_id: NodeId(own.node_id),
                     cluster_uid: record.cluster_uid,
                     data_groups: record.data_groups,
                     founders: record.founders.into_iter().map(founder_in).collect(),
@@ -388,12 +389,12 @@ fn record(cluster: &Membership) -> wire::BirthRecord {
 
 fn founder_out(founder: Founder) -> wire::Founder {
     let Founder { node_id, node_uid, address } = founder;
-    wire::Founder { node_id, node_uid, address }
+    wire::Founder { node_id: node_id.get(), node_uid, address }
 }
 
 fn founder_in(founder: wire::Founder) -> Founder {
     let wire::Founder { node_id, node_uid, address } = founder;
-    Founder { node_id, node_uid, address }
+    Founder { node_id: NodeId(node_id), node_uid, address }
 }
 
 #[cfg(test)]

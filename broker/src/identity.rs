@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use serde::{Deserialize, Serialize};
+use weft_proto::NodeId;
 
 /// The only format of a data folder that this binary reads.
 pub const FORMAT: u32 = 0;
@@ -79,7 +80,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
 #[serde(deny_unknown_fields)]
 pub struct Founder {
     /// Its id; never used again for another node.
-    pub node_id: u64,
+    pub node_id: NodeId,
     /// The identity of its data folder.
     pub node_uid: String,
     /// Host and port of its peer listener.
@@ -93,7 +94,7 @@ pub struct Membership {
     /// The identity of the cluster.
     pub cluster_uid: String,
     /// The id of this node.
-    pub node_id: u64,
+    pub node_id: NodeId,
     /// Number of groups for data, besides the catalog.
     pub data_groups: u32,
     /// Those who founded the cluster, by id.
@@ -324,10 +325,10 @@ mod tests {
         let mut identity = open.identity().unwrap();
         identity.cluster = Some(Membership {
             cluster_uid: random_uid(),
-            node_id: 2,
+            node_id: NodeId(2),
             data_groups: 4,
             founders: vec![Founder {
-                node_id: 2,
+                node_id: NodeId(2),
                 node_uid: identity.node_uid.clone(),
                 address: "localhost:7".to_owned(),
             }],

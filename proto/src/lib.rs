@@ -4,7 +4,9 @@
 
 mod error;
 pub mod event;
+pub mod filter;
 mod generated;
+pub mod resource;
 mod types;
 
 pub use error::{Error, ErrorKind, Reason};

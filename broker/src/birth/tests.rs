@@ -51,7 +51,7 @@ async fn founders_are_born_in_any_order() {
         let mut born = Vec::new();
         for (node, running) in running {
             let membership = running.await.unwrap().unwrap();
-            assert_eq!(membership.node_id, node as u64 + 1);
+            assert_eq!(membership.node_id, NodeId(node as u64 + 1));
             born.push(membership);
         }
         assert!(born.iter().all(|one| one.cluster_uid == born[0].cluster_uid));
@@ -68,7 +68,7 @@ async fn single_node_is_born_at_once() {
     let birth = Birth::new(&open, alone).unwrap();
     let membership = birth.complete(&*Router::new().transport("h:1")).await.unwrap();
 
-    assert_eq!((membership.node_id, membership.founders.len()), (1, 1));
+    assert_eq!((membership.node_id, membership.founders.len()), (NodeId(1), 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +113,7 @@ async fn founder_that_crashed_before_it_saw_the_record_gets_it_later() {
 
     let third = start(&router, &folders[2], ADDRESSES[2]).await.unwrap();
 
-    assert_eq!((third.cluster_uid, third.node_id), (uid, 3));
+    assert_eq!((third.cluster_uid, third.node_id), (uid, NodeId(3)));
 }
 
 async fn born(router: &Router, folders: &Arc<[TempDir; 3]>) -> Vec<Membership> {
@@ -172,7 +172,7 @@ async fn folder_of_another_node_is_refused() {
 
     let error = start(&router, &folders[1], ADDRESSES[2]).await.unwrap_err();
 
-    assert!(matches!(error, Error::OtherNode { node_id: 2, .. }), "{error}");
+    assert!(matches!(error, Error::OtherNode { node_id: NodeId(2), .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

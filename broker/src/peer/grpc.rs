@@ -16,6 +16,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+use weft_proto::NodeId;
 use weft_proto::internal as wire;
 use weft_proto::internal::peer_client::PeerClient;
 
@@ -43,7 +44,7 @@ pub struct Name {
     /// The cluster it belongs to.
     pub cluster_uid: String,
     /// Its id there.
-    pub node: u64,
+    pub node: NodeId,
 }
 
 /// What a connection is for; the three never share one.
@@ -136,8 +137,8 @@ impl Grpc {
         let cluster = name.cluster_uid.parse();
         let badge = Badge {
             cluster: cluster.map_err(|_error| Error::Refused("cluster uid is no text".to_owned()))?,
-            from: name.node.into(),
-            to: to.node.into(),
+            from: name.node.get().into(),
+            to: to.node.get().into(),
         };
         let channel = self.channel(&to.address, lane)?;
         Ok(PeerClient::with_interceptor(channel, badge)

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::Stream;
 use futures::future::BoxFuture;
+use weft_proto::NodeId;
 use weft_proto::internal as wire;
 
 /// A stream of messages that somebody else drives.
@@ -22,7 +23,7 @@ pub type Messages<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
     /// Its id in this cluster.
-    pub node: u64,
+    pub node: NodeId,
     /// Host and port of its peer listener.
     pub address: String,
 }

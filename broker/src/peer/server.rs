@@ -74,14 +74,14 @@ impl Node {
             )));
         }
         let to = text(TO_KEY)?;
-        if to.parse() != Ok(member.name.node) {
+        if to.parse() != Ok(member.name.node.get()) {
             return Err(Status::failed_precondition(format!(
                 "node {} listens here, the call is for node {to}",
                 member.name.node
             )));
         }
         match text(FROM_KEY)?.parse::<u64>() {
-            Ok(from) if from == member.name.node => Err(Status::failed_precondition(format!(
+            Ok(from) if from == member.name.node.get() => Err(Status::failed_precondition(format!(
                 "the call says it comes from node {from}, which is this one"
             ))),
             Ok(_from) => Ok(Arc::clone(&member.handler)),

@@ -25,12 +25,15 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use weft_proto::{GroupId, NodeId};
 
+use super::log::{GroupLog, LogReader, Logs};
 use super::machine::{AppliedUpto, Driver, SharedMachine, State};
 use super::network::Connect;
-use super::snapshot::{Checkpoints, SnapshotPolicy};
+use super::snapshot::{Checkpoints, SnapshotPolicy, StoredCheckpoints};
 use super::types::{Ack, Payload, PeerNode, Reply, TypeConfig, WriteResult};
 use crate::peer::{Peer, Transport};
+use crate::store::StoreError;
 
 pub(super) type Core = Raft<TypeConfig, Driver>;
 
@@ -66,7 +69,7 @@ pub enum ProposeError {
     #[error("this node does not lead the group (leader: {leader:?})")]
     NotLeader {
         /// Who leads, if known.
-        leader: Option<u64>,
+        leader: Option<NodeId>,
     },
     /// Leadership or the core was lost meanwhile: the entry may be applied, now or later.
     #[error("nobody knows whether the entry was agreed on")]
@@ -83,7 +86,7 @@ pub enum Error {
     #[error("this node does not lead the group (leader: {leader:?})")]
     NotLeader {
         /// Who leads, if known.
-        leader: Option<u64>,
+        leader: Option<NodeId>,
     },
     /// A majority could not be reached.
     #[error("no majority of the group answers")]
@@ -111,7 +114,7 @@ pub struct Leadership {
     /// The current term.
     pub term: u64,
     /// The leader of this term.
-    pub leader: Option<u64>,
+    pub leader: Option<NodeId>,
     /// True once this node leads and has applied an entry of its own term: only then does its
     /// state contain all that earlier leaders agreed on.
     pub is_self_ready: bool,
@@ -123,7 +126,7 @@ pub struct Status {
     /// The current term.
     pub term: u64,
     /// The leader of this term.
-    pub leader: Option<u64>,
+    pub leader: Option<NodeId>,
     /// The last entry of the log on this node.
     pub last: Option<u64>,
     /// The last entry that is agreed on, as far as this node knows.
@@ -131,15 +134,15 @@ pub struct Status {
     /// The last applied entry.
     pub applied: Option<u64>,
     /// On the leader: up to where each replica has the same log.
-    pub matched: BTreeMap<u64, Option<u64>>,
+    pub matched: BTreeMap<NodeId, Option<u64>>,
     /// Those who vote.
-    pub voters: Vec<u64>,
+    pub voters: Vec<NodeId>,
 }
 
 /// What a group is made of. `open_log` is called again when its core is rebuilt.
 pub struct Parts<L> {
     /// Its id.
-    pub group: u32,
+    pub group: GroupId,
     /// Its state machine.
     pub machine: Arc<dyn SharedMachine>,
     /// Where its checkpoints are kept.
@@ -156,11 +159,29 @@ impl<L> fmt::Debug for Parts<L> {
     }
 }
 
+impl Parts<GroupLog> {
+    /// Opens the log of a group in the store of this node; reads the disk. Returns a reader of it
+    /// too.
+    pub fn stored(
+        logs: &Logs,
+        group: GroupId,
+        machine: Arc<dyn SharedMachine>,
+        policy: SnapshotPolicy,
+    ) -> Result<(Self, LogReader), StoreError> {
+        let log = logs.open(group)?;
+        let reader = log.reader();
+        let checkpoints = StoredCheckpoints::new(group, logs.clone(), reader.clone());
+        let open_log = Box::new(move || log.again());
+        let checkpoints = Arc::new(checkpoints);
+        Ok((Self { group, machine, checkpoints, policy, open_log }, reader))
+    }
+}
+
 type Build = Box<dyn Fn() -> BoxFuture<'static, Result<Core, Error>> + Send + Sync>;
 
 struct Inner {
-    group: u32,
-    node: u64,
+    group: GroupId,
+    node: NodeId,
     core: Mutex<Core>,
     state: Arc<State>,
     leadership: watch::Sender<Leadership>,
@@ -186,7 +207,7 @@ impl fmt::Debug for Group {
 impl Group {
     /// Opens a group over its log and state and lets it take part. Run `supervise` beside it.
     pub(super) async fn open<L: RaftLogStorage<TypeConfig>>(
-        node: u64,
+        node: NodeId,
         timers: Timers,
         transport: Arc<dyn Transport>,
         parts: Parts<L>,
@@ -206,7 +227,7 @@ impl Group {
             let driver = driven.drive();
             let config = Arc::clone(&config);
             Box::pin(async move {
-                Raft::new(node, config, connect, log, driver?)
+                Raft::new(node.get(), config, connect, log, driver?)
                     .await
                     .map_err(|fatal| Error::Stopped(fatal.to_string()))
             })
@@ -219,7 +240,7 @@ impl Group {
     }
 
     /// Returns the id of the group.
-    pub fn id(&self) -> u32 {
+    pub fn id(&self) -> GroupId {
         self.inner.group
     }
 
@@ -245,7 +266,7 @@ impl Group {
     }
 
     /// Returns who leads, if known.
-    pub fn leader(&self) -> Option<u64> {
+    pub fn leader(&self) -> Option<NodeId> {
         self.inner.leadership.borrow().leader
     }
 
@@ -270,7 +291,7 @@ impl Group {
         match self.core().ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_upto) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(Error::NotLeader { leader: forward.leader_id })
+                Err(Error::NotLeader { leader: forward.leader_id.map(NodeId) })
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 Err(Error::NoQuorum)
@@ -280,9 +301,9 @@ impl Group {
     }
 
     /// Hands leadership to another replica and waits until it has it.
-    pub async fn transfer_leader(&self, to: u64, deadline: Duration) -> Result<(), Error> {
+    pub async fn transfer_leader(&self, to: NodeId, deadline: Duration) -> Result<(), Error> {
         let mut leadership = self.leader_watch();
-        let asked = self.core().trigger().transfer_leader(to).await;
+        let asked = self.core().trigger().transfer_leader(to.get()).await;
         asked.map_err(|fatal| Error::Stopped(fatal.to_string()))?;
         let taken = leadership.wait_for(|now| now.leader == Some(to));
         match tokio::time::timeout(deadline, taken).await {
@@ -300,12 +321,12 @@ impl Group {
         let matched = metrics.replication.iter().flatten();
         Status {
             term: metrics.current_term,
-            leader: metrics.current_leader,
+            leader: metrics.current_leader.map(NodeId),
             last: metrics.last_log_index,
             committed: metrics.local_committed.map(|id| id.index),
             applied: metrics.last_applied.map(|id| id.index),
-            matched: matched.map(|(node, id)| (*node, id.map(|id| id.index))).collect(),
-            voters: metrics.membership_config.voter_ids().collect(),
+            matched: matched.map(|(node, id)| (NodeId(*node), id.map(|id| id.index))).collect(),
+            voters: metrics.membership_config.voter_ids().map(NodeId).collect(),
         }
     }
 
@@ -314,7 +335,7 @@ impl Group {
     pub async fn initialize(&self, voters: &[Peer]) -> Result<(), Error> {
         let nodes: BTreeMap<u64, PeerNode> = voters
             .iter()
-            .map(|peer| (peer.node, PeerNode { address: peer.address.clone() }))
+            .map(|peer| (peer.node.get(), PeerNode { address: peer.address.clone() }))
             .collect();
         match self.core().initialize(nodes).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -326,12 +347,12 @@ impl Group {
     /// Adds a replica that does not vote, and waits until it has caught up.
     pub async fn add_learner(&self, peer: &Peer) -> Result<(), Error> {
         let node = PeerNode { address: peer.address.clone() };
-        written(self.core().add_learner(peer.node, node, true).await)
+        written(self.core().add_learner(peer.node.get(), node, true).await)
     }
 
     /// Makes exactly these replicas the voters; each must be a learner or a voter before.
-    pub async fn change_voters(&self, voters: impl IntoIterator<Item = u64>) -> Result<(), Error> {
-        let voters = voters.into_iter().collect();
+    pub async fn change_voters(&self, voters: impl IntoIterator<Item = NodeId>) -> Result<(), Error> {
+        let voters = voters.into_iter().map(NodeId::get).collect();
         let change = ChangeMembers::ReplaceAllVoters(voters);
         written(self.core().change_membership(change, false).await)
     }
@@ -361,7 +382,7 @@ impl Group {
     }
 
     /// Returns the voter that has most of the log besides this node.
-    pub(super) fn heir(&self) -> Option<u64> {
+    pub(super) fn heir(&self) -> Option<NodeId> {
         let status = self.status();
         let others = status.voters.iter().filter(|voter| **voter != self.inner.node);
         others.max_by_key(|voter| status.matched.get(voter).copied().flatten()).copied()
@@ -371,7 +392,7 @@ impl Group {
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::Release);
         if let Err(error) = self.core().shutdown().await {
-            warn!(group = self.inner.group, %error, "the consensus core did not stop cleanly");
+            warn!(group = self.inner.group.get(), %error, "the consensus core did not stop cleanly");
         }
     }
 
@@ -404,7 +425,7 @@ impl Group {
                 return Err(Error::Panics(rebuilds.len() + 1));
             }
             rebuilds.push(Instant::now());
-            error!(group = self.inner.group, "the consensus core panicked; building it anew");
+            error!(group = self.inner.group.get(), "the consensus core panicked; building it anew");
             let core = (self.inner.build)().await?;
             *self.inner.core.lock().unwrap_or_else(PoisonError::into_inner) = core;
         }
@@ -423,7 +444,7 @@ impl Group {
                 let applied_term = applied.borrow_and_update().term;
                 Leadership {
                     term,
-                    leader: server.current_leader,
+                    leader: server.current_leader.map(NodeId),
                     is_self_ready: leads && applied_term == term,
                 }
             };
@@ -434,9 +455,9 @@ impl Group {
             });
             if was {
                 info!(
-                    group = self.inner.group,
+                    group = self.inner.group.get(),
                     term = now.term,
-                    leader = now.leader,
+                    leader = now.leader.map(NodeId::get),
                     ready = now.is_self_ready,
                     "leadership"
                 );
@@ -487,7 +508,7 @@ fn written(
     match result {
         Ok(_response) => Ok(()),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            Err(Error::NotLeader { leader: forward.leader_id })
+            Err(Error::NotLeader { leader: forward.leader_id.map(NodeId) })
         }
         Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Err(Error::Late),
         Err(RaftError::APIError(error)) => Err(Error::Refused(error.to_string())),
@@ -511,7 +532,7 @@ impl Future for Pending {
         Poll::Ready(match answer {
             Ok(Ok(response)) => Ok((response.log_id.index, response.data)),
             Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
-                Err(ProposeError::NotLeader { leader: forward.leader_id })
+                Err(ProposeError::NotLeader { leader: forward.leader_id.map(NodeId) })
             }
             // Discarded here, but another replica may have it; the others cannot happen to an
             // ordinary entry. A dropped answer means that the core died with the entry.

@@ -15,6 +15,7 @@ use openraft::storage::RaftLogStorage;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use weft_proto::internal as wire;
+use weft_proto::{GroupId, NodeId};
 
 use super::group::{Error, Group, Parts, Timers};
 use super::types::TypeConfig;
@@ -25,14 +26,11 @@ use super::wire::{
 use crate::peer::{self, Handler, Messages, Peer, Transport};
 use crate::tasks::Tasks;
 
-/// The group whose entries are the catalog.
-pub const CATALOG: u32 = 0;
-
 /// What all groups of a node have in common.
 #[derive(Clone)]
 pub struct Settings {
     /// The id of this node.
-    pub node: u64,
+    pub node: NodeId,
     /// Heartbeats and elections.
     pub timers: Timers,
     /// The way to the other nodes.
@@ -48,8 +46,8 @@ impl std::fmt::Debug for Settings {
 /// The groups of this node; clones are handles to the same ones.
 #[derive(Debug, Clone)]
 pub struct Groups {
-    groups: Arc<BTreeMap<u32, Group>>,
-    node: u64,
+    groups: Arc<BTreeMap<GroupId, Group>>,
+    node: NodeId,
 }
 
 impl Groups {
@@ -67,7 +65,7 @@ impl Groups {
             tasks.spawn("group", move |stop| supervised.supervise(stop));
             groups.insert(group.id(), group);
         }
-        info!(node = settings.node, groups = groups.len(), "groups started");
+        info!(node = settings.node.get(), groups = groups.len(), "groups started");
         Ok(Self { groups: Arc::new(groups), node: settings.node })
     }
 
@@ -80,7 +78,7 @@ impl Groups {
     }
 
     /// Returns the group with this id, if this node has it.
-    pub fn get(&self, group: u32) -> Option<&Group> {
+    pub fn get(&self, group: GroupId) -> Option<&Group> {
         self.groups.get(&group)
     }
 
@@ -105,13 +103,13 @@ impl Groups {
             let Some(heir) = group.heir() else { return true };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                warn!(group = group.id(), "still leads at the deadline");
+                warn!(group = group.id().get(), "still leads at the deadline");
                 return true;
             }
             // A transfer is lost when the heir lags or is down; then the next one is asked.
             let patience = left.min(Duration::from_millis(500));
             if let Err(error) = group.transfer_leader(heir, patience).await {
-                warn!(group = group.id(), heir, %error, "leadership was not taken over");
+                warn!(group = group.id().get(), heir = heir.get(), %error, "leadership was not taken over");
             }
         }
         false
@@ -126,7 +124,7 @@ impl Groups {
 
     fn find(&self, group: u32) -> Result<Group, peer::Error> {
         let unknown = || peer::Error::Unreachable(format!("node {} has no group {group}", self.node));
-        self.groups.get(&group).cloned().ok_or_else(unknown)
+        self.groups.get(&GroupId(group)).cloned().ok_or_else(unknown)
     }
 }
 
@@ -232,7 +230,7 @@ fn append_to(
     first: wire::AppendRequest,
     rest: Messages<wire::AppendRequest>,
 ) -> Messages<wire::AppendResponse> {
-    let id = group.id();
+    let id = group.id().get();
     let requests = stream::once(std::future::ready(first)).chain(rest).map(move |request| {
         if request.group != id {
             return Err(Malformed::Group { expected: id, got: request.group });

@@ -116,7 +116,9 @@ struct Progress {
 impl Progress {
     fn checkpoint(&self, state: Bytes) -> Option<Checkpoint> {
         let membership = self.membership.clone();
-        self.last.map(|last| Checkpoint { last, membership, at: self.at, cut: self.cut, state })
+        let (at, cut) = (self.at, self.cut);
+        // The chain is the log's to say; it is filled in before the checkpoint leaves.
+        self.last.map(|last| Checkpoint { last, membership, at, cut, chain: 0, state })
     }
 
     fn resume(&mut self, checkpoint: &Checkpoint) {
@@ -207,6 +209,20 @@ impl State {
             return Err(broken());
         }
         restored.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Completes a checkpoint with what the log knows, and checks that both agree.
+    fn anchor(&self, checkpoint: &mut Checkpoint) -> io::Result<()> {
+        let index = checkpoint.last.index;
+        let Some(point) = self.checkpoints.point(index)? else {
+            return Err(io::Error::other(format!("the log lacks entry {index} that was applied")));
+        };
+        checkpoint.chain = point.chain;
+        if checkpoint.point() == point {
+            return Ok(());
+        }
+        let message = format!("the log says {point:?}, the state {:?}", checkpoint.point());
+        Err(io::Error::new(io::ErrorKind::InvalidData, message))
     }
 
     fn encode(&self, progress: &Progress) -> io::Result<Option<Checkpoint>> {
@@ -356,9 +372,10 @@ impl RaftStateMachine<TypeConfig> for Driver {
         let mut chunks = entries.ready_chunks(CHUNK_LEN);
         while let Some(chunk) = chunks.next().await {
             let outcome = self.apply_chunk(chunk)?;
-            for cut in outcome.cuts {
-                let put = self.state.checkpoints.put(cut.last.index, cut.encode(), Durability::Lazy);
-                put.await?;
+            for mut cut in outcome.cuts {
+                self.state.anchor(&mut cut)?;
+                let kept = &self.state.checkpoints;
+                kept.put(cut.point(), cut.encode(), Durability::Lazy).await?;
             }
         }
         Ok(())
@@ -396,7 +413,7 @@ impl RaftStateMachine<TypeConfig> for Driver {
         }
         // Synced before the state changes: openraft then drops the entries below it.
         let index = checkpoint.last.index;
-        self.state.checkpoints.put(index, data, Durability::Synced).await?;
+        self.state.checkpoints.put(checkpoint.point(), data, Durability::Synced).await?;
         let mut progress = self.progress()?;
         self.state.restore(Some(&checkpoint.state))?;
         progress.resume(&checkpoint);
@@ -436,10 +453,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             let (checkpoint, bytes) = self.state.at_floor()?.ok_or_else(nothing)?;
             return Ok(snapshot(&checkpoint, bytes));
         }
-        let checkpoint = self.now.take().ok_or_else(nothing)??;
+        let mut checkpoint = self.now.take().ok_or_else(nothing)??;
+        self.state.anchor(&mut checkpoint)?;
         let bytes = checkpoint.encode();
-        let index = checkpoint.last.index;
-        self.state.checkpoints.put(index, bytes.clone(), Durability::Synced).await?;
+        let kept = &self.state.checkpoints;
+        kept.put(checkpoint.point(), bytes.clone(), Durability::Synced).await?;
         let built = snapshot(&checkpoint, bytes);
         let mut progress = self.state.progress()?;
         // A newer one may have been installed meanwhile.

@@ -4,16 +4,16 @@
 //! *Never* lets a type of openraft reach an API, the wire or the disk.
 
 pub mod codec;
-pub mod log;
-pub mod point;
-pub(crate) mod record;
-mod tail;
 pub mod group;
 pub mod groups;
+pub mod log;
 pub mod machine;
 mod network;
 mod pipeline;
+pub mod point;
+pub(crate) mod record;
 pub mod snapshot;
+mod tail;
 pub mod types;
 mod wire;
 

@@ -21,6 +21,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use weft_proto::internal as wire;
+use weft_proto::{GroupId, NodeId};
 
 use super::pipeline::{self, Ends, rpc_error};
 use super::types::{PeerNode, TypeConfig, Vote};
@@ -38,16 +39,16 @@ type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Bytes>;
 
 /// Makes connections of one group to its other replicas.
 pub(super) struct Connect {
-    pub(super) group: u32,
-    pub(super) node: u64,
+    pub(super) group: GroupId,
+    pub(super) node: NodeId,
     pub(super) transport: Arc<dyn Transport>,
 }
 
 impl Connect {
     fn link(&self, target: u64, node: &PeerNode, lane: Lane) -> Link {
         Link {
-            ends: Ends { group: self.group, from: self.node, to: target },
-            peer: Peer { node: target, address: node.address.clone() },
+            ends: Ends { group: self.group.get(), from: self.node.get(), to: target },
+            peer: Peer { node: NodeId(target), address: node.address.clone() },
             lane,
             transport: Arc::clone(&self.transport),
         }

@@ -4,15 +4,18 @@
 //! floor: the replica that installed it would lose all history in between.
 
 use std::io;
-use std::sync::Mutex;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use prost::Message as _;
+use weft_proto::GroupId;
 use weft_proto::internal as wire;
 
+use super::log::{LogReader, Logs};
+use super::point::LogPoint;
 use super::types::{LogId, StoredMembership};
 use super::wire::{Malformed, log_id_in, log_id_out, stored_membership_in, stored_membership_out};
+use crate::store::{Changes, Family, keys};
 
 /// Which state a group hands to a replica that needs entries it no longer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,41 +41,67 @@ pub trait Checkpoints: Send + Sync + 'static {
     /// Stores a checkpoint after all entries queued before it, never ahead of them.
     fn put(
         &self,
-        index: u64,
+        at: LogPoint,
         checkpoint: Bytes,
         durability: Durability,
     ) -> BoxFuture<'_, io::Result<()>>;
+
+    /// Returns the place after an entry as the log computed it, or none if the log lacks it.
+    fn point(&self, index: u64) -> io::Result<Option<LogPoint>>;
 
     /// Returns the newest checkpoint at or below an index.
     fn newest(&self, upto: u64) -> io::Result<Option<(u64, Bytes)>>;
 }
 
-/// Checkpoints in memory; they end with the process.
-#[derive(Debug, Default)]
-pub struct MemoryCheckpoints {
-    kept: Mutex<std::collections::BTreeMap<u64, Bytes>>,
+/// Checkpoints beside the log of the group.
+#[derive(Debug, Clone)]
+pub struct StoredCheckpoints {
+    group: GroupId,
+    logs: Logs,
+    reader: LogReader,
 }
 
-impl Checkpoints for MemoryCheckpoints {
+impl StoredCheckpoints {
+    /// Creates the place for the checkpoints of a group.
+    pub fn new(group: GroupId, logs: Logs, reader: LogReader) -> Self {
+        Self { group, logs, reader }
+    }
+}
+
+impl Checkpoints for StoredCheckpoints {
     fn put(
         &self,
-        index: u64,
+        at: LogPoint,
         checkpoint: Bytes,
-        _durability: Durability,
+        durability: Durability,
     ) -> BoxFuture<'_, io::Result<()>> {
-        let stored = match self.kept.lock() {
-            Ok(mut kept) => {
-                kept.insert(index, checkpoint);
-                Ok(())
+        let mut changes = Changes::new();
+        let key = keys::checkpoint::key(self.group, at.index);
+        let head = keys::checkpoint::encode(&at, &[]);
+        changes.put_parts(Family::Meta, &key, &head, checkpoint);
+        let writer = self.logs.writer();
+        Box::pin(async move {
+            match durability {
+                Durability::Lazy => writer.put_unsynced(changes).await?,
+                Durability::Synced => writer.put_synced(changes).await?,
             }
-            Err(poisoned) => Err(io::Error::other(poisoned.to_string())),
-        };
-        Box::pin(std::future::ready(stored))
+            Ok(())
+        })
+    }
+
+    fn point(&self, index: u64) -> io::Result<Option<LogPoint>> {
+        Ok(self.reader.point(index)?)
     }
 
     fn newest(&self, upto: u64) -> io::Result<Option<(u64, Bytes)>> {
-        let kept = self.kept.lock().map_err(|poisoned| io::Error::other(poisoned.to_string()))?;
-        Ok(kept.range(..=upto).next_back().map(|(index, bytes)| (*index, bytes.clone())))
+        let first = keys::checkpoint::key(self.group, 0);
+        let last = keys::checkpoint::key(self.group, upto);
+        let Some((key, value)) = self.logs.engine().last_in(Family::Meta, &first, &last)? else {
+            return Ok(None);
+        };
+        let (_group, index) = keys::checkpoint::decode_key(&key)?;
+        let (_point, state) = keys::checkpoint::decode(&value)?;
+        Ok(Some((index, value.slice_ref(state))))
     }
 }
 
@@ -91,6 +120,7 @@ pub(super) struct Checkpoint {
     pub(super) membership: StoredMembership,
     pub(super) at: Place,
     pub(super) cut: Place,
+    pub(super) chain: u64,
     pub(super) state: Bytes,
 }
 
@@ -121,6 +151,17 @@ const PREFIX_LEN: usize = 8;
 const CHECKSUM_LEN: usize = 4;
 
 impl Checkpoint {
+    /// The place in the log that this state belongs to.
+    pub(super) fn point(&self) -> LogPoint {
+        LogPoint {
+            index: self.last.index,
+            term: self.last.leader_id.term,
+            pos: self.at.position,
+            time: self.at.time_micros,
+            chain: self.chain,
+        }
+    }
+
     pub(super) fn encode(&self) -> Bytes {
         let (membership_log_id, membership) = stored_membership_out(&self.membership);
         let head = wire::CheckpointHead {
@@ -129,6 +170,7 @@ impl Checkpoint {
             membership: Some(membership),
             time_micros: self.at.time_micros,
             position: self.at.position,
+            chain: self.chain,
             cut_time_micros: self.cut.time_micros,
             cut_position: self.cut.position,
         };
@@ -165,6 +207,7 @@ impl Checkpoint {
             membership: stored_membership_in(head.membership_log_id, head.membership)?,
             at: Place { time_micros: head.time_micros, position: head.position },
             cut: Place { time_micros: head.cut_time_micros, position: head.cut_position },
+            chain: head.chain,
             state: bytes.slice(PREFIX_LEN + head_len..body_len),
         })
     }
@@ -181,6 +224,7 @@ mod tests {
             membership: StoredMembership::default(),
             at: Place { time_micros: 77, position: 1 << 40 },
             cut: Place { time_micros: 60, position: 1 << 39 },
+            chain: 0xfeed,
             state: Bytes::from_static(b"what the machine remembers"),
         }
     }
@@ -207,17 +251,5 @@ mod tests {
         for len in 0..good.len() {
             assert!(Checkpoint::decode(&good.slice(..len)).is_err(), "{len} bytes");
         }
-    }
-
-    #[test]
-    fn newest_checkpoint_at_or_below_an_index_is_found() {
-        let kept = MemoryCheckpoints::default();
-        for index in [10_u64, 20, 30] {
-            let put = kept.put(index, Bytes::from(index.to_string()), Durability::Lazy);
-            futures::executor::block_on(put).unwrap();
-        }
-
-        assert_eq!(kept.newest(29).unwrap(), Some((20, Bytes::from_static(b"20"))));
-        assert_eq!(kept.newest(9).unwrap(), None);
     }
 }

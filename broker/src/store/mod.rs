@@ -1,7 +1,7 @@
 //! Storage of one node: one engine, one writer thread, and the keys of everything stored.
 //!
 //! *Owns* what is on disk: the logs of all groups and the small records beside them.
-//! *Never* knows what an entry means, and is the only place that names `RocksDB`.
+//! *Never* knows what an entry means, and is the only place that names RocksDB.
 
 mod changes;
 mod engine;

@@ -142,8 +142,8 @@ struct Running {
     thread: std::thread::JoinHandle<Result<(), StoreError>>,
 }
 
-fn start(engine: &MemoryEngine, options: WriterOptions) -> Running {
-    let (writer, writer_loop) = Writer::new(Arc::new(engine.clone()), &options);
+fn start(engine: &MemoryEngine, options: &WriterOptions) -> Running {
+    let (writer, writer_loop) = Writer::new(Arc::new(engine.clone()), options);
     Running { writer, thread: std::thread::spawn(move || writer_loop.run_blocking()) }
 }
 
@@ -157,7 +157,7 @@ impl Running {
 #[tokio::test]
 async fn what_queues_up_during_a_sync_shares_the_next_one() {
     let engine = MemoryEngine::new();
-    let running = start(&engine, WriterOptions::default());
+    let running = start(&engine, &WriterOptions::default());
     let (tx, rx) = mpsc::channel();
     engine.pause_syncs();
 
@@ -181,7 +181,7 @@ async fn what_queues_up_during_a_sync_shares_the_next_one() {
 #[tokio::test]
 async fn unsynced_changes_force_no_sync_and_ride_along() {
     let engine = MemoryEngine::new();
-    let running = start(&engine, WriterOptions::default());
+    let running = start(&engine, &WriterOptions::default());
 
     running.writer.put_unsynced(put(Family::Meta, b"a", b"1")).await.unwrap();
     while engine.pending() == 0 {
@@ -197,7 +197,7 @@ async fn unsynced_changes_force_no_sync_and_ride_along() {
 #[tokio::test]
 async fn deferred_values_reach_the_disk_without_anything_else() {
     let engine = MemoryEngine::new();
-    let running = start(&engine, WriterOptions::default());
+    let running = start(&engine, &WriterOptions::default());
 
     for number in 0..1000_u64 {
         running.writer.put_deferred(b"c", number.to_le_bytes().to_vec());
@@ -215,7 +215,7 @@ async fn deferred_values_reach_the_disk_without_anything_else() {
 #[tokio::test]
 async fn a_failed_sync_is_final() {
     let engine = MemoryEngine::new();
-    let running = start(&engine, WriterOptions::default());
+    let running = start(&engine, &WriterOptions::default());
     let mut failure = running.writer.failure();
     engine.fail_next_sync();
 
@@ -234,7 +234,7 @@ async fn a_failed_sync_is_final() {
 #[tokio::test]
 async fn everything_waiting_fails_with_the_write_before_it() {
     let engine = MemoryEngine::new();
-    let running = start(&engine, WriterOptions::default());
+    let running = start(&engine, &WriterOptions::default());
     let (tx, rx) = mpsc::channel();
     engine.pause_syncs();
     engine.fail_next_sync();
@@ -255,7 +255,7 @@ async fn everything_waiting_fails_with_the_write_before_it() {
 async fn a_full_queue_makes_callers_wait() {
     let engine = MemoryEngine::new();
     let options = WriterOptions { queue_bytes_max: 1000, ..WriterOptions::default() };
-    let running = start(&engine, options);
+    let running = start(&engine, &options);
     let big = || put(Family::Meta, b"k", &[0; 5000]);
     engine.pause_syncs();
 
@@ -275,7 +275,7 @@ async fn a_full_queue_makes_callers_wait() {
 async fn a_log_is_dropped_after_what_was_queued_for_it() {
     let engine = MemoryEngine::new();
     engine.open_group(GROUP).unwrap();
-    let running = start(&engine, WriterOptions::default());
+    let running = start(&engine, &WriterOptions::default());
 
     running.writer.submit(put(LOG, b"k", b"v"), Done::new(|_| ())).await.unwrap();
     let mut last = put(Family::Meta, b"gone", b"");

@@ -1,5 +1,6 @@
 //! The one error a caller sees: what to do (`ErrorKind`), which case (`Reason`), and a sentence.
 
+mod failure;
 mod reason;
 mod status;
 
@@ -126,6 +127,13 @@ impl Error {
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.0.field = Some(field.into());
+        self
+    }
+
+    /// Says more about where it happened, in front of the message.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: &str) -> Self {
+        self.0.message.insert_str(0, prefix);
         self
     }
 

@@ -3,6 +3,7 @@
 //! *Owns* what is in memory of each log: its end, its newest entries, vote and commit.
 //! *Never* calls an entry durable before the writer has synced it.
 
+mod checkpoints;
 mod open;
 mod reader;
 mod state;
@@ -16,6 +17,7 @@ use weft_proto::GroupId;
 use super::tail::Budget;
 use state::Shared;
 
+pub use checkpoints::LogCheckpoints;
 pub use reader::{LogReader, StoredEntry};
 
 /// The most bytes one read for a replica or for apply returns, but for a single greater entry.
@@ -87,6 +89,17 @@ impl GroupLog {
     /// Returns a handle that reads the log.
     pub fn reader(&self) -> LogReader {
         LogReader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Returns the checkpoints of this group.
+    pub fn checkpoints(&self) -> LogCheckpoints {
+        LogCheckpoints { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Returns the log for a core that takes the place of one that panicked. What is in memory
+    /// stays valid, and so do all readers.
+    pub(crate) fn again(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 

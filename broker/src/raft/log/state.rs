@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    fn check(&self, last: Option<&LogPoint>, entry: &Entry) -> Result<(), String> {
+    fn check(last: Option<&LogPoint>, entry: &Entry) -> Result<(), String> {
         let (term, index) = (entry.log_id.leader_id.term, entry.log_id.index);
         match last {
             // The first entry of an empty log may have any index, a later one may not.
@@ -108,7 +108,7 @@ impl State {
         let mut last = self.last;
         let mut records = Vec::new();
         for entry in entries {
-            self.check(last.as_ref(), &entry)
+            Self::check(last.as_ref(), &entry)
                 .map_err(|detail| StoreError::Misuse { group, detail })?;
             let record = Record::of_entry(last.as_ref(), entry);
             last = Some(record.point);
@@ -159,7 +159,7 @@ impl State {
         self.tail.purge(first);
         // A term stays while an entry of it does.
         while let Some((term, _)) = self.terms.first().copied() {
-            let end = self.terms.get(1).map_or(self.next(), |(_, next)| *next);
+            let end = self.terms.get(1).map_or_else(|| self.next(), |(_, next)| *next);
             if end > first {
                 break;
             }

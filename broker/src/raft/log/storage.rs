@@ -101,7 +101,12 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         }
         let base = self.point_to_purge(&id).await?;
         let group = self.shared.group;
+        let read = move |shared: &Shared| shared.useless_checkpoints(base.index);
+        let useless = self.reader().off_worker(read).await?;
         let mut changes = self.shared.state().purge(group, base);
+        for index in useless {
+            changes.delete(Family::Meta, &checkpoint::key(group, index));
+        }
         changes.put(Family::Meta, &purged::key(group), &purged::encode(&base));
         changes.drop_files(group, id.index);
         Ok(self.shared.writer.put_synced(changes).await?)

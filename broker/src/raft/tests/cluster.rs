@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::memory_log::MemoryLog;
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::router::Router;
 use crate::peer::server::{self, Node as PeerNode};
@@ -13,9 +12,13 @@ use crate::peer::{self, Introduce, Peer, Transport};
 use crate::raft::group::{Group, Parts, ProposeError, Timers};
 use crate::raft::groups::{Groups, Settings};
 use crate::raft::machine::{Applied, Machine, Unreadable};
-use crate::raft::snapshot::{MemoryCheckpoints, SnapshotPolicy};
+use crate::raft::log::{LogReader, Logs};
+use crate::raft::snapshot::{Checkpoints, SnapshotPolicy};
 use crate::raft::types::Reply;
+use crate::store::{Changes, MemoryEngine, Writer, WriterOptions};
 use crate::tasks::Tasks;
+
+use weft_proto::{GroupId, NodeId};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 pub(super) const GROUPS: u32 = 2;
@@ -54,35 +57,31 @@ impl Machine for List {
     }
 }
 
-/// What a node keeps when its process ends.
-#[derive(Clone)]
-pub(super) struct Disk {
-    logs: Vec<MemoryLog>,
-    checkpoints: Vec<Arc<MemoryCheckpoints>>,
-}
-
 pub(super) struct Node {
-    pub(super) id: u64,
+    pub(super) id: NodeId,
     pub(super) address: String,
-    pub(super) disk: Disk,
+    /// What a node keeps when its process ends.
+    disk: Arc<MemoryEngine>,
     /// Present while the node runs.
     pub(super) running: Option<Running>,
-}
-
-impl Node {
-    pub(super) fn checkpoints(&self, group: usize) -> &Arc<MemoryCheckpoints> {
-        &self.disk.checkpoints[group]
-    }
-
-    pub(super) fn log(&self, group: usize) -> &MemoryLog {
-        &self.disk.logs[group]
-    }
 }
 
 pub(super) struct Running {
     pub(super) groups: Groups,
     pub(super) machines: Vec<Arc<Mutex<List>>>,
+    pub(super) checkpoints: Vec<Arc<dyn Checkpoints>>,
+    pub(super) readers: Vec<LogReader>,
     pub(super) tasks: Tasks,
+    writer: Writer,
+}
+
+impl Running {
+    /// Stops everything; what was queued to be written is written then.
+    async fn stop(self) -> bool {
+        self.groups.shutdown().await;
+        self.writer.put_synced(Changes::new()).await.unwrap();
+        self.tasks.stop(DEADLINE).await
+    }
 }
 
 pub(super) enum Net {
@@ -119,9 +118,8 @@ impl Cluster {
         for id in 1..=3 {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
-            let logs = (0..GROUPS).map(|_| MemoryLog::default()).collect();
-            let checkpoints = (0..GROUPS).map(|_| Arc::default()).collect();
-            nodes.push(Node { id, address, disk: Disk { logs, checkpoints }, running: None });
+            let disk = Arc::new(MemoryEngine::new());
+            nodes.push(Node { id: NodeId(id), address, disk, running: None });
             listeners.push(Some(listener));
         }
         let mut cluster = Self { net, nodes, policy };
@@ -151,19 +149,22 @@ impl Cluster {
             Net::Grpc => Arc::new(Grpc::new(name.clone(), tasks.clone())),
         };
         let machines: Vec<Arc<Mutex<List>>> = (0..GROUPS).map(|_| Arc::default()).collect();
-        let parts = (0..GROUPS).map(|group| {
-            let at = group as usize;
-            let log = node.disk.logs[at].clone();
-            Parts {
-                group,
-                machine: Arc::clone(&machines[at]) as _,
-                checkpoints: Arc::clone(&node.disk.checkpoints[at]) as _,
-                policy,
-                open_log: Box::new(move || log.clone()),
-            }
-        });
+        let disk = Arc::clone(&node.disk) as _;
+        let (writer, writer_loop) = Writer::new(Arc::clone(&disk), &WriterOptions::default());
+        #[expect(clippy::disallowed_methods, reason = "it ends with the last handle of a test")]
+        tokio::spawn(writer_loop.run());
+        let logs = Logs::new(disk, writer.clone(), Logs::TAIL_BYTES_SMALL);
+        let (mut parts, mut readers, mut checkpoints) = (Vec::new(), Vec::new(), Vec::new());
+        for (group, machine) in (0..).map(GroupId).zip(&machines) {
+            let machine = Arc::clone(machine) as _;
+            let (part, reader) = Parts::stored(&logs, group, machine, policy).unwrap();
+            checkpoints.push(Arc::clone(&part.checkpoints));
+            parts.push(part);
+            readers.push(reader);
+        }
+        drop(logs);
         let settings = Settings { node: node.id, timers: Timers::default(), transport };
-        let groups = Groups::start(&settings, parts.collect(), &tasks).await.unwrap();
+        let groups = Groups::start(&settings, parts, &tasks).await.unwrap();
         match &self.net {
             Net::Router(router) => router.serve(&node.address, Arc::new(groups.clone())),
             Net::Grpc => {
@@ -176,7 +177,7 @@ impl Cluster {
                 tasks.spawn("peers", move |stop| server::serve(listener, serving, stop));
             }
         }
-        node.running = Some(Running { groups, machines, tasks });
+        node.running = Some(Running { groups, machines, checkpoints, readers, tasks, writer });
     }
 
     /// Ends a node without a word, as `kill -9` would; its disk stays.
@@ -187,8 +188,7 @@ impl Cluster {
             router.cut(&node.address);
             router.remove(&node.address);
         }
-        running.groups.shutdown().await;
-        running.tasks.stop(DEADLINE).await;
+        running.stop().await;
         if let Net::Router(router) = &self.net {
             router.heal();
         }
@@ -200,7 +200,7 @@ impl Cluster {
     }
 
     /// Waits until one running node leads a group and is ready to.
-    pub(super) async fn leader(&self, group: u32) -> (usize, Group) {
+    pub(super) async fn leader(&self, group: GroupId) -> (usize, Group) {
         let waits = self.running().map(|(index, running)| {
             let group = running.groups.get(group).unwrap().clone();
             Box::pin(async move {
@@ -214,7 +214,7 @@ impl Cluster {
     }
 
     /// Proposes with retries until the entry is known to be applied.
-    pub(super) async fn must_propose(&self, group: u32, payload: &Bytes) -> u64 {
+    pub(super) async fn must_propose(&self, group: GroupId, payload: &Bytes) -> u64 {
         let until = tokio::time::Instant::now() + DEADLINE;
         loop {
             assert!(tokio::time::Instant::now() < until, "no leader takes the entry");
@@ -236,23 +236,26 @@ impl Cluster {
     }
 
     /// Waits until all running replicas applied up to an index, and returns their states.
-    pub(super) async fn states(&self, group: u32, index: u64) -> Vec<List> {
+    pub(super) async fn states(&self, group: GroupId, index: u64) -> Vec<List> {
         let mut states = Vec::new();
         for (_, running) in self.running() {
             let mut applied = running.groups.get(group).unwrap().applied_watch();
             let reached = applied.wait_for(|upto| upto.index >= index);
             tokio::time::timeout(DEADLINE, reached).await.unwrap().unwrap();
-            states.push(running.machines[group as usize].lock().unwrap().clone());
+            states.push(running.machines[group.get() as usize].lock().unwrap().clone());
         }
         states
     }
 
     pub(super) async fn stop(mut self) {
         for node in &mut self.nodes {
+            if let Net::Router(router) = &self.net {
+                router.remove(&node.address);
+            }
             if let Some(running) = node.running.take() {
-                running.groups.shutdown().await;
-                assert!(running.tasks.stop(DEADLINE).await);
-                assert_eq!(running.tasks.failure(), None);
+                let tasks = running.tasks.clone();
+                assert!(running.stop().await);
+                assert_eq!(tasks.failure(), None);
             }
         }
     }

@@ -1,9 +1,7 @@
 //! Groups of three nodes in one process: elections, order, transfer, restart, snapshots, panics.
 
 mod cluster;
-mod memory_log;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -11,8 +9,13 @@ use futures::stream::FuturesOrdered;
 
 use self::cluster::{Cluster, DEADLINE, Net, payload};
 use super::group::{Error, ProposeError};
-use super::snapshot::{Checkpoints as _, Durability, MemoryCheckpoints, SnapshotPolicy};
+use super::snapshot::{Durability, SnapshotPolicy};
+use weft_proto::GroupId;
+
 use crate::peer::router::Router;
+
+const CATALOG: GroupId = GroupId::CATALOG;
+const DATA: GroupId = GroupId(1);
 
 fn routed() -> Net {
     Net::Router(Router::new())
@@ -21,21 +24,21 @@ fn routed() -> Net {
 async fn survive_the_loss_of_the_leader(net: Net) {
     let mut cluster = Cluster::start(net, SnapshotPolicy::AtFloor).await;
     for number in 0..50 {
-        cluster.must_propose(0, &payload(number)).await;
+        cluster.must_propose(CATALOG, &payload(number)).await;
     }
-    let (first, group) = cluster.leader(0).await;
+    let (first, group) = cluster.leader(CATALOG).await;
     propose_pipelined(&group, 50..1_000).await;
     let before = group.status().committed;
 
     cluster.kill(first).await;
     for number in 1_000..1_050 {
-        cluster.must_propose(0, &payload(number)).await;
+        cluster.must_propose(CATALOG, &payload(number)).await;
     }
     cluster.boot(first, None).await;
-    let last = cluster.must_propose(0, &payload(1_050)).await;
+    let last = cluster.must_propose(CATALOG, &payload(1_050)).await;
 
     assert!(before.is_some_and(|before| before < last));
-    let states = cluster.states(0, last).await;
+    let states = cluster.states(CATALOG, last).await;
     assert_eq!(states.len(), 3);
     let payloads: Vec<_> = states[0].0.iter().map(|(_, payload)| payload.clone()).collect();
     assert_eq!(payloads, (0..=1_050).map(payload).collect::<Vec<_>>());
@@ -76,7 +79,7 @@ async fn entries_survive_the_loss_of_the_leader_over_grpc() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_entries_stay_in_order_over_grpc() {
     let cluster = Cluster::start(Net::Grpc, SnapshotPolicy::AtFloor).await;
-    let (_, group) = cluster.leader(1).await;
+    let (_, group) = cluster.leader(DATA).await;
 
     // 40 MB: more than the window of one follower holds.
     let mut pending = FuturesOrdered::new();
@@ -90,7 +93,7 @@ async fn large_entries_stay_in_order_over_grpc() {
 
     let indexes: Vec<u64> = answers.into_iter().map(|answer| answer.unwrap().0).collect();
     assert!(indexes.windows(2).all(|pair| pair[0] + 1 == pair[1]));
-    let states = cluster.states(1, indexes[159]).await;
+    let states = cluster.states(DATA, indexes[159]).await;
     for state in &states {
         let order: Vec<u8> = state.0.iter().map(|(_, body)| body[16]).collect();
         assert_eq!(order, (0..160).collect::<Vec<u8>>());
@@ -101,23 +104,23 @@ async fn large_entries_stay_in_order_over_grpc() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_where_it_is_asked_to() {
     let cluster = Cluster::start(routed(), SnapshotPolicy::AtFloor).await;
-    cluster.must_propose(0, &payload(0)).await;
-    let (from, group) = cluster.leader(0).await;
+    cluster.must_propose(CATALOG, &payload(0)).await;
+    let (from, group) = cluster.leader(CATALOG).await;
     let to = (from + 1) % 3;
 
     group.transfer_leader(cluster.nodes[to].id, DEADLINE).await.unwrap();
 
-    let (now, _) = cluster.leader(0).await;
+    let (now, _) = cluster.leader(CATALOG).await;
     assert_eq!(now, to);
-    cluster.must_propose(0, &payload(1)).await;
+    cluster.must_propose(CATALOG, &payload(1)).await;
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drained_node_leads_nothing() {
     let cluster = Cluster::start(Net::Grpc, SnapshotPolicy::AtFloor).await;
-    let (node, _) = cluster.leader(0).await;
-    cluster.leader(1).await;
+    let (node, _) = cluster.leader(CATALOG).await;
+    cluster.leader(DATA).await;
     let groups = cluster.nodes[node].running.as_ref().unwrap().groups.clone();
 
     let kept = groups.drain(DEADLINE).await;
@@ -133,11 +136,11 @@ async fn drained_node_leads_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn follower_takes_no_entries_and_names_the_leader() {
     let cluster = Cluster::start(routed(), SnapshotPolicy::AtFloor).await;
-    cluster.must_propose(0, &payload(0)).await;
-    let (leader, _) = cluster.leader(0).await;
+    cluster.must_propose(CATALOG, &payload(0)).await;
+    let (leader, _) = cluster.leader(CATALOG).await;
     let leader_id = cluster.nodes[leader].id;
     let follower = cluster.nodes[(leader + 1) % 3].running.as_ref().unwrap();
-    let group = follower.groups.get(0).unwrap();
+    let group = follower.groups.get(CATALOG).unwrap();
     group.leader_watch().wait_for(|now| now.leader == Some(leader_id)).await.unwrap();
 
     let refused = group.propose(payload(1)).await.unwrap().await;
@@ -145,7 +148,7 @@ async fn follower_takes_no_entries_and_names_the_leader() {
     assert_eq!(refused.unwrap_err(), ProposeError::NotLeader { leader: Some(leader_id) });
     let read = group.ensure_linearizable().await;
     assert!(matches!(read, Err(Error::NotLeader { leader: Some(id) }) if id == leader_id));
-    cluster.leader(0).await.1.ensure_linearizable().await.unwrap();
+    cluster.leader(CATALOG).await.1.ensure_linearizable().await.unwrap();
     cluster.stop().await;
 }
 
@@ -153,7 +156,7 @@ async fn follower_takes_no_entries_and_names_the_leader() {
 async fn whole_cluster_restarts_from_its_store() {
     let mut cluster = Cluster::start(routed(), SnapshotPolicy::AtFloor).await;
     for number in 0..100 {
-        cluster.must_propose(1, &payload(number)).await;
+        cluster.must_propose(DATA, &payload(number)).await;
     }
 
     for node in 0..3 {
@@ -163,8 +166,8 @@ async fn whole_cluster_restarts_from_its_store() {
         cluster.boot(node, None).await;
     }
 
-    let last = cluster.must_propose(1, &payload(100)).await;
-    let states = cluster.states(1, last).await;
+    let last = cluster.must_propose(DATA, &payload(100)).await;
+    let states = cluster.states(DATA, last).await;
     assert!(states.iter().all(|state| state.0.len() == 101 && *state == states[0]));
     cluster.stop().await;
 }
@@ -173,14 +176,14 @@ async fn whole_cluster_restarts_from_its_store() {
 async fn broken_core_is_built_anew_and_loses_nothing() {
     let cluster = Cluster::start(routed(), SnapshotPolicy::AtFloor).await;
     for number in 0..100 {
-        cluster.must_propose(0, &payload(number)).await;
+        cluster.must_propose(CATALOG, &payload(number)).await;
     }
-    let (leader, group) = cluster.leader(0).await;
+    let (leader, group) = cluster.leader(CATALOG).await;
 
     group.break_core().await;
 
-    let last = cluster.must_propose(0, &payload(100)).await;
-    let states = cluster.states(0, last).await;
+    let last = cluster.must_propose(CATALOG, &payload(100)).await;
+    let states = cluster.states(CATALOG, last).await;
     assert_eq!(states.len(), 3, "node {leader} must still take part");
     assert!(states.iter().all(|state| state.0.len() == 101 && *state == states[0]));
     cluster.stop().await;
@@ -189,9 +192,9 @@ async fn broken_core_is_built_anew_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn core_that_always_breaks_ends_the_process() {
     let cluster = Cluster::start(routed(), SnapshotPolicy::AtFloor).await;
-    let (node, _) = cluster.leader(0).await;
+    let (node, _) = cluster.leader(CATALOG).await;
     let running = cluster.nodes[node].running.as_ref().unwrap();
-    let group = running.groups.get(0).unwrap();
+    let group = running.groups.get(CATALOG).unwrap();
 
     let breaking = async {
         loop {
@@ -211,15 +214,15 @@ async fn core_that_always_breaks_ends_the_process() {
 /// A follower that missed entries which are trimmed meanwhile.
 async fn lagging_follower(policy: SnapshotPolicy) -> (Cluster, usize, u64) {
     let mut cluster = Cluster::start(routed(), policy).await;
-    cluster.must_propose(0, &payload(0)).await;
-    let (leader, _) = cluster.leader(0).await;
+    cluster.must_propose(CATALOG, &payload(0)).await;
+    let (leader, _) = cluster.leader(CATALOG).await;
     let follower = (leader + 1) % 3;
     cluster.kill(follower).await;
     let mut last = 0;
     for number in 1..200 {
-        last = cluster.must_propose(0, &payload(number)).await;
+        last = cluster.must_propose(CATALOG, &payload(number)).await;
     }
-    cluster.states(0, last).await;
+    cluster.states(CATALOG, last).await;
     (cluster, follower, last)
 }
 
@@ -227,13 +230,13 @@ async fn lagging_follower(policy: SnapshotPolicy) -> (Cluster, usize, u64) {
 async fn catalog_group_sends_its_state_at_applied() {
     let (mut cluster, follower, last) = lagging_follower(SnapshotPolicy::AtApplied).await;
     for (_, running) in cluster.running() {
-        running.groups.get(0).unwrap().trim_log(last).await.unwrap();
+        running.groups.get(CATALOG).unwrap().trim_log(last).await.unwrap();
     }
 
     cluster.boot(follower, None).await;
-    let last = cluster.must_propose(0, &payload(200)).await;
+    let last = cluster.must_propose(CATALOG, &payload(200)).await;
 
-    let states = cluster.states(0, last).await;
+    let states = cluster.states(CATALOG, last).await;
     assert!(states.iter().all(|state| state.0.len() == 201 && *state == states[0]));
     cluster.stop().await;
 }
@@ -242,19 +245,21 @@ async fn catalog_group_sends_its_state_at_applied() {
 async fn checkpoint_at(cluster: &Cluster, floor: u64) {
     use super::machine::Machine as _;
     use super::snapshot::{Checkpoint, Place};
-    for (node, running) in cluster.running() {
+    for (_, running) in cluster.running() {
         let mut list = running.machines[0].lock().unwrap().clone();
         list.0.retain(|(index, _)| *index <= floor);
-        let group = running.groups.get(0).unwrap();
+        let group = running.groups.get(CATALOG).unwrap();
+        let point = running.readers[0].point(floor).unwrap().unwrap();
         let checkpoint = Checkpoint {
-            last: super::types::log_id(group.status().term, floor),
+            last: super::types::log_id(point.term, floor),
             membership: group.membership(),
-            at: Place::default(),
+            at: Place { time_micros: point.time, position: point.pos },
             cut: Place::default(),
+            chain: point.chain,
             state: list.checkpoint(),
         };
-        let kept: &Arc<MemoryCheckpoints> = cluster.nodes[node].checkpoints(0);
-        kept.put(floor, checkpoint.encode(), Durability::Synced).await.unwrap();
+        let kept = &running.checkpoints[0];
+        kept.put(point, checkpoint.encode(), Durability::Synced).await.unwrap();
     }
 }
 
@@ -264,30 +269,38 @@ async fn data_group_sends_its_floor_and_then_every_entry() {
     let floor = last - 50;
     checkpoint_at(&cluster, floor).await;
     for (_, running) in cluster.running() {
-        let group = running.groups.get(0).unwrap();
+        let group = running.groups.get(CATALOG).unwrap();
         group.raise_floor(floor);
         group.trim_log(floor).await.unwrap();
         assert_eq!(group.snapshot_index(), Some(floor));
+        // A purge waits until nothing is being sent from below it.
+        let purged = async {
+            while running.readers[0].first_index() <= floor {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, purged).await.unwrap();
     }
 
     cluster.boot(follower, None).await;
-    let last = cluster.must_propose(0, &payload(200)).await;
+    let last = cluster.must_propose(CATALOG, &payload(200)).await;
 
-    let states = cluster.states(0, last).await;
+    let states = cluster.states(CATALOG, last).await;
     assert!(states.iter().all(|state| state.0.len() == 201 && *state == states[0]));
     // Not from a snapshot at applied: the entries above the floor are in the follower's own log.
-    assert_eq!(cluster.nodes[follower].log(0).first_index(), Some(floor + 1));
+    let reader = &cluster.nodes[follower].running.as_ref().unwrap().readers[0];
+    assert_eq!(reader.first_index(), floor + 1);
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_group_without_floor_publishes_no_snapshot() {
     let cluster = Cluster::start(routed(), SnapshotPolicy::AtFloor).await;
-    let last = cluster.must_propose(0, &payload(0)).await;
-    let (_, group) = cluster.leader(0).await;
+    let last = cluster.must_propose(CATALOG, &payload(0)).await;
+    let (_, group) = cluster.leader(CATALOG).await;
 
     group.ask_snapshot().await;
-    cluster.must_propose(0, &payload(1)).await;
+    cluster.must_propose(CATALOG, &payload(1)).await;
 
     assert!(last > 0);
     assert_eq!(group.snapshot_index(), None);

@@ -1,4 +1,4 @@
-//! The engine on disk: `RocksDB`, with one column family per group.
+//! The engine on disk: RocksDB, with one column family per group.
 //!
 //! Keys of a log only grow, so its files never overlap: they move down the levels without
 //! being rewritten, and purging deletes whole files.
@@ -28,13 +28,13 @@ const LOG_PREFIX: &str = "log:";
 /// Cold reads run through a log front to back; larger steps cost memory, smaller ones seeks.
 const READAHEAD_BYTES: usize = 2 << 20;
 
-/// Stores everything in one `RocksDB`.
+/// Stores everything in one RocksDB.
 pub struct RocksEngine {
     db: Db,
     path: String,
     options: options::Tuned,
     scratch: Mutex<Scratch>,
-    /// The groups that have a column family; `RocksDB` does not list them.
+    /// The groups that have a column family; RocksDB does not list them.
     groups: Mutex<BTreeSet<GroupId>>,
 }
 
@@ -251,7 +251,7 @@ fn from_rocks(path: &str, action: &'static str, error: rocksdb::Error) -> StoreE
     classify(path.to_owned(), action, is_corruption, error.into_string())
 }
 
-/// Names an error by what an operator can do about it. `RocksDB` only offers its text.
+/// Names an error by what an operator can do about it. RocksDB only offers its text.
 fn classify(path: String, action: &'static str, is_corruption: bool, detail: String) -> StoreError {
     let says = |words: &[&str]| words.iter().any(|word| detail.contains(word));
     if says(&["No space left on device", "Disk quota exceeded"]) {

@@ -1,4 +1,4 @@
-//! How `RocksDB` is tuned, and why.
+//! How RocksDB is tuned, and why.
 
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
 

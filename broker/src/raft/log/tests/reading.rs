@@ -6,11 +6,10 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 
-use super::support::{GROUP, Node, append, append_ff, entries, normal, payload, sized};
+use super::support::{Node, append, append_ff, entries, normal, payload, sized};
 use crate::raft::log::StoredEntry;
 use crate::raft::types::{Entry, EntryPayload, log_id};
-use crate::store::keys::checkpoint;
-use crate::store::{Changes, Family, MemoryEngine, StoreError};
+use crate::store::{MemoryEngine, StoreError};
 use weft_proto::GroupId;
 
 fn scan(log: &crate::raft::log::GroupLog, from: u64, to: u64) -> Vec<StoredEntry> {
@@ -196,6 +195,25 @@ async fn purged_entries_are_reported_as_such() {
 }
 
 #[tokio::test]
+async fn purging_keeps_the_newest_checkpoint_at_or_below() {
+    let node = Node::memory(&MemoryEngine::new());
+    let mut log = node.open();
+    append(&mut log, (0..40).map(|index| sized(1, index, 10)).collect()).await;
+    let checkpoints = log.checkpoints();
+    for index in [5, 15, 25, 35] {
+        let point = log.reader().point(index).unwrap().unwrap();
+        checkpoints.put_synced(&point, &[u8::try_from(index).unwrap()]).await.unwrap();
+    }
+
+    log.purge(log_id(1, 27)).await.unwrap();
+
+    let newest = |upto| checkpoints.newest(upto).unwrap().map(|(at, state)| (at.index, state));
+    assert_eq!(newest(24), None);
+    assert_eq!(newest(34), Some((25, vec![25].into())));
+    assert_eq!(newest(u64::MAX), Some((35, vec![35].into())));
+}
+
+#[tokio::test]
 async fn after_a_snapshot_the_chain_goes_on_from_its_checkpoint() {
     let leader = Node::memory(&MemoryEngine::new());
     let mut full = leader.open();
@@ -207,9 +225,7 @@ async fn after_a_snapshot_the_chain_goes_on_from_its_checkpoint() {
     let mut log = follower.open();
     append(&mut log, all[..5].to_vec()).await;
 
-    let mut changes = Changes::new();
-    changes.put(Family::Meta, &checkpoint::key(GROUP, 19), &checkpoint::encode(&point, b"state"));
-    follower.logs().writer().put_synced(changes).await.unwrap();
+    log.checkpoints().put_synced(&point, b"state").await.unwrap();
     log.purge(log_id(2, 19)).await.unwrap();
     append(&mut log, all[20..].to_vec()).await;
 

@@ -1,0 +1,305 @@
+//! What an operator writes about a broker, and what it means.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The configuration of one broker, as written. Unknown keys are errors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who this node is and where its data are.
+    pub node: Node,
+    /// Where it listens.
+    pub listen: Listen,
+    /// The cluster it belongs to.
+    pub cluster: Cluster,
+    /// The store.
+    pub store: Store,
+    /// Certificates and the credential.
+    pub security: Security,
+}
+
+/// Who this node is and where its data are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// The data folder; made when it is missing. In production a disk of its own.
+    pub data: PathBuf,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { data: PathBuf::from("weft-data") }
+    }
+}
+
+/// Where a broker listens. Each is `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Clients, by gRPC.
+    pub grpc: String,
+    /// Health and metrics, by HTTP.
+    pub http: String,
+    /// The other nodes. Other nodes must reach this node at exactly this address.
+    pub peer: String,
+    /// The address that is told to clients; `grpc` when empty.
+    pub advertise: String,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            grpc: "127.0.0.1:7400".to_owned(),
+            http: "127.0.0.1:7500".to_owned(),
+            peer: "127.0.0.1:7600".to_owned(),
+            advertise: String::new(),
+        }
+    }
+}
+
+/// The cluster a node belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// Peer addresses of all founders, this node's own among them; empty for a node alone. Read
+    /// once, when the cluster is born.
+    pub founders: Vec<String>,
+    /// Raft groups that carry the streams' partitions. Read once, when the cluster is born.
+    pub data_groups: u32,
+    /// Between two heartbeats of a leader, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// A follower asks for votes after this much silence at the earliest, in milliseconds.
+    pub election_min_ms: u64,
+    /// The other end of that range. Starved machines need 1,500 to 3,000.
+    pub election_max_ms: u64,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            founders: Vec::new(),
+            data_groups: 3,
+            heartbeat_ms: 200,
+            election_min_ms: 700,
+            election_max_ms: 1_200,
+        }
+    }
+}
+
+/// The store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `normal`, or `small` for several nodes on a laptop: less memory, less reserved disk.
+    pub profile: Profile,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { profile: Profile::Normal }
+    }
+}
+
+/// Sizes of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// For a machine of its own.
+    Normal,
+    /// For several nodes on a laptop.
+    Small,
+}
+
+/// Certificates and the credential. Paths of PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Security {
+    /// Certificate chain shown to clients.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// Authority that signed the certificates of all nodes; nodes then prove who they are to each
+    /// other.
+    pub peer_ca: Option<PathBuf>,
+    /// Certificate chain shown to other nodes.
+    pub peer_certificate: Option<PathBuf>,
+    /// Its private key.
+    pub peer_key: Option<PathBuf>,
+    /// File with the bearer token that clients must send.
+    pub token_file: Option<PathBuf>,
+    /// Allows plain text or missing credentials on addresses other than loopback.
+    pub insecure: bool,
+}
+
+/// Why a configuration cannot be used; names the key.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct ConfigError {
+    /// The key, as in `listen.grpc`.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Config {
+    /// Checks everything that can be checked without touching the machine.
+    ///
+    /// # Errors
+    ///
+    /// The first key whose value makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let listen = &self.listen;
+        for (key, address) in
+            [("listen.grpc", &listen.grpc), ("listen.http", &listen.http), ("listen.peer", &listen.peer)]
+        {
+            check_address(key, address)?;
+        }
+        if !listen.advertise.is_empty() {
+            check_address("listen.advertise", &listen.advertise)?;
+        }
+        for founder in &self.cluster.founders {
+            check_address("cluster.founders", founder)?;
+        }
+        if self.cluster.founders.len() == 2 {
+            let problem = "two founders cannot lose one: use 1, 3 or 5".to_owned();
+            return Err(ConfigError { key: "cluster.founders", problem });
+        }
+        if !(1..=100).contains(&self.cluster.data_groups) {
+            let problem = format!("{} is not in 1..=100", self.cluster.data_groups);
+            return Err(ConfigError { key: "cluster.data_groups", problem });
+        }
+        self.check_timers()?;
+        self.check_security()
+    }
+
+    fn check_timers(&self) -> Result<(), ConfigError> {
+        let Cluster { heartbeat_ms, election_min_ms, election_max_ms, .. } = self.cluster;
+        if !(20..=10_000).contains(&heartbeat_ms) {
+            let problem = format!("{heartbeat_ms} is not in 20..=10000");
+            return Err(ConfigError { key: "cluster.heartbeat_ms", problem });
+        }
+        // A leader must be heard at least twice before it is doubted, or leaders change for nothing.
+        if election_min_ms < heartbeat_ms.saturating_mul(5) / 2 {
+            let problem = format!(
+                "{election_min_ms} is less than two and a half heartbeats of {heartbeat_ms}"
+            );
+            return Err(ConfigError { key: "cluster.election_min_ms", problem });
+        }
+        if election_max_ms <= election_min_ms {
+            let problem = format!("{election_max_ms} is not greater than election_min_ms");
+            return Err(ConfigError { key: "cluster.election_max_ms", problem });
+        }
+        Ok(())
+    }
+
+    fn check_security(&self) -> Result<(), ConfigError> {
+        let security = &self.security;
+        let pairs = [
+            ("security.key", security.certificate.is_some() == security.key.is_some()),
+            (
+                "security.peer_key",
+                security.peer_certificate.is_some() == security.peer_key.is_some(),
+            ),
+            ("security.peer_ca", security.peer_certificate.is_some() == security.peer_ca.is_some()),
+        ];
+        for (key, whole) in pairs {
+            if !whole {
+                let problem = "certificate, key and authority must be given together".to_owned();
+                return Err(ConfigError { key, problem });
+            }
+        }
+        if security.insecure {
+            return Ok(());
+        }
+        let refuse = |key, what: &str, address: &str| {
+            let problem = format!(
+                "{address} is not loopback: {what}, or set security.insecure = true if nobody else can reach it"
+            );
+            Err(ConfigError { key, problem })
+        };
+        for (key, address) in [("listen.grpc", &self.listen.grpc), ("listen.http", &self.listen.http)] {
+            if is_loopback(address) {
+                continue;
+            }
+            if security.certificate.is_none() {
+                return refuse(key, "set security.certificate and security.key", address);
+            }
+            if security.token_file.is_none() {
+                return refuse(key, "set security.token_file", address);
+            }
+        }
+        if !is_loopback(&self.listen.peer) && security.peer_ca.is_none() {
+            let what = "set security.peer_ca, peer_certificate and peer_key";
+            return refuse("listen.peer", what, &self.listen.peer);
+        }
+        Ok(())
+    }
+
+    /// The address that clients are told.
+    pub fn advertised(&self) -> &str {
+        if self.listen.advertise.is_empty() { &self.listen.grpc } else { &self.listen.advertise }
+    }
+}
+
+fn split(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    (!host.is_empty()).then_some((host, port))
+}
+
+fn check_address(key: &'static str, address: &str) -> Result<(), ConfigError> {
+    match split(address) {
+        Some((_, port)) if port != 0 => Ok(()),
+        _ => Err(ConfigError { key, problem: format!("{address:?} is not host:port") }),
+    }
+}
+
+/// Whether only this machine can reach an address.
+pub fn is_loopback(address: &str) -> bool {
+    let Some((host, _)) = split(address) else { return false };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_of(change: impl FnOnce(&mut Config)) -> Option<&'static str> {
+        let mut config = Config::default();
+        change(&mut config);
+        config.check().err().map(|error| error.key)
+    }
+
+    #[test]
+    fn defaults_are_usable() {
+        assert_eq!(key_of(|_| {}), None);
+    }
+
+    #[test]
+    fn each_wrong_value_names_its_key() {
+        assert_eq!(key_of(|c| c.listen.grpc = "7400".to_owned()), Some("listen.grpc"));
+        assert_eq!(key_of(|c| c.listen.peer = "a:0".to_owned()), Some("listen.peer"));
+        assert_eq!(key_of(|c| c.cluster.data_groups = 0), Some("cluster.data_groups"));
+        assert_eq!(key_of(|c| c.cluster.heartbeat_ms = 1), Some("cluster.heartbeat_ms"));
+        assert_eq!(key_of(|c| c.cluster.election_min_ms = 300), Some("cluster.election_min_ms"));
+        assert_eq!(key_of(|c| c.cluster.election_max_ms = 700), Some("cluster.election_max_ms"));
+        assert_eq!(key_of(|c| c.cluster.founders = vec!["x".to_owned()]), Some("cluster.founders"));
+        assert_eq!(key_of(|c| c.security.certificate = Some("c".into())), Some("security.key"));
+    }
+
+    #[test]
+    fn other_machines_need_tls_and_a_credential_or_the_flag() {
+        let open = |c: &mut Config| c.listen.grpc = "0.0.0.0:7400".to_owned();
+
+        assert_eq!(key_of(open), Some("listen.grpc"));
+        assert_eq!(key_of(|c| c.listen.peer = "10.0.0.1:1".to_owned()), Some("listen.peer"));
+        let flagged = |c: &mut Config| {
+            open(c);
+            c.security.insecure = true;
+        };
+        assert_eq!(key_of(flagged), None);
+    }
+}

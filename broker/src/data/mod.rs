@@ -1,0 +1,72 @@
+//! Data groups: logs that carry the partitions of many streams.
+//!
+//! *Owns* the handles of one group: its consensus, its state, its log and its sequencer.
+
+mod machine;
+pub mod sequencer;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use machine::DataMachine;
+pub use sequencer::{Appended, NewAppend, SchemaIds, Sequencer};
+use tokio::sync::watch;
+use weft_proto::{GroupId, Offset, PartitionUid};
+
+use crate::raft::group::Group;
+use crate::raft::log::LogReader;
+use crate::raft::machine::AppliedUpto;
+use crate::state::GroupState;
+use crate::store::LogEngine;
+
+/// One data group on this node; clones are handles to the same one.
+#[derive(Clone, Debug)]
+pub struct DataGroup {
+    /// Its id.
+    pub id: GroupId,
+    /// Its consensus.
+    pub raft: Group,
+    /// Its log, up to the commit.
+    pub log: LogReader,
+    /// Where index records are.
+    pub engine: Arc<dyn LogEngine>,
+    /// The way to append while this node leads.
+    pub sequencer: Sequencer,
+    /// Its state.
+    pub machine: Arc<Mutex<DataMachine>>,
+}
+
+/// Which offsets of a partition this node can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first stored offset.
+    pub floor: Offset,
+    /// One past the last committed event that this node knows.
+    pub end: Offset,
+}
+
+impl DataGroup {
+    /// Looks at the state; keep it short, appends wait meanwhile.
+    pub fn with_state<T>(&self, look: impl FnOnce(&GroupState) -> T) -> T {
+        look(lock(&self.machine).state())
+    }
+
+    /// Readable offsets of a partition; nothing is readable before it was opened.
+    pub fn bounds(&self, partition: PartitionUid) -> Bounds {
+        self.with_state(|state| {
+            let partition = state.partitions().get(partition);
+            let floor = partition.map_or(Offset(0), crate::partition::Partition::floor);
+            let end = partition.map_or(Offset(0), crate::partition::Partition::end);
+            Bounds { floor, end }
+        })
+    }
+
+    /// Follows what is applied.
+    pub fn applied(&self) -> watch::Receiver<AppliedUpto> {
+        self.raft.applied_watch()
+    }
+}
+
+/// A panic while the lock was held has stopped the group already; reading on is harmless.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,310 @@
+//! Between nodes: requests that reached a node which does not lead their group.
+//!
+//! *Owns* one ordered stream of appends to each other node. When it breaks, the fate of what was
+//! on its way is unknown, and says so.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use weft_proto::internal::forward_client::ForwardClient;
+use weft_proto::internal::forward_server;
+use weft_proto::{
+    Error, GroupId, NodeId, Principal, Reason, Result, SchemaId, Timestamp, internal, v1,
+};
+
+use super::{Ingest, Outcome, Submitted};
+use crate::data::{SchemaIds, lock};
+use crate::entry::{Content, Entry};
+use crate::peer::grpc::{Grpc, Lane};
+use crate::tasks::Tasks;
+
+/// Appends on their way to one node; the senders wait beyond it.
+const QUEUE_LEN: usize = 256;
+/// Appends of one other node that may wait for their answer here.
+const ANSWERS_MAX: usize = 1_024;
+/// Largest message: a full batch and its frame.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+type Forwarded = (internal::ForwardedAppend, oneshot::Sender<Result<Outcome>>);
+type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Outcome>>>>>;
+
+/// Passes requests on; clones share the streams.
+#[derive(Clone, Debug)]
+pub struct Forwarder {
+    transport: Grpc,
+    addresses: Arc<BTreeMap<NodeId, String>>,
+    lanes: Arc<Mutex<BTreeMap<NodeId, mpsc::Sender<Forwarded>>>>,
+    tasks: Tasks,
+}
+
+impl Forwarder {
+    /// A forwarder to nodes at these peer addresses.
+    pub fn new(transport: Grpc, addresses: BTreeMap<NodeId, String>, tasks: Tasks) -> Self {
+        Self { transport, addresses: Arc::new(addresses), lanes: Arc::default(), tasks }
+    }
+
+    /// Queues an append to another node, in order.
+    pub(super) async fn append(
+        &self,
+        to: NodeId,
+        append: internal::ForwardedAppend,
+    ) -> Result<Submitted> {
+        let (answer, receiver) = oneshot::channel();
+        let lane = self.lane(to);
+        let stopping = |_closed| Error::unavailable("this node is stopping").with_not_applied();
+        lane.send((append, answer)).await.map_err(stopping)?;
+        Ok(Box::pin(async move { receiver.await.map_err(|_closed| broken(to))? }))
+    }
+
+    /// Passes a command on and waits for the answer.
+    pub(super) async fn command(
+        &self,
+        to: NodeId,
+        caller: &Principal,
+        group: GroupId,
+        payload: Bytes,
+    ) -> Result<Bytes> {
+        let principal = caller.name().to_owned();
+        let command = internal::ForwardedCommand { principal, group: group.get(), payload };
+        let reply = self.client(to)?.command(command).await?.into_inner();
+        match reply.outcome {
+            Some(internal::forwarded_reply::Outcome::Reply(reply)) => Ok(reply),
+            Some(internal::forwarded_reply::Outcome::Failure(failure)) => Err(failure.into()),
+            None => Err(Error::internal("a node answered with nothing")),
+        }
+    }
+
+    /// The same for the catalog's group, whose payloads are not those of data groups.
+    pub fn catalog<'a>(
+        &'a self,
+        to: NodeId,
+        caller: &'a Principal,
+        payload: Bytes,
+    ) -> impl Future<Output = Result<Bytes>> + 'a {
+        self.command(to, caller, GroupId::CATALOG, payload)
+    }
+
+    fn client(&self, to: NodeId) -> Result<ForwardClient<tonic::transport::Channel>> {
+        let unknown = || Error::unavailable(format!("node {to} is not known")).with_not_applied();
+        let address = self.addresses.get(&to).ok_or_else(unknown)?;
+        let channel = self.transport.channel(address, Lane::Control).map_err(|error| {
+            Error::unavailable(format!("node {to} cannot be reached")).with_source(error)
+        })?;
+        let client = ForwardClient::new(channel);
+        Ok(client
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    fn lane(&self, to: NodeId) -> mpsc::Sender<Forwarded> {
+        let mut lanes = lock(&self.lanes);
+        if let Some(lane) = lanes.get(&to).filter(|lane| !lane.is_closed()) {
+            return lane.clone();
+        }
+        let (sender, queue) = mpsc::channel(QUEUE_LEN);
+        let forwarder = self.clone();
+        self.tasks.spawn_short(async move { forwarder.carry(to, queue).await });
+        lanes.insert(to, sender.clone());
+        sender
+    }
+
+    /// Carries appends to one node until the stream breaks; the next append opens another one.
+    async fn carry(&self, to: NodeId, mut queue: mpsc::Receiver<Forwarded>) {
+        let waiting = Waiting::default();
+        let (requests, stream) = mpsc::channel(QUEUE_LEN);
+        let client = self.client(to);
+        let opened = async {
+            let answers = client?.append(ReceiverStream::new(stream)).await?;
+            Ok::<_, Error>(answers.into_inner())
+        };
+        let mut opened = std::pin::pin!(opened);
+        let mut answers: Option<Streaming<internal::ForwardedAnswer>> = None;
+        let mut tag = 0_u64;
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut opened, if answers.is_none() => match result {
+                    Ok(stream) => answers = Some(stream),
+                    Err(_unreachable) => break,
+                },
+                answer = next_of(&mut answers), if answers.is_some() => match answer {
+                    Some(answer) => deliver(&waiting, answer),
+                    None => break,
+                },
+                forwarded = queue.recv() => {
+                    let Some((mut append, answer)) = forwarded else { break };
+                    tag += 1;
+                    append.tag = tag;
+                    lock(&waiting).insert(tag, answer);
+                    if requests.send(append).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        queue.close();
+        let lost = std::mem::take(&mut *lock(&waiting));
+        lost.into_values().for_each(|answer| _ = answer.send(Err(broken(to))));
+        while let Some((_append, answer)) = queue.recv().await {
+            _ = answer.send(Err(broken(to).with_not_applied()));
+        }
+    }
+}
+
+async fn next_of(
+    answers: &mut Option<Streaming<internal::ForwardedAnswer>>,
+) -> Option<internal::ForwardedAnswer> {
+    match answers {
+        Some(answers) => answers.message().await.ok().flatten(),
+        None => std::future::pending().await,
+    }
+}
+
+fn deliver(waiting: &Waiting, answer: internal::ForwardedAnswer) {
+    if let Some(waiting) = lock(waiting).remove(&answer.tag) {
+        // The caller may have given up.
+        _ = waiting.send(outcome_in(answer));
+    }
+}
+
+fn broken(to: NodeId) -> Error {
+    Error::unavailable(format!("the connection to node {to} broke; the fate is unknown"))
+        .with_retry_after(std::time::Duration::from_millis(100))
+}
+
+/// An outcome as it travels between nodes.
+pub fn outcome_out(tag: u64, outcome: Result<Outcome>) -> internal::ForwardedAnswer {
+    use internal::forwarded_answer::Outcome as Wire;
+    let outcome = match outcome {
+        Ok(outcome) => Wire::Appended(internal::Appended {
+            first: outcome.first,
+            count: outcome.count,
+            append_time_us: outcome.time.as_micros(),
+            duplicate: outcome.duplicate,
+            schemas: match outcome.schemas {
+                SchemaIds::All(SchemaId(0)) => Vec::new(),
+                SchemaIds::All(id) => vec![id.get()],
+                SchemaIds::Each(ids) => ids.into_iter().map(SchemaId::get).collect(),
+            },
+            refusals: outcome.refusals,
+        }),
+        Err(error) => Wire::Failure((&error).into()),
+    };
+    internal::ForwardedAnswer { tag, outcome: Some(outcome) }
+}
+
+/// Reads it again.
+pub fn outcome_in(answer: internal::ForwardedAnswer) -> Result<Outcome> {
+    use internal::forwarded_answer::Outcome as Wire;
+    match answer.outcome {
+        Some(Wire::Appended(appended)) => {
+            let mut schemas = appended.schemas;
+            Ok(Outcome {
+                first: appended.first,
+                count: appended.count,
+                time: Timestamp::from_micros(appended.append_time_us),
+                duplicate: appended.duplicate,
+                schemas: if schemas.len() <= 1 {
+                    SchemaIds::All(SchemaId(schemas.pop().unwrap_or(0)))
+                } else {
+                    SchemaIds::Each(schemas.into_iter().map(SchemaId).collect())
+                },
+                refusals: appended.refusals,
+            })
+        }
+        Some(Wire::Failure(failure)) => Err(failure.into()),
+        None => Err(Error::unavailable("a node answered with nothing; the fate is unknown")),
+    }
+}
+
+/// What other nodes forward here.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    ingest: Ingest,
+}
+
+impl Remote {
+    /// The receiving end.
+    pub fn new(ingest: Ingest) -> Self {
+        Self { ingest }
+    }
+
+    async fn run(&self, command: internal::ForwardedCommand) -> Result<Bytes> {
+        let group = GroupId(command.group);
+        if group == GroupId::CATALOG {
+            return self.ingest.resources().propose_here(command.payload).await;
+        }
+        let unreadable = |error| {
+            Error::new(Reason::Internal, "a forwarded command cannot be read").with_source(error)
+        };
+        let entry = Entry::decode(&command.payload).map_err(unreadable)?;
+        let Content::Command(command) = entry.content else {
+            return Err(Error::internal("appends are not forwarded as commands"));
+        };
+        let reply = self.ingest.group(group)?.sequencer.command(command).await?;
+        Ok(reply.encode())
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<internal::ForwardedAnswer, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl forward_server::Forward for Remote {
+    type AppendStream = Answers;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<internal::ForwardedAppend>>,
+    ) -> Result<Response<Answers>, Status> {
+        let ingest = self.ingest.clone();
+        let state = (request.into_inner(), FuturesUnordered::new(), ingest, false);
+        let answers = futures::stream::unfold(state, |(mut appends, mut waiting, ingest, mut ended)| async move {
+            loop {
+                let takes = !ended && waiting.len() < ANSWERS_MAX;
+                tokio::select! {
+                    biased;
+                    Some(answer) = waiting.next(), if !waiting.is_empty() => {
+                        return Some((Ok(answer), (appends, waiting, ingest, ended)));
+                    }
+                    append = appends.message(), if takes => match append {
+                        Ok(Some(append)) => waiting.push(answer(&ingest, append).await),
+                        Ok(None) | Err(_) => ended = true,
+                    },
+                    else => return None,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn command(
+        &self,
+        request: Request<internal::ForwardedCommand>,
+    ) -> Result<Response<internal::ForwardedReply>, Status> {
+        use internal::forwarded_reply::Outcome as Wire;
+        let outcome = match self.run(request.into_inner()).await {
+            Ok(reply) => Wire::Reply(reply),
+            Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
+        };
+        Ok(Response::new(internal::ForwardedReply { outcome: Some(outcome) }))
+    }
+}
+
+/// Queues an append now, in order; what it returns waits for the answer.
+async fn answer(
+    ingest: &Ingest,
+    append: internal::ForwardedAppend,
+) -> futures::future::BoxFuture<'static, internal::ForwardedAnswer> {
+    let tag = append.tag;
+    match ingest.submit_forwarded(append).await {
+        Ok(submitted) => Box::pin(async move { outcome_out(tag, submitted.await) }),
+        Err(error) => Box::pin(std::future::ready(outcome_out(tag, Err(error)))),
+    }
+}

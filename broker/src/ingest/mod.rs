@@ -1,0 +1,312 @@
+//! From a caller's events to the group that stores them.
+//!
+//! *Owns* the checks at the door and the way to the leader. *Never* proposes anything itself: that
+//! is the sequencer's.
+
+mod forward;
+mod gates;
+mod guard;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+pub use forward::{Forwarder, Remote, outcome_in, outcome_out};
+pub use gates::{Gates, Verdicts};
+pub use guard::Guard;
+use tokio::time::Instant;
+use weft_proto::{
+    Error, GroupId, NodeId, PartitionId, Principal, QualifiedName, Reason, Result, Timestamp, event,
+    internal, v1,
+};
+
+use crate::access::{Action, authorize};
+use crate::data::{DataGroup, NewAppend, SchemaIds};
+use crate::entry::{Command, ProducerBatch};
+use crate::metrics as names;
+use crate::resources::{Resources, StreamView};
+use crate::state::Reply;
+
+/// Largest request, in bytes of its events.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Most events of one request.
+pub const BATCH_EVENTS_MAX: usize = 4_096;
+/// How long a request waits for a group without leader.
+const LEADER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A batch for one partition.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Encoded events, not checked yet.
+    pub events: Vec<Bytes>,
+    /// For recognising retries.
+    pub identity: Option<ProducerBatch>,
+    /// One refused event refuses all.
+    pub atomic: bool,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Offset of the first accepted event.
+    pub first: u64,
+    /// Number of accepted events.
+    pub count: u64,
+    /// When they were appended.
+    pub time: Timestamp,
+    /// They had been appended before.
+    pub duplicate: bool,
+    /// What the accepted events fitted.
+    pub schemas: SchemaIds,
+    /// Which events were refused, and why.
+    pub refusals: Vec<v1::IndexedRefusal>,
+}
+
+/// A submitted batch: resolves when it is stored, refused, or its fate is unknown.
+pub type Submitted = BoxFuture<'static, Result<Outcome>>;
+
+/// Takes events of callers; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    parts: Arc<Parts>,
+}
+
+/// What ingest is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// This node.
+    pub node: NodeId,
+    /// Its data groups.
+    pub groups: BTreeMap<GroupId, DataGroup>,
+    /// Streams and schemas.
+    pub resources: Resources,
+    /// The checks of each stream.
+    pub gates: Gates,
+    /// The way to other nodes.
+    pub forwarder: Forwarder,
+    /// Whether the disk has room.
+    pub guard: Guard,
+}
+
+impl Ingest {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Streams and schemas.
+    pub fn resources(&self) -> &Resources {
+        &self.parts.resources
+    }
+
+    /// A data group of this node.
+    pub fn group(&self, group: GroupId) -> Result<&DataGroup> {
+        let unknown = || Error::internal(format!("this node has no group {group}"));
+        self.parts.groups.get(&group).ok_or_else(unknown)
+    }
+
+    /// Which partition each event goes to; refuses what is no event.
+    pub fn route(
+        stream: &StreamView,
+        events: &[Bytes],
+    ) -> Vec<std::result::Result<PartitionId, Error>> {
+        let route = |bytes: &Bytes| {
+            let view = event::check(bytes, stream.event_bytes_max)?;
+            Ok(event::partition_of(&view, stream.partitions()))
+        };
+        events.iter().map(route).collect()
+    }
+
+    /// Queues a batch at the leader of its partition. Batches of one caller keep their order
+    /// when each call is awaited before the next.
+    ///
+    /// # Errors
+    ///
+    /// Before anything is queued: every error says `not_applied`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is ready queues nothing. Dropping what it returns does not
+    /// take the batch back.
+    pub async fn submit(
+        &self,
+        caller: &Principal,
+        stream: &StreamView,
+        partition: PartitionId,
+        batch: Batch,
+    ) -> Result<Submitted> {
+        authorize(caller, Action::Publish, &stream.name)?;
+        check_size(&batch.events)?;
+        let placement = stream.placement(partition)?;
+        match self.leader_of(placement.group).await? {
+            leader if leader == self.parts.node => self.submit_here(stream, partition, batch).await,
+            leader => {
+                let append = internal::ForwardedAppend {
+                    tag: 0,
+                    events: batch.events,
+                    principal: caller.name().to_owned(),
+                    stream: stream.name.to_string(),
+                    stream_uid: stream.uid.get(),
+                    partition: partition.get(),
+                    identity: batch.identity.map(identity_out),
+                    atomic: batch.atomic,
+                };
+                self.parts.forwarder.append(leader, append).await
+            }
+        }
+    }
+
+    /// The same when another node forwarded it here.
+    pub async fn submit_forwarded(&self, append: internal::ForwardedAppend) -> Result<Submitted> {
+        let caller = Principal::new(append.principal);
+        let name: QualifiedName = append.stream.parse().map_err(|error| {
+            Error::internal("a node forwarded a name that is none").with_source(error)
+        })?;
+        let stream = self.parts.resources.stream_by_uid(&name, append.stream_uid).await?;
+        authorize(&caller, Action::Publish, &stream.name)?;
+        let identity = append.identity.map(identity_in).transpose()?;
+        let batch = Batch { events: append.events, identity, atomic: append.atomic };
+        self.submit_here(&stream, PartitionId(append.partition), batch).await
+    }
+
+    async fn submit_here(
+        &self,
+        stream: &StreamView,
+        partition: PartitionId,
+        batch: Batch,
+    ) -> Result<Submitted> {
+        self.parts.guard.check()?;
+        let placement = stream.placement(partition)?;
+        let group = self.group(placement.group)?;
+        let verdicts = self.parts.gates.check(stream, batch.events)?;
+        if !verdicts.refusals.is_empty() {
+            let refused = verdicts.refusals.len() as u64;
+            metrics::counter!(names::REFUSED_EVENTS, "reason" => "event").increment(refused);
+        }
+        if batch.atomic && let Some(first) = verdicts.refusals.first() {
+            let refusal = first.refusal.clone().unwrap_or_default();
+            let mut error = Error::from_refusal(refusal);
+            error = error.with_prefix(&format!("event {} refuses the batch: ", first.index));
+            return Err(error);
+        }
+        let Verdicts { events, schemas, refusals } = verdicts;
+        if events.is_empty() {
+            let outcome = Outcome {
+                first: 0,
+                count: 0,
+                time: Timestamp::default(),
+                duplicate: false,
+                schemas,
+                refusals,
+            };
+            return Ok(Box::pin(std::future::ready(Ok(outcome))));
+        }
+        let append = NewAppend {
+            partition: placement.uid,
+            events,
+            schemas: schemas.clone(),
+            producer: batch.identity,
+        };
+        let answer = group.sequencer.append(append).await?;
+        Ok(Box::pin(async move {
+            let lost = |_closed| Error::unavailable("this node is stopping; the fate is unknown");
+            let appended = answer.await.map_err(lost)??;
+            Ok(Outcome {
+                first: appended.first.get(),
+                count: appended.count.into(),
+                time: appended.time,
+                duplicate: appended.duplicate,
+                schemas,
+                refusals,
+            })
+        }))
+    }
+
+    /// Changes a group's state at its leader.
+    pub async fn command(
+        &self,
+        caller: &Principal,
+        group: GroupId,
+        command: Command,
+    ) -> Result<Reply> {
+        match self.leader_of(group).await? {
+            leader if leader == self.parts.node => {
+                self.group(group)?.sequencer.command(command).await
+            }
+            leader => {
+                let payload = command.encode(crate::clock::now());
+                let reply = self.parts.forwarder.command(leader, caller, group, payload).await?;
+                Reply::decode(&reply).map_err(|error| {
+                    Error::internal("a node's reply cannot be read").with_source(error)
+                })
+            }
+        }
+    }
+
+    /// Who leads a group; waits a while when nobody does.
+    async fn leader_of(&self, group: GroupId) -> Result<NodeId> {
+        let raft = &self.group(group)?.raft;
+        let mut leadership = raft.leader_watch();
+        let until = Instant::now() + LEADER_PATIENCE;
+        let found = tokio::time::timeout_at(until, leadership.wait_for(|now| now.leader.is_some()));
+        let none = || {
+            Error::unavailable(format!("group {group} has no leader at present"))
+                .with_not_applied()
+                .with_retry_after(Duration::from_millis(500))
+        };
+        let found = found.await.map_err(|_elapsed| none())?.map_err(|_closed| none())?;
+        found.leader.map(NodeId).ok_or_else(none)
+    }
+}
+
+fn check_size(events: &[Bytes]) -> Result<()> {
+    if events.is_empty() {
+        return Err(Error::invalid("the batch has no events").with_field("events"));
+    }
+    let count = events.len();
+    if count > BATCH_EVENTS_MAX {
+        let message = format!("the batch has {count} events, more than {BATCH_EVENTS_MAX}");
+        return Err(Error::new(Reason::TooLarge, message).with_field("events"));
+    }
+    let bytes: usize = events.iter().map(Bytes::len).sum();
+    // A single event has its own limit, and its own answer.
+    if bytes > BATCH_BYTES_MAX && count > 1 {
+        let message = format!("the batch has {bytes} bytes, more than {BATCH_BYTES_MAX}");
+        return Err(Error::new(Reason::TooLarge, message).with_field("events"));
+    }
+    Ok(())
+}
+
+/// Reads the identity of a batch.
+///
+/// # Errors
+///
+/// `Invalid` when the producer has not 16 bytes or the sequence is 0.
+pub fn identity_in(identity: v1::BatchIdentity) -> Result<ProducerBatch> {
+    let Some(id) = weft_proto::ProducerId::from_bytes(&identity.producer) else {
+        let message =
+            format!("the producer id has {} bytes instead of 16", identity.producer.len());
+        return Err(Error::invalid(message).with_field("identity.producer"));
+    };
+    if identity.sequence == 0 || identity.previous >= identity.sequence {
+        let message = "sequences start at 1, and previous is lower than the batch's own";
+        return Err(Error::invalid(message).with_field("identity.sequence"));
+    }
+    Ok(ProducerBatch {
+        id,
+        epoch: weft_proto::Epoch(identity.epoch),
+        sequence: weft_proto::Sequence(identity.sequence),
+        previous: weft_proto::Sequence(identity.previous),
+    })
+}
+
+fn identity_out(batch: ProducerBatch) -> v1::BatchIdentity {
+    v1::BatchIdentity {
+        producer: batch.id.to_bytes().to_vec().into(),
+        epoch: batch.epoch.get(),
+        sequence: batch.sequence.get(),
+        previous: batch.previous.get(),
+    }
+}

@@ -1,0 +1,44 @@
+//! Names and help of the broker's metrics.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Events appended and acknowledged.
+pub const APPENDED_EVENTS: &str = "weft_ingest_appended_events_total";
+/// Bytes of the same.
+pub const APPENDED_BYTES: &str = "weft_ingest_appended_bytes_total";
+/// Events refused, by reason.
+pub const REFUSED_EVENTS: &str = "weft_ingest_refused_events_total";
+/// Batches that waited for room in a group's queue.
+pub const QUEUE_FULL: &str = "weft_ingest_queue_full_total";
+/// Bytes waiting to be proposed.
+pub const QUEUE_BYTES: &str = "weft_ingest_queue_bytes";
+/// Events in one log entry.
+pub const ENTRY_BYTES: &str = "weft_ingest_entry_bytes";
+/// From proposing an entry to its answer.
+pub const COMMIT_SECONDS: &str = "weft_ingest_commit_seconds";
+/// Events sent to readers and subscribers.
+pub const READ_EVENTS: &str = "weft_read_events_total";
+/// Bytes of the same.
+pub const READ_BYTES: &str = "weft_read_bytes_total";
+/// Whether this node leads a group.
+pub const LEADS: &str = "weft_raft_leads";
+/// Free bytes of the disk that holds the store.
+pub const DISK_FREE_BYTES: &str = "weft_store_disk_free_bytes";
+/// 1 while publishes are refused because the disk is nearly full.
+pub const DISK_FULL: &str = "weft_store_disk_full";
+
+/// Tells the recorder what the metrics mean.
+pub fn describe() {
+    describe_counter!(APPENDED_EVENTS, Unit::Count, "Events appended and acknowledged.");
+    describe_counter!(APPENDED_BYTES, Unit::Bytes, "Bytes of events appended and acknowledged.");
+    describe_counter!(REFUSED_EVENTS, Unit::Count, "Events refused, by reason.");
+    describe_counter!(QUEUE_FULL, Unit::Count, "Batches that found a group's queue full.");
+    describe_gauge!(QUEUE_BYTES, Unit::Bytes, "Bytes waiting to be proposed, by group.");
+    describe_histogram!(ENTRY_BYTES, Unit::Bytes, "Size of proposed log entries.");
+    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "From proposing an entry to its answer.");
+    describe_counter!(READ_EVENTS, Unit::Count, "Events sent to readers and subscribers.");
+    describe_counter!(READ_BYTES, Unit::Bytes, "Bytes of events sent to readers and subscribers.");
+    describe_gauge!(LEADS, "1 where this node leads the group.");
+    describe_gauge!(DISK_FREE_BYTES, Unit::Bytes, "Free bytes of the disk that holds the store.");
+    describe_gauge!(DISK_FULL, "1 while publishes are refused because the disk is nearly full.");
+}

@@ -1,0 +1,346 @@
+//! `weft.v1.Publish`: reads requests, calls ingest, writes answers.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use weft_proto::v1::publish_server::Publish;
+use weft_proto::{Error, PartitionId, Principal, Reason, Result, v1};
+
+use super::caller_of;
+use crate::data::SchemaIds;
+use crate::ingest::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in};
+use crate::resources::StreamView;
+use crate::tasks::Tasks;
+
+/// Bytes of unacknowledged batches of one stream; the server reads no further beyond it.
+const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Answers that wait for a slow client before its stream is no longer read.
+const ANSWERS_LEN: usize = 64;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    ingest: Ingest,
+    tasks: Tasks,
+}
+
+impl Service {
+    /// The service over ingest.
+    pub fn new(ingest: Ingest, tasks: Tasks) -> Self {
+        Self { ingest, tasks }
+    }
+
+    async fn unary(
+        &self,
+        caller: &Principal,
+        request: v1::PublishRequest,
+    ) -> Result<v1::PublishResponse> {
+        self.ingest.resources().wait_for(request.min_generation).await?;
+        let stream = self.ingest.resources().stream_named(&request.stream)?;
+        let count = request.events.len();
+        let identity = request.identity.map(identity_in).transpose()?;
+        if identity.is_some() && request.partition.is_none() {
+            let message = "a batch with an identity must name its partition";
+            return Err(Error::invalid(message).with_field("partition"));
+        }
+        let parcels = sort(&stream, request.events, request.partition, request.atomic)?;
+        let mut results = vec![None; count];
+        for (index, refusal) in parcels.refused {
+            results[index] = Some(refused(refusal.to_refusal()));
+        }
+        let mut submitted = Vec::new();
+        for (partition, parcel) in parcels.by_partition {
+            let batch = Batch { events: parcel.events, identity, atomic: request.atomic };
+            let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
+            submitted.push((partition, parcel.indexes, waiting));
+        }
+        let alone = submitted.len() == 1 && submitted.first().is_some_and(|one| one.1.len() == count);
+        for (partition, indexes, waiting) in submitted {
+            let outcome = match waiting {
+                Ok(waiting) => waiting.await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(outcome) => self.receipts(partition, &indexes, &outcome, &mut results),
+                // With one partition, the call fails as a whole and says so by its status.
+                Err(error) if alone => return Err(error),
+                Err(error) => {
+                    for index in indexes {
+                        results[index] = Some(refused(error.to_refusal()));
+                    }
+                }
+            }
+        }
+        let results = results.into_iter().map(Option::unwrap_or_default).collect();
+        Ok(v1::PublishResponse { results })
+    }
+
+    fn receipts(
+        &self,
+        partition: PartitionId,
+        indexes: &[usize],
+        outcome: &Outcome,
+        results: &mut [Option<v1::PublishResult>],
+    ) {
+        let refusals: BTreeMap<u32, &v1::IndexedRefusal> =
+            outcome.refusals.iter().map(|refusal| (refusal.index, refusal)).collect();
+        let mut offset = outcome.first;
+        let mut accepted = 0_usize;
+        for (number, &index) in (0_u32..).zip(indexes) {
+            results[index] = Some(match refusals.get(&number) {
+                Some(refusal) => refused(refusal.refusal.clone().unwrap_or_default()),
+                None => {
+                    let id = match &outcome.schemas {
+                        SchemaIds::All(id) => *id,
+                        SchemaIds::Each(ids) => ids.get(accepted).copied().unwrap_or_default(),
+                    };
+                    let receipt = v1::Receipt {
+                        partition: partition.get(),
+                        offset,
+                        append_time: Some(outcome.time.into()),
+                        duplicate: outcome.duplicate,
+                        schema: self.ingest.resources().schema_ref(id),
+                    };
+                    offset += 1;
+                    accepted += 1;
+                    v1::PublishResult {
+                        outcome: Some(v1::publish_result::Outcome::Receipt(receipt)),
+                    }
+                }
+            });
+        }
+    }
+}
+
+fn refused(refusal: v1::Refusal) -> v1::PublishResult {
+    v1::PublishResult { outcome: Some(v1::publish_result::Outcome::Refusal(refusal)) }
+}
+
+/// Events sorted by the partition they go to.
+#[derive(Default)]
+struct Parcels {
+    by_partition: BTreeMap<PartitionId, Parcel>,
+    refused: Vec<(usize, Error)>,
+}
+
+#[derive(Default)]
+struct Parcel {
+    indexes: Vec<usize>,
+    events: Vec<Bytes>,
+}
+
+fn sort(
+    stream: &StreamView,
+    events: Vec<Bytes>,
+    partition: Option<u32>,
+    atomic: bool,
+) -> Result<Parcels> {
+    if events.is_empty() {
+        return Err(Error::invalid("the request has no events").with_field("events"));
+    }
+    let mut parcels = Parcels::default();
+    // One partition needs no routing; its leader checks the events.
+    let only = partition.map(PartitionId).or((stream.partitions() == 1).then_some(PartitionId(0)));
+    if let Some(partition) = only {
+        let parcel = Parcel { indexes: (0..events.len()).collect(), events };
+        parcels.by_partition.insert(partition, parcel);
+        return Ok(parcels);
+    }
+    let routes = Ingest::route(stream, &events);
+    for ((index, event), route) in events.into_iter().enumerate().zip(routes) {
+        match route {
+            Ok(partition) => {
+                let parcel = parcels.by_partition.entry(partition).or_default();
+                parcel.indexes.push(index);
+                parcel.events.push(event);
+            }
+            Err(error) if atomic => {
+                return Err(error.with_prefix(&format!("event {index} refuses the batch: ")));
+            }
+            Err(error) => parcels.refused.push((index, error)),
+        }
+    }
+    if atomic && parcels.by_partition.len() > 1 {
+        let message = "an atomic request must stay in one partition";
+        return Err(Error::new(Reason::AtomicScope, message).with_field("atomic"));
+    }
+    Ok(parcels)
+}
+
+#[tonic::async_trait]
+impl Publish for Service {
+    async fn publish(
+        &self,
+        request: Request<v1::PublishRequest>,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
+        let caller = caller_of(&request);
+        Ok(Response::new(self.unary(&caller, request.into_inner()).await?))
+    }
+
+    type PublishStreamStream = ReceiverStream<Result<v1::PublishStreamResponse, Status>>;
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<v1::PublishStreamRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        let caller = caller_of(&request);
+        let mut frames = request.into_inner();
+        let open = match frames.message().await?.and_then(|first| first.frame) {
+            Some(v1::publish_stream_request::Frame::Open(open)) => open,
+            _ => return Err(Error::invalid("the first frame must be open").into()),
+        };
+        self.ingest.resources().wait_for(open.min_generation).await?;
+        let stream = self.ingest.resources().stream_named(&open.stream)?;
+        let (answers, receiver) = mpsc::channel(ANSWERS_LEN);
+        let opened = v1::PublishOpened {
+            partitions: stream.partitions(),
+            in_flight_bytes_max: IN_FLIGHT_BYTES_MAX as u64,
+            batch_bytes_max: BATCH_BYTES_MAX as u64,
+            batch_events_max: u32::try_from(BATCH_EVENTS_MAX).unwrap_or(u32::MAX),
+        };
+        let frame = Some(v1::publish_stream_response::Frame::Opened(opened));
+        // The channel is new and has room.
+        _ = answers.send(Ok(v1::PublishStreamResponse { frame })).await;
+        let session = Session { ingest: self.ingest.clone(), caller, stream, answers };
+        self.tasks.spawn_short(session.run(frames));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// One publishing stream.
+struct Session {
+    ingest: Ingest,
+    caller: Principal,
+    stream: StreamView,
+    answers: mpsc::Sender<Result<v1::PublishStreamResponse, Status>>,
+}
+
+/// The answer to one frame, and the bytes it held.
+type Landing = futures::future::BoxFuture<'static, (usize, v1::PublishAck)>;
+
+impl Session {
+    async fn run(self, mut frames: Streaming<v1::PublishStreamRequest>) {
+        let mut waiting: FuturesUnordered<Landing> = FuturesUnordered::new();
+        let mut bytes = 0_usize;
+        let mut ended = false;
+        while !ended || !waiting.is_empty() {
+            let reads = !ended && bytes < IN_FLIGHT_BYTES_MAX;
+            tokio::select! {
+                biased;
+                Some(landed) = waiting.next(), if !waiting.is_empty() => {
+                    let mut acks = Vec::new();
+                    let mut next = Some(landed);
+                    // Whatever else is there already goes into the same frame.
+                    while let Some((freed, ack)) = next {
+                        bytes = bytes.saturating_sub(freed);
+                        acks.push(ack);
+                        next = waiting.next().now_or_never().flatten();
+                    }
+                    acks.sort_by_key(|ack| ack.tag);
+                    if self.answer(v1::PublishAcks { acks }).await.is_err() {
+                        return;
+                    }
+                }
+                frame = frames.message(), if reads => match frame {
+                    Ok(Some(frame)) => match frame.frame {
+                        Some(v1::publish_stream_request::Frame::Batch(batch)) => {
+                            let size = batch.events.iter().map(Bytes::len).sum();
+                            bytes += size;
+                            waiting.push(self.take(size, batch).await);
+                        }
+                        _ => {
+                            let error = Error::invalid("after open, every frame must be a batch");
+                            _ = self.answers.send(Err(error.into())).await;
+                            ended = true;
+                        }
+                    },
+                    Ok(None) | Err(_) => ended = true,
+                },
+            }
+        }
+    }
+
+    async fn answer(&self, acks: v1::PublishAcks) -> Result<(), mpsc::error::SendError<()>> {
+        let frame = Some(v1::publish_stream_response::Frame::Acks(acks));
+        let sent = self.answers.send(Ok(v1::PublishStreamResponse { frame })).await;
+        sent.map_err(|_gone| mpsc::error::SendError(()))
+    }
+
+    /// Queues a batch now, so that batches keep their order; what it returns waits.
+    async fn take(&self, size: usize, batch: v1::PublishBatch) -> Landing {
+        let tag = batch.tag;
+        match self.submit(batch).await {
+            Ok((refused, submitted)) => Box::pin(async move {
+                (size, gather(tag, refused, submitted).await)
+            }),
+            Err(error) => Box::pin(std::future::ready((size, failed(tag, &error)))),
+        }
+    }
+
+    async fn submit(
+        &self,
+        batch: v1::PublishBatch,
+    ) -> Result<(Vec<(usize, Error)>, Vec<Part>)> {
+        let identity = batch.identity.map(identity_in).transpose()?;
+        if identity.is_some() && batch.partition.is_none() {
+            let message = "a batch with an identity must name its partition";
+            return Err(Error::invalid(message).with_field("partition"));
+        }
+        let parcels = sort(&self.stream, batch.events, batch.partition, false)?;
+        let mut parts = Vec::with_capacity(parcels.by_partition.len());
+        for (partition, parcel) in parcels.by_partition {
+            let batch = Batch { events: parcel.events, identity, atomic: false };
+            let waiting = self.ingest.submit(&self.caller, &self.stream, partition, batch).await?;
+            parts.push(Part { partition, indexes: parcel.indexes, waiting });
+        }
+        Ok((parcels.refused, parts))
+    }
+}
+
+struct Part {
+    partition: PartitionId,
+    indexes: Vec<usize>,
+    waiting: Submitted,
+}
+
+fn failed(tag: u64, error: &Error) -> v1::PublishAck {
+    v1::PublishAck { tag, failure: Some(error.into()), ..v1::PublishAck::default() }
+}
+
+async fn gather(tag: u64, refused: Vec<(usize, Error)>, parts: Vec<Part>) -> v1::PublishAck {
+    let index = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+    let refusals = refused.into_iter().map(|(place, error)| v1::IndexedRefusal {
+        index: index(place),
+        refusal: Some(error.to_refusal()),
+    });
+    let mut ack = v1::PublishAck { tag, refusals: refusals.collect(), ..v1::PublishAck::default() };
+    for part in parts {
+        let outcome = match part.waiting.await {
+            Ok(outcome) => outcome,
+            // The client sends the batch again; parts that are stored are recognised or doubled,
+            // which is why a batch with an identity stays in one partition.
+            Err(error) => return failed(tag, &error),
+        };
+        if outcome.count > 0 {
+            ack.ranges.push(v1::OffsetRange {
+                partition: part.partition.get(),
+                first: outcome.first,
+                count: outcome.count,
+            });
+            ack.append_time_us = ack.append_time_us.max(outcome.time.as_micros());
+            ack.duplicate |= outcome.duplicate;
+        }
+        let refusals = outcome.refusals.into_iter().map(|refusal| {
+            let place = usize::try_from(refusal.index).ok();
+            let place = place.and_then(|place| part.indexes.get(place)).copied();
+            v1::IndexedRefusal { index: place.map_or(refusal.index, index), ..refusal }
+        });
+        ack.refusals.extend(refusals);
+    }
+    ack
+}

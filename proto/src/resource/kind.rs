@@ -1,0 +1,60 @@
+//! The kinds of resources.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// What a resource is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// A named set of partitions with one policy.
+    Stream,
+    /// A schema document and its versions.
+    Schema,
+    /// A durable reader of a stream.
+    Subscription,
+    /// Something that is run for events.
+    Function,
+}
+
+impl Kind {
+    /// All kinds, in the order in which resources can be applied: what others need comes first.
+    pub const ALL: [Self; 4] = [Self::Schema, Self::Stream, Self::Subscription, Self::Function];
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stream => "Stream",
+            Self::Schema => "Schema",
+            Self::Subscription => "Subscription",
+            Self::Function => "Function",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Takes any case and the plural, for the command line.
+impl FromStr for Kind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wanted = text.to_ascii_lowercase();
+        let found = Self::ALL.into_iter().find(|kind| {
+            let name = kind.as_str().to_ascii_lowercase();
+            wanted == name || wanted == format!("{name}s")
+        });
+        found.ok_or_else(|| {
+            let message =
+                format!("{text:?} is no kind; kinds are Stream, Schema, Subscription, Function");
+            Error::invalid(message).with_field("kind")
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! Typed resources: what the `spec` of each kind means.
+//!
+//! The wire carries a spec as JSON; here it gets types, defaults and rules. Unknown fields are
+//! errors, so that a misspelt one never passes for a default.
+
+mod duration;
+mod function;
+mod kind;
+mod manifest;
+mod schema;
+mod stream;
+mod subscription;
+
+pub use duration::DurationText;
+pub use function::{
+    Concurrency, Condition, EnvVar, FunctionSpec, FunctionStatus, Instances, LogLine, ReplySpec,
+    RetrySpec, ScalingSpec, TriggerSpec, TriggerStatus,
+};
+pub use kind::Kind;
+pub use manifest::{API_VERSION, Manifest, Metadata, check, identify};
+pub use schema::{SchemaFormat, SchemaSpec, SchemaStatus, SchemaVersion};
+pub use stream::{
+    BindingMode, BindingSpec, BindingVersion, MaxAge, PARTITIONS_MAX, PlacementStatus, Retention,
+    StreamSpec, StreamStatus,
+};
+pub use subscription::{Start, SubscriptionMode, SubscriptionSpec};
+
+use crate::{Error, Result};
+
+/// Largest spec, in bytes of JSON.
+pub const SPEC_BYTES_MAX: usize = 2 << 20;
+
+/// Reads a spec from JSON.
+///
+/// # Errors
+///
+/// `Invalid`, with the place in the text.
+pub fn parse<T: serde::de::DeserializeOwned>(kind: Kind, json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json).map_err(|error| {
+        Error::invalid(format!("the spec of this {kind} is wrong: {error}")).with_field("spec")
+    })
+}
+
+/// A problem with one field.
+fn problem(field: impl Into<String>, message: impl Into<String>) -> Error {
+    Error::invalid(message).with_field(field)
+}
