@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use weft_proto::v1::subscribe_response::Frame;
 use weft_proto::v1::{EventBatch, Resource, SettledRange, SubscriptionPosition};
-use weft_proto::{Epoch, Error, Offset, PartitionId, QualifiedName, Reason, Result};
+use weft_proto::{Epoch, Error, Offset, PartitionId, QualifiedName, Reason, Result, Timestamp};
 
 use crate::delivery::{FeedId, Place, Random, backoff_max};
 use crate::port::{Member, Mesh, SUBSCRIPTION};
@@ -38,7 +38,7 @@ pub(crate) enum Told {
     /// A partition is somebody else's.
     Revoked { partition: PartitionId },
     /// Events of one partition.
-    Leased { partition: PartitionId, epoch: Epoch, events: Vec<(Offset, Bytes)> },
+    Leased(Leased),
     /// These are settled for good.
     Settled { places: Vec<Place> },
     /// These were acknowledged under a lease that had ended.
@@ -49,6 +49,15 @@ pub(crate) enum Told {
     Joined,
     /// The subscription does not work; it is tried again.
     Trouble { error: Error },
+}
+
+/// Events of one partition that were appended together.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) partition: PartitionId,
+    pub(crate) epoch: Epoch,
+    pub(crate) appended: Timestamp,
+    pub(crate) events: Vec<(Offset, Bytes)>,
 }
 
 /// What the runner wants of a feed. Bounded by what is leased, so nobody ever waits to put it in.
@@ -214,10 +223,12 @@ impl Feed {
             Frame::Delivery(delivery) => {
                 let Some(batch) = delivery.batch else { return Ok(()) };
                 let partition = PartitionId(batch.partition);
+                let appended = Timestamp::from_micros(batch.append_time_us);
                 let events = offsets(batch)?;
                 held.events += events.len() as u64;
                 held.bytes += events.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-                self.tell(Told::Leased { partition, epoch: Epoch(delivery.epoch), events }).await
+                let epoch = Epoch(delivery.epoch);
+                self.tell(Told::Leased(Leased { partition, epoch, appended, events })).await
             }
             Frame::Settled(settled) => {
                 let places = settling.open.remove(&settled.tag).unwrap_or_default();
@@ -345,7 +356,7 @@ mod tests {
     async fn take(told_rx: &mut mpsc::Receiver<(FeedId, Told)>, count: u64) -> Vec<u64> {
         let mut sizes = Vec::new();
         while (sizes.len() as u64) < count {
-            if let (_, Told::Leased { events, .. }) = told_rx.recv().await.unwrap() {
+            if let (_, Told::Leased(Leased { events, .. })) = told_rx.recv().await.unwrap() {
                 sizes.extend(events.iter().map(|(_, event)| event.len() as u64));
             }
         }

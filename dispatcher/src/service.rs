@@ -18,7 +18,7 @@ use weft_proto::{Error, Generation, QualifiedName, ResourceUid, Result};
 use crate::Config;
 use crate::delivery::{Random, backoff_max};
 use crate::feed::FUNCTION_LABEL;
-use crate::function::{Order, Parts, Plan, Runner, refusal};
+use crate::function::{Order, Parts, Plan, Runner, name_of, refusal};
 use crate::launch::{Disabled, Launcher, process};
 use crate::metrics;
 use crate::port::{Change, FUNCTION, Mesh, SUBSCRIPTION, WireMesh};
@@ -202,10 +202,7 @@ impl Functions {
         resource: &Resource,
         stop: &CancellationToken,
     ) -> Option<QualifiedName> {
-        let name: QualifiedName = match resource.namespace.as_str() {
-            "" => resource.name.parse().ok()?,
-            namespace => format!("{namespace}/{}", resource.name).parse().ok()?,
-        };
+        let name = name_of(resource).ok()?;
         let uid = ResourceUid(resource.uid);
         let generation = Generation(resource.generation);
         let known = self.running.get(&name).map(|running| (running.uid, running.generation));
@@ -290,13 +287,9 @@ impl Functions {
     async fn delete_orphans(&self, functions: &BTreeSet<QualifiedName>) -> Result<()> {
         for subscription in self.mesh.list(SUBSCRIPTION).await? {
             let Some(function) = subscription.labels.get(FUNCTION_LABEL) else { continue };
-            let namespace = match subscription.namespace.as_str() {
-                "" => "default",
-                namespace => namespace,
-            };
-            let function = format!("{namespace}/{function}").parse::<QualifiedName>();
-            let name = format!("{namespace}/{}", subscription.name).parse::<QualifiedName>();
-            let (Ok(function), Ok(name)) = (function, name) else { continue };
+            let Ok(name) = name_of(&subscription) else { continue };
+            let Ok(function) = function.parse() else { continue };
+            let function = QualifiedName { namespace: name.namespace.clone(), name: function };
             if functions.contains(&function) || self.mesh.get(FUNCTION, &function).await?.is_some()
             {
                 continue;

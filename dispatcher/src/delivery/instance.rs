@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::random::{Random, backoff_max};
 
 /// Permits of an instance whose function names no limit.
-pub(crate) const PERMITS_DEFAULT: u32 = 32;
+const PERMITS_DEFAULT: u32 = 32;
 
 /// Pause after the first refused connection; doubles with each further one.
 const PAUSE_BASE: Duration = Duration::from_millis(10);

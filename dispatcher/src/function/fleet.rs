@@ -149,10 +149,6 @@ impl Fleet {
         self.starting.values().filter(|&&of| of == revision).count()
     }
 
-    pub(super) fn draining_len(&self) -> usize {
-        self.members.values().filter(|member| member.is_draining).count()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty() && self.starting.is_empty()
     }

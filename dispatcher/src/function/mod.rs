@@ -6,6 +6,6 @@ mod plan;
 mod report;
 mod runner;
 
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Plan, name_of};
 pub(crate) use report::refusal;
 pub(crate) use runner::{Order, Parts, Runner};

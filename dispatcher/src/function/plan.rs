@@ -1,15 +1,14 @@
-//! What the definition of a function means, checked once.
+//! What the definition of a function means for the one who runs it.
 //!
 //! ```yaml
 //! apiVersion: weft/v1
 //! kind: Function
 //! metadata: { name: confirm }
 //! spec:
-//!   template:
-//!     command: [weft, sample-function]   # a bare name is looked up in the allowed directories
-//!     env: [{ name: GREETING, value: hello }]
-//!     timeout: 30s
-//!     concurrency: { hard: 8 }
+//!   command: [weft, sample-function]   # a bare name is looked up in the allowed directories
+//!   env: [{ name: GREETING, value: hello }]
+//!   timeout: 30s
+//!   concurrency: { hard: 8 }
 //!   triggers:
 //!     - name: placed
 //!       stream: orders
@@ -20,11 +19,9 @@
 //!   scaling: { min: 0, max: 4, idle: 30s }
 //! ```
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use weft_proto::resource::{self, FunctionSpec, Kind, SubscriptionMode, SubscriptionSpec};
 use weft_proto::v1::Resource;
 use weft_proto::{Error, Generation, Name, QualifiedName, ResourceUid, Result};
 
@@ -32,12 +29,12 @@ use crate::feed::FUNCTION_LABEL;
 use crate::port::SUBSCRIPTION;
 use crate::{delivery, scale};
 
-/// Longest name of a function: derived names must stay labels.
-const NAME_LEN_MAX: usize = 40;
 /// Longest `Retry-After` that is obeyed.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 /// What a function gets on top of its time-out to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
+/// Longest time that past demand keeps surplus instances.
+const DOWN_DELAY_MAX: Duration = Duration::from_secs(30);
 
 /// A function as the runner needs it.
 #[derive(Clone, Debug)]
@@ -76,46 +73,49 @@ impl Plan {
     ///
     /// `Invalid`, with a sentence for the status of the function.
     pub(crate) fn of(resource: &Resource) -> Result<Self> {
-        let invalid = |error: &dyn std::fmt::Display| Error::invalid(error.to_string());
-        let namespace = match resource.namespace.as_str() {
-            "" => Name::default_namespace(),
-            text => text.parse().map_err(|error| invalid(&error))?,
-        };
-        let name: Name = resource.name.parse().map_err(|error| invalid(&error))?;
-        if name.as_str().len() > NAME_LEN_MAX {
-            let message = format!("a function's name has at most {NAME_LEN_MAX} characters");
-            return Err(Error::invalid(message).with_field("metadata.name"));
+        let name = name_of(resource)?;
+        let spec: FunctionSpec = resource::parse(Kind::Function, &resource.spec)?;
+        // The catalog has checked it, perhaps an older one with fewer rules.
+        spec.check(&name.name)?;
+        if spec.command.is_empty() {
+            let message = "this dispatcher runs functions with a command, and this one has none";
+            return Err(Error::invalid(message).with_field("spec.command"));
         }
-        let name = QualifiedName { namespace, name };
-        let spec: Spec = serde_json::from_slice(&resource.spec).map_err(|error| invalid(&error))?;
-        let template = spec.template.check()?;
-        let mut names = BTreeSet::new();
-        let mut triggers = Vec::new();
-        let mut retry = None;
-        for trigger in spec.triggers {
-            if !names.insert(trigger.name.clone()) {
-                let message = format!("there are two triggers named {}", trigger.name);
-                return Err(Error::invalid(message).with_field("spec.triggers"));
-            }
-            retry = retry.or_else(|| trigger.retry.clone());
-            triggers.push(trigger.check(&name)?);
+        if spec.command.iter().chain(spec.env.iter().map(|env| &env.value)).any(has_nul) {
+            return Err(Error::invalid("command and environment must not hold NUL"));
         }
-        let retry = retry.unwrap_or_default();
+        // One function has one queue of retries, so its triggers share the rules of the first.
+        let retry = spec.triggers.first().map(|trigger| trigger.retry).unwrap_or_default();
+        let permits = spec.concurrency.hard;
+        let triggers = spec.triggers.iter().map(|trigger| Trigger::of(trigger, &name));
+        let triggers = triggers.collect::<Result<_>>()?;
+        let reply_to = spec.reply.as_ref().map(|reply| stream(&reply.stream)).transpose()?;
         Ok(Self {
             uid: ResourceUid(resource.uid),
             generation: Generation(resource.generation),
             delivery: delivery::Policy {
                 backoff_base: retry.base.0,
-                backoff_cap: retry.cap.0.max(retry.base.0),
+                backoff_cap: retry.cap.0,
                 retry_after_max: RETRY_AFTER_MAX,
-                attempts: retry.attempts.max(1),
-                permits_hard: template.permits,
+                attempts: retry.attempts,
+                permits_hard: permits,
             },
-            scale: spec.scaling.policy(template.permits),
-            reply_to: spec.reply.map(|reply| namespaced(&reply.stream, &name)).transpose()?,
-            name,
-            template,
+            scale: scale::Policy {
+                min: spec.scaling.min,
+                max: spec.scaling.max,
+                idle: spec.scaling.idle.0,
+                down_delay: spec.scaling.idle.0.min(DOWN_DELAY_MAX),
+                permits,
+            },
+            template: Template {
+                command: spec.command,
+                env: spec.env.into_iter().map(|env| (env.name, env.value)).collect(),
+                timeout: spec.timeout.0,
+                permits,
+            },
             triggers,
+            reply_to,
+            name,
         })
     }
 
@@ -125,193 +125,53 @@ impl Plan {
     }
 }
 
-fn namespaced(text: &str, function: &QualifiedName) -> Result<QualifiedName> {
-    let invalid = |error| Error::invalid(format!("stream {text:?}: {error}"));
-    if text.contains('/') {
-        return text.parse().map_err(invalid);
-    }
-    let name = text.parse().map_err(invalid)?;
-    Ok(QualifiedName { namespace: function.namespace.clone(), name })
+/// The full name of a resource.
+pub(crate) fn name_of(resource: &Resource) -> Result<QualifiedName> {
+    let invalid = |error| Error::invalid(format!("{error}"));
+    let namespace = match resource.namespace.as_str() {
+        "" => Name::default_namespace(),
+        text => text.parse().map_err(invalid)?,
+    };
+    Ok(QualifiedName { namespace, name: resource.name.parse().map_err(invalid)? })
 }
 
-/// A duration as people write it: `250ms`, `30s`, `5m`, `24h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-struct Span(Duration);
+#[expect(clippy::ptr_arg, reason = "used as a function on the items of a list of strings")]
+fn has_nul(text: &String) -> bool {
+    text.contains('\0')
+}
 
-impl TryFrom<String> for Span {
-    type Error = String;
+fn stream(text: &str) -> Result<QualifiedName> {
+    text.parse().map_err(|error| Error::invalid(format!("stream {text:?}: {error}")))
+}
 
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no duration; write 250ms, 30s, 5m or 24h");
-        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().ok().ok_or_else(wrong)?;
-        let ms = match unit {
-            "ms" => Some(number),
-            "s" => number.checked_mul(1_000),
-            "m" => number.checked_mul(60_000),
-            "h" => number.checked_mul(3_600_000),
-            _ => None,
+impl Trigger {
+    fn of(trigger: &resource::TriggerSpec, function: &QualifiedName) -> Result<Self> {
+        let text = format!("fn-{}-{}", function.name, trigger.name);
+        let name: Name = text.parse().map_err(|error| Error::invalid(format!("{error}")))?;
+        let spec = SubscriptionSpec {
+            stream: stream(&trigger.stream)?.to_string(),
+            filters: trigger.filters.clone(),
+            start: trigger.start.clone(),
+            mode: SubscriptionMode::Exclusive,
         };
-        ms.map(Duration::from_millis).map(Self).ok_or_else(wrong)
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Spec {
-    template: TemplateSpec,
-    #[serde(default)]
-    triggers: Vec<TriggerSpec>,
-    reply: Option<ReplySpec>,
-    #[serde(default)]
-    scaling: ScalingSpec,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TemplateSpec {
-    #[serde(default)]
-    command: Vec<String>,
-    #[serde(default)]
-    env: Vec<EnvSpec>,
-    timeout: Option<Span>,
-    #[serde(default)]
-    concurrency: ConcurrencySpec,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnvSpec {
-    name: String,
-    value: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConcurrencySpec {
-    #[serde(default)]
-    hard: u32,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TriggerSpec {
-    name: String,
-    stream: String,
-    start: Option<Value>,
-    #[serde(default)]
-    filters: Vec<Value>,
-    retry: Option<RetrySpec>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RetrySpec {
-    attempts: u32,
-    base: Span,
-    cap: Span,
-}
-
-impl Default for RetrySpec {
-    fn default() -> Self {
-        let (base, cap) = (Duration::from_millis(200), Duration::from_mins(1));
-        Self { attempts: 12, base: Span(base), cap: Span(cap) }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReplySpec {
-    stream: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ScalingSpec {
-    min: u32,
-    max: u32,
-    idle: Span,
-    down_delay: Span,
-}
-
-impl Default for ScalingSpec {
-    fn default() -> Self {
-        let idle = Span(Duration::from_secs(30));
-        Self { min: 0, max: 50, idle, down_delay: idle }
-    }
-}
-
-impl ScalingSpec {
-    fn policy(&self, permits: u32) -> scale::Policy {
-        scale::Policy {
-            min: self.min,
-            max: self.max,
-            idle: self.idle.0,
-            down_delay: self.down_delay.0,
-            permits: if permits == 0 { delivery::PERMITS_DEFAULT } else { permits },
-        }
-    }
-}
-
-impl TemplateSpec {
-    fn check(self) -> Result<Template> {
-        if self.command.is_empty() {
-            let message = "this dispatcher runs functions with a command, and this one has none";
-            return Err(Error::invalid(message).with_field("spec.template.command"));
-        }
-        let text = self.command.iter().chain(self.env.iter().flat_map(|e| [&e.name, &e.value]));
-        if text.into_iter().any(|text| text.contains('\0')) {
-            return Err(Error::invalid("command and environment must not hold NUL"));
-        }
-        if let Some(wrong) = self.env.iter().find(|e| e.name.is_empty() || e.name.contains('=')) {
-            let message = format!("{:?} cannot be the name of a variable", wrong.name);
-            return Err(Error::invalid(message).with_field("spec.template.env"));
-        }
-        let timeout = self.timeout.map_or(Duration::from_secs(30), |span| span.0);
-        if timeout.is_zero() {
-            return Err(Error::invalid("the time-out is zero").with_field("spec.template.timeout"));
-        }
-        Ok(Template {
-            command: self.command,
-            env: self.env.into_iter().map(|env| (env.name, env.value)).collect(),
-            timeout,
-            permits: self.concurrency.hard,
-        })
-    }
-}
-
-impl TriggerSpec {
-    fn check(self, function: &QualifiedName) -> Result<Trigger> {
-        let text = format!("fn-{}-{}", function.name, self.name);
-        let name: Name = text.parse().map_err(|error| {
-            let message = format!("trigger {:?} has no usable name: {error}", self.name);
-            Error::invalid(message).with_field("spec.triggers.name")
-        })?;
-        let stream = namespaced(&self.stream, function)?;
-        let mut spec = json!({ "stream": stream.to_string() });
-        if let Some(map) = spec.as_object_mut() {
-            map.extend(self.start.map(|start| ("start".to_owned(), start)));
-            if !self.filters.is_empty() {
-                map.insert("filters".to_owned(), Value::Array(self.filters));
-            }
-        }
+        let spec = serde_json::to_vec(&spec).map_err(|error| Error::internal(error.to_string()))?;
         let resource = Resource {
             kind: SUBSCRIPTION.to_owned(),
             namespace: function.namespace.to_string(),
             name: name.to_string(),
             labels: [(FUNCTION_LABEL.to_owned(), function.name.to_string())].into(),
-            spec: spec.to_string().into(),
+            spec: spec.into(),
             ..Resource::default()
         };
         let subscription = QualifiedName { namespace: function.namespace.clone(), name };
-        Ok(Trigger { name: self.name, subscription, resource })
+        Ok(Self { name: trigger.name.clone(), subscription, resource })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn resource(spec: &Value) -> Resource {
@@ -327,15 +187,13 @@ mod tests {
 
     fn example() -> Value {
         json!({
-            "template": {
-                "command": ["weft", "sample-function"],
-                "env": [{ "name": "GREETING", "value": "hello" }],
-                "timeout": "10s",
-                "concurrency": { "hard": 8 },
-            },
+            "command": ["weft", "sample-function"],
+            "env": [{ "name": "GREETING", "value": "hello" }],
+            "timeout": "10s",
+            "concurrency": { "hard": 8 },
             "triggers": [{
                 "name": "placed",
-                "stream": "orders",
+                "stream": "shop/orders",
                 "start": "earliest",
                 "filters": [{ "suffix": { "type": ".order.placed" } }],
                 "retry": { "attempts": 3, "base": "100ms", "cap": "1m" },
@@ -362,34 +220,35 @@ mod tests {
         assert_eq!(trigger.resource.labels[FUNCTION_LABEL], "confirm");
         let spec: Value = serde_json::from_slice(&trigger.resource.spec).unwrap();
         let filters = json!([{ "suffix": { "type": ".order.placed" } }]);
-        let expected = json!({ "stream": "shop/orders", "start": "earliest", "filters": filters });
+        let expected = json!({
+            "stream": "shop/orders",
+            "start": "earliest",
+            "filters": filters,
+            "mode": "exclusive",
+        });
         assert_eq!(spec, expected);
     }
 
     #[test]
     fn without_further_words_the_defaults_hold() {
-        let plan = Plan::of(&resource(&json!({ "template": { "command": ["f"] } }))).unwrap();
+        let spec = json!({ "command": ["f"], "triggers": [{ "stream": "s" }] });
+
+        let plan = Plan::of(&resource(&spec)).unwrap();
 
         assert_eq!(plan.template.timeout, Duration::from_secs(30));
         assert_eq!(plan.delivery.attempts, 12);
-        assert_eq!(plan.delivery.backoff_base, Duration::from_millis(200));
-        assert_eq!((plan.scale.min, plan.scale.max), (0, 50));
-        assert_eq!(plan.scale.permits, delivery::PERMITS_DEFAULT);
+        assert_eq!((plan.scale.min, plan.scale.max), (0, 1));
+        assert_eq!(plan.triggers[0].subscription.to_string(), "shop/fn-confirm-default");
     }
 
     #[test]
-    fn each_mistake_is_named() {
+    fn what_cannot_be_run_is_named() {
         let mistakes: &[(&str, Value, &str)] = &[
-            ("/template/command", json!([]), "command"),
-            ("/template/command", json!(["a\0b"]), "NUL"),
-            ("/template/timeout", json!("0s"), "time-out"),
-            ("/template/timeout", json!("10"), "no duration"),
-            ("/template/timeout", json!("99999999999999999999h"), "no duration"),
-            ("/template/env/0/name", json!("A=B"), "variable"),
-            ("/triggers/0/name", json!("Upper"), "trigger"),
-            ("/triggers/0/name", json!("x".repeat(60)), "at most"),
-            ("/triggers/0/stream", json!("a b"), "stream"),
-            ("/scaling/max", json!(-1), "invalid"),
+            ("/command", json!([]), "command"),
+            ("/command", json!(["a\0b"]), "NUL"),
+            ("/env/0/value", json!("a\0b"), "NUL"),
+            ("/timeout", json!("0s"), "time"),
+            ("/triggers/0/stream", json!("a b"), "a b"),
             ("/scaling", json!({ "maximum": 3 }), "maximum"),
         ];
         for (pointer, value, word) in mistakes {
@@ -400,12 +259,11 @@ mod tests {
 
             assert!(error.message().contains(word), "{pointer}: {}", error.message());
         }
-        let mut twice = example();
-        let trigger = twice["triggers"][0].clone();
-        twice["triggers"].as_array_mut().unwrap().push(trigger);
-        assert!(Plan::of(&resource(&twice)).unwrap_err().message().contains("two triggers"));
-        let long = Resource { name: "f".repeat(41), ..resource(&example()) };
-        assert!(Plan::of(&long).is_err());
-        assert!(Plan::of(&Resource { spec: "[]".into(), ..resource(&example()) }).is_err());
+        let mut container = example();
+        container["command"] = json!([]);
+        container["image"] = json!("example.com/f");
+        let error = Plan::of(&resource(&container)).unwrap_err();
+        assert!(error.message().contains("with a command"));
+        assert!(Plan::of(&Resource { name: "A".to_owned(), ..resource(&example()) }).is_err());
     }
 }

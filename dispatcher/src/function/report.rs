@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use serde::Serialize;
+use weft_proto::resource::{Condition, FunctionStatus, Instances, LogLine, TriggerStatus};
 use weft_proto::{Error, Generation, Timestamp};
 
-use crate::delivery::{Counts, FeedId, InstanceId};
+use crate::delivery::{Counts, FeedId, InstanceId, Place};
 
 /// Errors that are kept.
 const ERRORS_LEN: usize = 10;
@@ -14,74 +14,13 @@ const LOGS_LEN: usize = 100;
 /// Characters of a message or line that are kept.
 const TEXT_LEN_MAX: usize = 300;
 
-/// The status of a function, as it stands in the catalog.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Status {
-    pub(super) observed_generation: u64,
-    pub(super) conditions: Vec<Condition>,
-    pub(super) instances: Instances,
-    pub(super) triggers: Vec<TriggerStatus>,
-    pub(super) last_errors: Vec<LastError>,
-    pub(super) logs: Vec<LogLine>,
-}
-
-/// A statement about the function.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Condition {
-    #[serde(rename = "type")]
-    pub(super) ty: &'static str,
-    pub(super) status: bool,
-    pub(super) reason: &'static str,
+/// A push that failed, or an instance.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) time: Timestamp,
     pub(super) message: String,
-    pub(super) since: String,
-}
-
-/// How many instances are in which phase.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Instances {
-    pub(super) ready: usize,
-    pub(super) starting: usize,
-    pub(super) draining: usize,
-    /// Ended without being asked, since the dispatcher began.
-    pub(super) crashed: u64,
-}
-
-/// How one trigger fares.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct TriggerStatus {
-    pub(super) name: String,
-    /// Events that are not settled yet.
-    pub(super) lag: u64,
-    pub(super) in_flight: u64,
-    pub(super) retrying: u64,
-    pub(super) blocked: u64,
-    /// Since the dispatcher began.
-    pub(super) delivered: u64,
-    /// Attempts, since the dispatcher began.
-    pub(super) failed: u64,
-}
-
-/// Something that went wrong.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct LastError {
-    pub(super) time: String,
-    pub(super) message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) trigger: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) partition: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) offset: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) attempt: Option<u32>,
-}
-
-/// A line that an instance wrote.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct LogLine {
-    pub(super) time: String,
-    pub(super) instance: u64,
-    pub(super) line: String,
+    /// The event and the number of the attempt, for a push.
+    pub(super) push: Option<(Place, u32)>,
 }
 
 /// Counters and positions of one trigger.
@@ -123,14 +62,12 @@ pub(super) struct Report {
     pub(super) launch_trouble: Option<LaunchTrouble>,
     /// Why the newest definition is not the one that runs.
     pub(super) spec_trouble: Option<String>,
-    pub(super) crashed: u64,
-    errors: VecDeque<LastError>,
+    errors: VecDeque<Failure>,
     logs: VecDeque<LogLine>,
-    since: BTreeMap<&'static str, (bool, &'static str, Timestamp)>,
 }
 
 impl Report {
-    pub(super) fn add_error(&mut self, mut error: LastError) {
+    pub(super) fn add_error(&mut self, mut error: Failure) {
         shorten(&mut error.message);
         if self.errors.len() == ERRORS_LEN {
             self.errors.pop_front();
@@ -143,91 +80,114 @@ impl Report {
         if self.logs.len() == LOGS_LEN {
             self.logs.pop_front();
         }
-        self.logs.push_back(LogLine { time: now.to_string(), instance: id.0, line });
+        self.logs.push_back(LogLine { time: now.to_string(), instance: id.to_string(), line });
     }
 
-    /// The status now. `counts` tells how the events of each trigger stand.
+    /// The status now. `counts` tells how the events of each trigger stand, `oldest` since when
+    /// the oldest of them waits.
     pub(super) fn status(
-        &mut self,
-        generation: u64,
+        &self,
+        generation: Generation,
         instances: Instances,
-        counts: impl Fn(FeedId) -> Counts,
+        counts: impl Fn(FeedId) -> (Counts, Option<Timestamp>),
         now: Timestamp,
-    ) -> Status {
+    ) -> FunctionStatus {
         let mut triggers = Vec::new();
         let mut blocked = 0;
         for (&feed, trigger) in &self.triggers {
-            let counts = counts(feed);
+            let (counts, oldest) = counts(feed);
             blocked += counts.blocked;
             let held = counts.queued + counts.in_flight + counts.parked + counts.settling;
+            let age = oldest.map(|oldest| now.since(oldest).as_millis()).unwrap_or_default();
             triggers.push(TriggerStatus {
                 name: trigger.name.clone(),
                 // Positions come rarely; what is held here is behind for certain.
                 lag: trigger.positions.values().sum::<u64>().max(held),
                 in_flight: counts.in_flight,
                 retrying: counts.retrying,
-                blocked: counts.blocked,
                 delivered: trigger.delivered,
                 failed: trigger.failed,
+                oldest_unacked_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
             });
         }
-        let conditions = self.conditions(blocked, now);
-        Status {
-            observed_generation: generation,
-            conditions,
-            instances: Instances { crashed: self.crashed, ..instances },
+        FunctionStatus {
+            observed_generation: generation.get(),
+            conditions: self.conditions(blocked),
+            instances,
             triggers,
-            last_errors: self.errors.iter().cloned().collect(),
+            last_errors: self.errors.iter().map(|error| self.sentence(error)).collect(),
             logs: self.logs.iter().cloned().collect(),
         }
     }
 
-    fn conditions(&mut self, blocked: u64, now: Timestamp) -> Vec<Condition> {
+    fn sentence(&self, failure: &Failure) -> String {
+        let Failure { time, message, push } = failure;
+        let Some((place, attempt)) = push else { return format!("{time} {message}") };
+        let trigger = self.triggers.get(&place.feed).map_or("?", |trigger| trigger.name.as_str());
+        let Place { partition, offset, .. } = place;
+        format!(
+            "{time} trigger {trigger}, partition {partition}, offset {offset}, attempt {attempt}: \
+             {message}"
+        )
+    }
+
+    fn conditions(&self, blocked: u64) -> Vec<Condition> {
+        let good = |kind: &str, reason: &str| Condition {
+            kind: kind.to_owned(),
+            status: true,
+            reason: reason.to_owned(),
+            message: String::new(),
+        };
+        let bad = |kind: &str, reason: &str, message: String| Condition {
+            status: false,
+            message,
+            ..good(kind, reason)
+        };
+        let accepted = match &self.spec_trouble {
+            None => good("Accepted", "Accepted"),
+            Some(trouble) => bad("Accepted", "Invalid", trouble.clone()),
+        };
         let launched = match &self.launch_trouble {
-            None => (true, "Launchable", String::new()),
-            Some(trouble) => (false, trouble.reason, trouble.message.clone()),
+            None => good("Launched", "Launchable"),
+            Some(trouble) => bad("Launched", trouble.reason, trouble.message.clone()),
         };
-        let troubled = self.triggers.values().find_map(|trigger| {
-            trigger.trouble.as_ref().map(|trouble| format!("trigger {}: {trouble}", trigger.name))
-        });
-        let subscribed = match troubled {
-            Some(trouble) => (false, "SubscriptionFailed", trouble),
-            None if self.triggers.values().all(|trigger| trigger.is_joined) => {
-                (true, "Subscribed", String::new())
-            }
-            None => (false, "Subscribing", "not all subscriptions are joined yet".to_owned()),
-        };
+        let subscribed = self.subscribed(good, bad);
         let delivering = if blocked == 0 {
-            (true, "Delivering", String::new())
+            good("Delivering", "Delivering")
         } else {
             let cause = self.errors.back().map(|error| error.message.as_str()).unwrap_or_default();
             let message = format!(
                 "{blocked} events are blocked; they are tried again and never dropped; \
                  last error: {cause}"
             );
-            (false, "Blocked", message)
+            bad("Delivering", "Blocked", message)
         };
-        let accepted = match &self.spec_trouble {
-            None => (true, "Accepted", String::new()),
-            Some(trouble) => (false, "Invalid", trouble.clone()),
+        let parts = [accepted, launched, subscribed, delivering];
+        let ready = match parts.iter().take(3).find(|part| !part.status) {
+            None => good("Ready", "Ready"),
+            Some(part) => bad("Ready", &part.reason, part.message.clone()),
         };
-        let ready = launched.0 && subscribed.0 && accepted.0;
-        let ready = (ready, if ready { "Ready" } else { "NotReady" }, String::new());
-        [
-            ("Ready", ready),
-            ("Accepted", accepted),
-            ("Launched", launched),
-            ("Subscribed", subscribed),
-            ("Delivering", delivering),
-        ]
-        .map(|(ty, (status, reason, message))| {
-            let known = self.since.entry(ty).or_insert((status, reason, now));
-            if (known.0, known.1) != (status, reason) {
-                *known = (status, reason, now);
+        std::iter::once(ready).chain(parts).collect()
+    }
+
+    fn subscribed(
+        &self,
+        good: impl Fn(&str, &str) -> Condition,
+        bad: impl Fn(&str, &str, String) -> Condition,
+    ) -> Condition {
+        let troubled = self.triggers.values().find_map(|trigger| {
+            trigger.trouble.as_ref().map(|trouble| format!("trigger {}: {trouble}", trigger.name))
+        });
+        match troubled {
+            Some(trouble) => bad("Subscribed", "SubscriptionFailed", trouble),
+            None if self.triggers.values().all(|trigger| trigger.is_joined) => {
+                good("Subscribed", "Subscribed")
             }
-            Condition { ty, status, reason, message, since: known.2.to_string() }
-        })
-        .into()
+            None => {
+                let message = "not all subscriptions are joined yet".to_owned();
+                bad("Subscribed", "Subscribing", message)
+            }
+        }
     }
 }
 
@@ -241,9 +201,10 @@ fn shorten(text: &mut String) {
 
 /// The status of a function that cannot be run at all.
 pub(crate) fn refusal(generation: Generation, error: &Error) -> Vec<u8> {
-    let mut report = Report { spec_trouble: Some(error.message().to_owned()), ..Report::default() };
-    let none = |_| Counts::default();
-    let status = report.status(generation.get(), Instances::default(), none, crate::clock::now());
+    let spec_trouble = Some(error.message().to_owned());
+    let report = Report { spec_trouble, ..Report::default() };
+    let none = |_| (Counts::default(), None);
+    let status = report.status(generation, Instances::default(), none, crate::clock::now());
     serde_json::to_vec(&status).unwrap_or_default()
 }
 
@@ -251,34 +212,42 @@ pub(crate) fn refusal(generation: Generation, error: &Error) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn status(report: &Report) -> FunctionStatus {
+        let counts = |_| (Counts { blocked: 2, ..Counts::default() }, None);
+        report.status(Generation(1), Instances::default(), counts, Timestamp::default())
+    }
+
     #[test]
     fn the_past_is_bounded() {
         let mut report = Report::default();
         for number in 0..1_000 {
             let line = format!("{number}{}", "ä".repeat(5_000));
-            report.add_line(Timestamp::from_micros(1), InstanceId(1), line);
+            report.add_line(Timestamp::from_micros(1), InstanceId(1), line.clone());
+            let time = Timestamp::default();
+            report.add_error(Failure { time, message: line, push: None });
         }
 
-        let status =
-            report.status(1, Instances::default(), |_| Counts::default(), Timestamp::default());
+        let status = status(&report);
 
-        assert_eq!(status.logs.len(), LOGS_LEN);
+        assert_eq!((status.logs.len(), status.last_errors.len()), (LOGS_LEN, ERRORS_LEN));
         assert!(status.logs.iter().all(|log| log.line.chars().count() <= TEXT_LEN_MAX + 1));
         assert!(status.logs[99].line.starts_with("999"));
     }
 
     #[test]
-    fn a_condition_keeps_its_time_until_it_changes() {
+    fn what_hinders_the_function_is_the_reason_why_it_is_not_ready() {
         let mut report = Report::default();
-        let since = |report: &mut Report, at| {
-            let now = Timestamp::from_micros(at);
-            let status = report.status(1, Instances::default(), |_| Counts::default(), now);
-            status.conditions[0].since.clone()
-        };
+        report.triggers.insert(FeedId(0), TriggerReport::new("t".to_owned()));
+        assert_eq!(status(&report).conditions[0].reason, "Subscribing");
+        report.triggers.values_mut().for_each(|trigger| trigger.is_joined = true);
+        assert!(status(&report).conditions[0].status);
 
-        let first = since(&mut report, 1);
-        assert_eq!(since(&mut report, 2), first);
-        report.spec_trouble = Some("wrong".to_owned());
-        assert_ne!(since(&mut report, 3), first);
+        report.launch_trouble =
+            Some(LaunchTrouble { reason: "CrashLoop", message: "instance 3 ended".to_owned() });
+
+        let ready = &status(&report).conditions[0];
+        assert_eq!((ready.status, ready.reason.as_str()), (false, "CrashLoop"));
+        let delivering = &status(&report).conditions[4];
+        assert!(!delivering.status && delivering.message.starts_with("2 events are blocked"));
     }
 }

@@ -9,12 +9,15 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use tokio::sync::watch;
 use weft_proto::event::EventView;
+use weft_proto::resource::{self, Kind, Start, SubscriptionSpec};
 use weft_proto::v1::subscribe_response::Frame;
 use weft_proto::v1::{
     Assigned, Delivery, EventBatch, Idle, Resource, Revoked, Settled, SettledRange,
     SubscriptionPosition,
 };
-use weft_proto::{Error, Name, QualifiedName, Reason, ResourceUid, Result};
+use weft_proto::{Error, QualifiedName, Reason, ResourceUid, Result};
+
+use crate::function::name_of;
 
 use super::{Change, FUNCTION, Member, Mesh, SUBSCRIPTION};
 
@@ -118,7 +121,7 @@ impl MemoryMesh {
     }
 
     fn put_now(&self, mut resource: Resource) -> Result<()> {
-        let name = qualified(&resource)?;
+        let name = name_of(&resource)?;
         let mut state = self.state();
         state.generation += 1;
         let key = (resource.kind.clone(), name.clone());
@@ -196,27 +199,16 @@ impl MemoryMesh {
 
 impl State {
     fn subscribe(&mut self, name: QualifiedName, spec: &[u8]) -> Result<()> {
-        let spec: serde_json::Value =
-            serde_json::from_slice(spec).map_err(|error| Error::invalid(error.to_string()))?;
-        let text = |name: &str| spec.get(name).and_then(|value| value.as_str()).unwrap_or_default();
+        let spec: SubscriptionSpec = resource::parse(Kind::Subscription, spec)?;
         let stream: QualifiedName =
-            text("stream").parse().map_err(|error| Error::invalid(format!("{error}")))?;
+            spec.stream.parse().map_err(|error| Error::invalid(format!("{error}")))?;
         let end = self.streams.get(&stream).map(Vec::len);
         let end = end.ok_or_else(|| Error::new(Reason::UnknownStream, "unknown stream"))? as u64;
-        let start = if text("start") == "earliest" { 0 } else { end };
+        let start = if spec.start == Start::Earliest { 0 } else { end };
         let fresh = Subscription { stream: stream.to_string(), start, ..Subscription::default() };
         self.subscriptions.entry(name).or_insert(fresh);
         Ok(())
     }
-}
-
-fn qualified(resource: &Resource) -> Result<QualifiedName> {
-    let invalid = |error| Error::invalid(format!("{error}"));
-    let namespace = match resource.namespace.as_str() {
-        "" => Name::default_namespace(),
-        text => text.parse().map_err(invalid)?,
-    };
-    Ok(QualifiedName { namespace, name: resource.name.parse().map_err(invalid)? })
 }
 
 impl Mesh for MemoryMesh {

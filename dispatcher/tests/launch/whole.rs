@@ -44,7 +44,7 @@ async fn publish(mesh: &MemoryMesh, ids: std::ops::Range<u32>) {
 async fn define(mesh: &MemoryMesh) {
     let own = process::own_path();
     let spec = json!({
-        "template": { "command": [own.to_str().unwrap(), "as-program", "answer"] },
+        "command": [own.to_str().unwrap(), "as-program", "answer"],
         "triggers": [{ "name": "t", "stream": "orders", "start": "earliest" }],
     });
     let resource = Resource {

@@ -55,7 +55,7 @@ impl Runner {
         while self.chores.next().await.is_some() {}
         if !is_deleted {
             let status = self.status();
-            timeout_at(deadline, self.write_status(status)).await.ok();
+            timeout_at(deadline, self.write_status(&status)).await.ok();
         }
     }
 }

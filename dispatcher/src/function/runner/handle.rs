@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tracing::{debug, info, warn};
 use weft_proto::event::{EventView, ordering_key};
-use weft_proto::{Epoch, Offset, PartitionId};
 
-use super::{Event, Runner};
+use super::{Event, Payload, Runner};
 use crate::clock;
 use crate::delivery::{FeedId, InstanceId, Leased, Outcome, Place};
-use crate::feed::Told;
+use crate::feed::{self, Told};
 use crate::function::deliver::Pushed;
 use crate::function::fleet::Happening;
-use crate::function::report::{LastError, LaunchTrouble};
+use crate::function::report::{Failure, LaunchTrouble};
 use crate::launch::{Exit, LaunchError};
 
 /// The reason of the condition that a function crashes again and again.
@@ -49,17 +47,13 @@ impl Runner {
             self.metrics.replies.increment(pushed.replies as u64);
         } else {
             self.metrics.not_done.increment(1);
-            let name = trigger.map(|trigger| {
+            if let Some(trigger) = trigger {
                 trigger.failed += 1;
-                trigger.name.clone()
-            });
-            self.report.add_error(LastError {
-                time: clock::now().to_string(),
+            }
+            self.report.add_error(Failure {
+                time: clock::now(),
                 message: pushed.error.unwrap_or_default(),
-                trigger: name,
-                partition: Some(pushed.place.partition.get()),
-                offset: Some(pushed.place.offset.get()),
-                attempt: Some(pushed.attempt),
+                push: Some((pushed.place, pushed.attempt)),
             });
         }
         debug!(place = ?pushed.place, instance = %pushed.instance, outcome = ?pushed.outcome, "pushed");
@@ -113,7 +107,6 @@ impl Runner {
             }
             Exit::Crashed(how) => {
                 self.metrics.crashes.increment(1);
-                self.report.crashed += 1;
                 self.restart.handle_failure(&mut self.random, now);
                 warn!(function = %self.plan.name, instance = %id, %how, "instance crashed");
                 let message = format!("instance {id} {how}");
@@ -142,9 +135,7 @@ impl Runner {
                 self.delivery.handle_assigned(feed, partition, watermark);
             }
             Told::Revoked { partition } => self.delivery.handle_revoked(feed, partition),
-            Told::Leased { partition, epoch, events } => {
-                self.handle_leased(feed, partition, epoch, events);
-            }
+            Told::Leased(leased) => self.handle_leased(feed, leased),
             Told::Settled { places } => {
                 if let Some(trigger) = self.report.triggers.get_mut(&feed) {
                     trigger.delivered += places.len() as u64;
@@ -183,20 +174,15 @@ impl Runner {
         }
     }
 
-    fn handle_leased(
-        &mut self,
-        feed: FeedId,
-        partition: PartitionId,
-        epoch: Epoch,
-        events: Vec<(Offset, Bytes)>,
-    ) {
-        for (offset, event) in events {
-            let place = Place { feed, partition, offset };
+    fn handle_leased(&mut self, feed: FeedId, leased: feed::Leased) {
+        for (offset, event) in leased.events {
+            let place = Place { feed, partition: leased.partition, offset };
             let view = EventView::parse(&event);
             let key = view.and_then(|view| ordering_key(&view).map(|key| key.as_bytes().to_vec()));
-            match self.delivery.handle_lease(place, epoch, key.as_deref()) {
+            match self.delivery.handle_lease(place, leased.epoch, key.as_deref()) {
                 Leased::Taken => {
-                    self.payloads.insert(place, event);
+                    let appended = leased.appended;
+                    self.payloads.insert(place, Payload { event, appended });
                 }
                 Leased::Known => {
                     if let Some(feed) = self.feeds.get(&feed) {
@@ -209,13 +195,6 @@ impl Runner {
     }
 }
 
-fn plain_error(message: String) -> LastError {
-    LastError {
-        time: clock::now().to_string(),
-        message,
-        trigger: None,
-        partition: None,
-        offset: None,
-        attempt: None,
-    }
+fn plain_error(message: String) -> Failure {
+    Failure { time: clock::now(), message, push: None }
 }

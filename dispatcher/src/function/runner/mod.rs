@@ -23,13 +23,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
-use weft_proto::Result;
+use weft_proto::resource::{FunctionStatus, Instances};
+use weft_proto::{Result, Timestamp};
 
 use super::Plan;
 use super::deliver::{Push, Pushed, deliver};
 use super::fleet::{Fleet, Happening};
 use super::plan::Trigger;
-use super::report::{Instances, Report, Status};
+use super::report::Report;
 use crate::clock;
 use crate::delivery::{Action, Delivery, FeedId, InstanceId, Outcome, Place, Random};
 use crate::feed::{Outbox, Told};
@@ -66,6 +67,12 @@ pub(crate) struct Parts {
     pub(crate) seed: u64,
 }
 
+/// An event that is held in memory.
+struct Payload {
+    event: Bytes,
+    appended: Timestamp,
+}
+
 struct RunningFeed {
     trigger: Trigger,
     outbox: Outbox,
@@ -94,7 +101,7 @@ pub(crate) struct Runner {
     fleet: Fleet,
     next_instance: u64,
     revision: u64,
-    payloads: BTreeMap<Place, Bytes>,
+    payloads: BTreeMap<Place, Payload>,
     feeds: BTreeMap<FeedId, RunningFeed>,
     next_feed: u32,
     told_tx: mpsc::Sender<(FeedId, Told)>,
@@ -105,7 +112,7 @@ pub(crate) struct Runner {
     reporting: Option<BoxFuture<'static, Result<()>>>,
     report_due: Option<Instant>,
     last_report: Option<Instant>,
-    reported: Option<Status>,
+    reported: Option<FunctionStatus>,
     metrics: FunctionMetrics,
     is_ending: bool,
 }
@@ -215,7 +222,7 @@ impl Runner {
 
     fn push(&mut self, place: Place, instance: InstanceId, attempt: u32) {
         let target = self.fleet.target(instance);
-        let event = self.payloads.get(&place).cloned();
+        let event = self.payloads.get(&place).map(|payload| payload.event.clone());
         let (Some(target), Some(event)) = (target, event) else {
             // The rules only name what was told to them; should they ever not, the event stays.
             warn!(?place, %instance, "nothing to push to or from");
@@ -251,7 +258,7 @@ impl Runner {
     }
 
     fn forget(&mut self, place: Place) {
-        if let Some(event) = self.payloads.remove(&place)
+        if let Some(Payload { event, .. }) = self.payloads.remove(&place)
             && let Some(feed) = self.feeds.get(&place.feed)
         {
             feed.outbox.release(event.len() as u64);
@@ -353,34 +360,47 @@ impl Runner {
             self.last_report = Some(Instant::now());
             let status = self.status();
             // Each write is an entry of the catalog's log: what says nothing new is not written.
-            if self.reported.as_ref() != Some(&status) {
-                self.reporting = Some(self.write_status(status));
+            let news = without_ages(status.clone());
+            if self.reported.as_ref() != Some(&news) {
+                self.reported = Some(news);
+                self.reporting = Some(self.write_status(&status));
             }
         }
     }
 
-    fn status(&mut self) -> Status {
+    fn status(&self) -> FunctionStatus {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let instances = Instances {
-            ready: self.fleet.serving().count(),
-            starting: self.fleet.starting_len(self.revision),
-            draining: self.fleet.draining_len(),
-            crashed: 0,
+            ready: count(self.fleet.serving().count()),
+            starting: count(self.fleet.starting_len(self.revision)),
         };
-        let counts = |feed| self.delivery.counts(feed);
-        let generation = self.plan.generation.get();
-        self.report.status(generation, instances, counts, clock::now())
+        let counts = |feed| (self.delivery.counts(feed), self.oldest(feed));
+        self.report.status(self.plan.generation, instances, counts, clock::now())
     }
 
-    fn write_status(&mut self, status: Status) -> BoxFuture<'static, Result<()>> {
+    /// When the oldest event of the trigger that is held was appended.
+    fn oldest(&self, feed: FeedId) -> Option<Timestamp> {
+        let held = self.payloads.iter().filter(|(place, _)| place.feed == feed);
+        held.map(|(_, payload)| payload.appended).min()
+    }
+
+    fn write_status(&self, status: &FunctionStatus) -> BoxFuture<'static, Result<()>> {
         let mesh = Arc::clone(&self.parts.mesh);
         let (name, uid) = (self.plan.name.clone(), self.plan.uid);
-        let text = serde_json::to_vec(&status);
-        self.reported = Some(status);
+        let text = serde_json::to_vec(status);
         Box::pin(async move {
             let status = text.map_err(|error| weft_proto::Error::internal(error.to_string()))?;
             mesh.set_status(&name, uid, status).await
         })
     }
+}
+
+/// Time passes without anybody having to be told.
+fn without_ages(mut status: FunctionStatus) -> FunctionStatus {
+    for trigger in &mut status.triggers {
+        trigger.oldest_unacked_age_ms = 0;
+    }
+    status
 }
 
 async fn sleep_or_never(until: Option<Instant>) {

@@ -7,12 +7,13 @@ use weft_proto::v1::Resource;
 use weft_proto::{Epoch, Offset, PartitionId};
 
 use super::*;
+use crate::feed::Leased;
 use crate::launch::Disabled;
 use crate::port::memory::MemoryMesh;
 
 fn runner() -> Runner {
     let spec = json!({
-        "template": { "command": ["f"] },
+        "command": ["f"],
         "triggers": [{ "name": "t", "stream": "s" }],
     });
     let resource =
@@ -31,7 +32,9 @@ fn runner() -> Runner {
 
 fn lease(runner: &mut Runner, epoch: u64) {
     let events = vec![(Offset(0), Bytes::from_static(b"event"))];
-    let told = Told::Leased { partition: PartitionId(0), epoch: Epoch(epoch), events };
+    let partition = PartitionId(0);
+    let appended = Timestamp::default();
+    let told = Told::Leased(Leased { partition, epoch: Epoch(epoch), appended, events });
     runner.handle(Event::Told(FeedId(0), told));
     runner.act();
 }
