@@ -146,12 +146,11 @@ mod tests {
     use super::*;
 
     async fn reply_to(headers: &[(&str, &str)], body: &str) -> (StatusCode, Value) {
-        let headers = headers.iter().map(|(name, value)| {
-            (HeaderName::try_from(*name).unwrap(), value.parse().unwrap())
-        });
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), value.parse().unwrap()));
         let args = Args { port: None, fail_rate: 0.0, delay_ms: 0 };
-        let response =
-            handle(State(args), headers.collect(), Bytes::from(body.to_owned())).await;
+        let response = handle(State(args), headers.collect(), Bytes::from(body.to_owned())).await;
         let status = response.status();
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap_or_default())

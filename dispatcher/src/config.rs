@@ -1,5 +1,6 @@
 //! Settings of a dispatcher.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,14 @@ impl Config {
             let message = "the process launcher is enabled, but no directory is allowed";
             return Err(Error::invalid(message).with_field("process.directories"));
         }
+        let far = self.endpoints.iter().find(|endpoint| !is_loopback(endpoint));
+        if let Some(far) = far
+            && self.token_file.is_some()
+            && !self.tls.enabled
+        {
+            let message = format!("the token would travel to {far} in plain text");
+            return Err(Error::invalid(message).with_field("tls.enabled"));
+        }
         if self.tls.ca_file.is_none() && self.tls.enabled {
             let message = "encryption needs the certificates of those who sign the brokers'";
             return Err(Error::invalid(message).with_field("tls.ca_file"));
@@ -65,6 +74,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn is_loopback(endpoint: &str) -> bool {
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -87,8 +102,15 @@ mod tests {
                 "tls.enabled",
                 Config { tls: Tls { enabled: false, ca_file: Some("ca".into()) }, ..good.clone() },
             ),
+            ("tls.enabled", Config { token_file: Some("token".into()), ..good.clone() }),
             ("tls.ca_file", Config { tls: Tls { enabled: true, ca_file: None }, ..good }),
         ];
+        for near in ["127.0.0.1:1", "localhost:1", "[::1]:1"] {
+            let token_file = Some("token".into());
+            let config =
+                Config { endpoints: vec![near.to_owned()], token_file, ..Config::default() };
+            assert!(config.check().is_ok(), "{near}");
+        }
         for (field, config) in cases {
             assert_eq!(config.check().unwrap_err().field(), Some(field));
         }
