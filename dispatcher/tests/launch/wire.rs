@@ -33,7 +33,7 @@ pub(crate) async fn serve(mesh: MemoryMesh) -> String {
         .add_service(CatalogServer::new(broker.clone()))
         .add_service(PublishServer::new(broker.clone()))
         .add_service(SubscribeServer::new(broker));
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     tokio::spawn(server.serve_with_incoming(incoming));
     address
 }
