@@ -1,0 +1,2 @@
+//! Publishing.
+mod window;
