@@ -1,7 +1,22 @@
-//! The Rust client of Weft.
+//! The Rust client of Weft: publish, subscribe, replay, and manage resources.
+//!
+//! A [`Client`] is a handle to a cluster. A [`Publisher`] publishes to one stream, a [`Reader`]
+//! reads a stored range or follows a stream, a [`Subscription`] reads with the cluster keeping
+//! what is done, and a [`Catalog`] keeps streams, schemas, subscriptions and functions.
+
 #![deny(missing_docs)]
+
 mod channels;
+mod client;
+mod event;
 mod options;
 mod publisher;
 mod retry;
+mod spawn;
+
+pub use client::Client;
+pub use event::IntoEvent;
 pub use options::{Options, Secret, Timeouts, Tls};
+pub use publisher::{BatchOutcome, Pending, PendingBatch, Publisher, PublisherOptions, Receipt};
+pub use weft_proto as proto;
+pub use weft_proto::{Error, ErrorKind, Reason, Result};

@@ -172,6 +172,11 @@ impl<B> Window<B> {
         })
     }
 
+    /// Whether a connection is wanted at `now`.
+    pub(super) fn may_connect(&self, now: Duration) -> bool {
+        !self.slots.is_empty() && now >= self.pause_until
+    }
+
     /// Whether something waits to be sent at `now`.
     pub(super) fn wants_to_send(&self, now: Duration) -> bool {
         now >= self.pause_until
