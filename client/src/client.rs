@@ -138,22 +138,26 @@ impl Client {
         self.inner.generation.fetch_max(generation, Ordering::Relaxed);
     }
 
-    /// The channel to some node: by turns, starting with the one that answered last.
-    pub(crate) fn any_node(&self, attempt: usize) -> Result<Transport> {
-        let first = self.inner.preferred.load(Ordering::Relaxed);
-        let index = first.wrapping_add(attempt) % self.inner.endpoints.len();
-        self.node(&self.inner.endpoints[index])
+    /// The channel to the node that answered last, and its place among the endpoints.
+    pub(crate) fn any_node(&self) -> Result<(Transport, usize)> {
+        let place = self.inner.preferred.load(Ordering::Relaxed) % self.inner.endpoints.len();
+        Ok((self.node(&self.inner.endpoints[place])?, place))
     }
 
     pub(crate) fn node(&self, address: &str) -> Result<Transport> {
         self.inner.channels.get(address)
     }
 
-    /// The endpoint of this attempt answered; begin with it next time.
-    pub(crate) fn prefer(&self, attempt: usize) {
-        let first = self.inner.preferred.load(Ordering::Relaxed);
-        let index = first.wrapping_add(attempt) % self.inner.endpoints.len();
-        self.inner.preferred.store(index, Ordering::Relaxed);
+    /// The node at this place did not answer: the next call begins with the one after it.
+    pub(crate) fn avoid(&self, place: usize) {
+        let next = (place + 1) % self.inner.endpoints.len();
+        // If it has moved on already, someone else saw the same.
+        _ = self.inner.preferred.compare_exchange(
+            place,
+            next,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     /// Makes a call at one node after the other until one answers.
@@ -168,33 +172,31 @@ impl Client {
         let deadline = Instant::now() + self.inner.timeouts.call;
         let mut backoff = Backoff::default();
         let mut leader: Option<String> = None;
-        for attempt in 0.. {
+        for attempt in 1.. {
             let hint = leader.take();
-            let transport = match &hint {
-                Some(address) => self.node(address)?,
-                None => self.any_node(attempt)?,
+            let (transport, place) = match &hint {
+                Some(address) => (self.node(address)?, None),
+                None => self.any_node().map(|(transport, place)| (transport, Some(place)))?,
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            let error = match timeout(self.inner.timeouts.attempt.min(left), call(transport)).await
-            {
-                Ok(Ok(response)) => {
-                    if hint.is_none() {
-                        self.prefer(attempt);
-                    }
-                    return Ok(response.into_inner());
-                }
+            let limit = self.inner.timeouts.attempt.min(left);
+            let error = match timeout(limit, call(transport)).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => error_of(status),
-                Err(_elapsed) => {
-                    Error::new(Reason::DeadlineExceeded, "no node answered in time")
-                }
+                Err(_elapsed) => Error::new(Reason::DeadlineExceeded, "no node answered in time"),
             };
+            if error.is_retryable()
+                && let Some(place) = place
+            {
+                self.avoid(place);
+            }
             if !error.is_retryable() || (repeat == Repeat::IfNotApplied && !error.not_applied()) {
                 return Err(error);
             }
             leader = error.leader().filter(|_| hint.is_none()).map(str::to_owned);
-            let next = (attempt + 1) % self.inner.endpoints.len();
+            let round_ends = attempt % self.inner.endpoints.len() == 0;
             // Another node is asked at once; a round without success is followed by a pause.
-            let pause = match next == 0 || error.kind() == ErrorKind::Overloaded {
+            let pause = match round_ends || error.kind() == ErrorKind::Overloaded {
                 true => backoff.next(error.retry_after(), rand::random()),
                 false => Duration::ZERO,
             };

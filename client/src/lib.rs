@@ -6,17 +6,25 @@
 
 #![deny(missing_docs)]
 
+mod batch;
+mod catalog;
 mod channels;
 mod client;
 mod event;
 mod options;
+mod position;
 mod publisher;
+mod reader;
 mod retry;
 mod spawn;
 
+pub use batch::{Batch, Record};
+pub use catalog::{Catalog, Change, Put, PutOptions, Watch, resource_of, spec_of, status_of};
 pub use client::Client;
 pub use event::IntoEvent;
 pub use options::{Options, Secret, Timeouts, Tls};
+pub use position::Position;
 pub use publisher::{BatchOutcome, Pending, PendingBatch, Publisher, PublisherOptions, Receipt};
+pub use reader::{ReadItem, ReadOptions, ReadSummary, Reader};
 pub use weft_proto as proto;
 pub use weft_proto::{Error, ErrorKind, Reason, Result};

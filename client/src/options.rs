@@ -61,7 +61,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(2),
-            attempt: Duration::from_secs(10),
+            attempt: Duration::from_secs(5),
             call: Duration::from_secs(20),
             publish: Duration::from_secs(60),
         }

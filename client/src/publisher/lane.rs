@@ -95,8 +95,9 @@ impl Lane {
         options: PublisherOptions,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
-        let limits =
-            Limits { bytes_max: options.in_flight_bytes, attempt: client.timeouts().attempt };
+        // An answer may wait for an election; the node itself gives up earlier and says so.
+        let attempt = client.timeouts().attempt * 2;
+        let limits = Limits { bytes_max: options.in_flight_bytes, attempt };
         Self {
             client,
             stream: stream.to_owned(),

@@ -114,16 +114,21 @@ pub(super) fn open(
     attempt: usize,
 ) -> BoxFuture<'static, Result<Session>> {
     Box::pin(async move {
-        let limit = client.timeouts().attempt;
+        let limit = client.timeouts().attempt * 2;
         let opening = async {
             let routes = client.route(&stream).await?;
             let route = routes.into_iter().find(|route| route.partition == partition);
             let leader = route.and_then(|route| route.leader_address);
-            let transport = match leader.filter(|_| attempt.is_multiple_of(2)) {
-                Some(address) => client.node(&address)?,
-                None => client.any_node(attempt / 2)?,
+            let (transport, place) = match leader.filter(|_| attempt.is_multiple_of(2)) {
+                Some(address) => (client.node(&address)?, None),
+                None => client.any_node().map(|(transport, place)| (transport, Some(place)))?,
             };
-            begin(transport, v1::PublishOpen { stream, min_generation: client.generation() }).await
+            let open = v1::PublishOpen { stream, min_generation: client.generation() };
+            let session = begin(transport, open).await;
+            if let (Err(_), Some(place)) = (&session, place) {
+                client.avoid(place);
+            }
+            session
         };
         timeout(limit, opening).await.unwrap_or_else(|_elapsed| {
             Err(Error::new(Reason::DeadlineExceeded, "no node opened the stream in time"))

@@ -13,7 +13,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_proto::event::{self, EVENT_BYTES_MAX};
 use weft_proto::{Error, Result};
 
-pub(crate) use receipt::copy_of;
 pub use receipt::{BatchOutcome, Pending, PendingBatch, Receipt};
 
 use self::lane::{Command, Events, Job, Lane};

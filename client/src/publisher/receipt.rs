@@ -227,7 +227,7 @@ impl BatchOutcome {
 }
 
 /// The same error for someone else; only the source stays behind.
-pub(crate) fn copy_of(error: &Error) -> Error {
+pub(super) fn copy_of(error: &Error) -> Error {
     let mut copy = Error::from_refusal(error.to_refusal());
     if let Some(after) = error.retry_after() {
         copy = copy.with_retry_after(after);
