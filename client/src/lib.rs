@@ -17,6 +17,7 @@ mod publisher;
 mod reader;
 mod retry;
 mod spawn;
+mod subscription;
 
 pub use batch::{Batch, Record};
 pub use catalog::{Catalog, Change, Put, PutOptions, Watch, resource_of, spec_of, status_of};
@@ -26,5 +27,8 @@ pub use options::{Options, Secret, Timeouts, Tls};
 pub use position::Position;
 pub use publisher::{BatchOutcome, Pending, PendingBatch, Publisher, PublisherOptions, Receipt};
 pub use reader::{ReadItem, ReadOptions, ReadSummary, Reader};
+pub use subscription::{
+    Acker, Settling, Subscription, SubscriptionItem, SubscriptionOptions,
+};
 pub use weft_proto as proto;
 pub use weft_proto::{Error, ErrorKind, Reason, Result};
