@@ -171,11 +171,9 @@ impl Session {
             tokio::select! {
                 biased;
                 Some(end) = self.settling.next(), if !self.settling.is_empty() => {
-                    drop(changed);
                     self.settled(end).await?;
                 }
                 frame = frames.message() => {
-                    drop(changed);
                     match frame {
                         Ok(Some(frame)) => self.handle(frame).await?,
                         // Leases stay until another member takes them: nothing is settled for it.
