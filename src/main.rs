@@ -1,18 +1,24 @@
 //! The one binary of Weft: picks a subcommand and turns its outcome into an exit code.
 
 mod apply;
+mod broker;
 mod completions;
+mod dispatcher;
 mod function;
 mod get;
 mod output;
 mod progress;
 mod publish;
 mod replay;
+mod sample_function;
 mod schema;
 mod settings;
+mod signals;
 mod status;
 mod stream;
 mod subscribe;
+mod telemetry;
+mod toml_file;
 mod when;
 
 use std::io::Write as _;
@@ -71,6 +77,13 @@ enum Command {
     Get(get::Args),
     /// Show nodes, groups and streams
     Status(status::Args),
+    /// Run one broker
+    Broker(broker::Args),
+    /// The demo's function: confirms orders
+    SampleFunction(sample_function::Args),
+    /// The step through which the dispatcher starts processes
+    #[command(hide = true)]
+    LaunchShim(dispatcher::ShimArgs),
     /// Write a completion script for a shell
     Completions(completions::Args),
 }
@@ -108,6 +121,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // What runs for long brings its own runtime, or none.
+    match cli.command {
+        Command::Broker(args) => return broker::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::SampleFunction(args) => {
+            return sample_function::run(&args).map(|()| ExitCode::SUCCESS);
+        }
+        Command::LaunchShim(args) => return Err(dispatcher::shim(args)),
+        _ => {}
+    }
     tokio::runtime::Runtime::new()?.block_on(dispatch(cli))
 }
 
@@ -125,6 +147,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Get(args) => get::run(args, &client()?, output).await?,
         Command::Status(_) => status::run(&client()?, output).await?,
         Command::Completions(args) => completions::run::<Cli>(&args)?,
+        Command::Broker(_) | Command::SampleFunction(_) | Command::LaunchShim(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
