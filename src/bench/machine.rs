@@ -42,6 +42,11 @@ pub(super) fn micros(begin: Instant) -> u64 {
     u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a figure for people, of a few digits")]
+fn cpu_seconds_of(ticks: u64) -> f64 {
+    ticks as f64 / TICKS_PER_SECOND
+}
+
 /// Processor time that this process and these others have used, in seconds.
 pub(super) fn cpu_seconds(processes: &[u32]) -> anyhow::Result<f64> {
     let mut ticks = 0;
@@ -51,7 +56,7 @@ pub(super) fn cpu_seconds(processes: &[u32]) -> anyhow::Result<f64> {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         ticks += ticks_of(&text).with_context(|| format!("{path} is unreadable"))?;
     }
-    Ok(ticks as f64 / TICKS_PER_SECOND)
+    Ok(cpu_seconds_of(ticks))
 }
 
 /// utime and stime of `/proc/PID/stat`, fields 14 and 15.

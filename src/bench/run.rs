@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use prost::Message as _;
-use rand::RngCore as _;
+use rand::Rng as _;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;

@@ -51,7 +51,11 @@ impl Plan {
                 peer: address(ports.peer),
                 ..Listen::default()
             },
-            cluster: Membership { founders, data_groups: self.data_groups, ..Membership::default() },
+            cluster: Membership {
+                founders,
+                data_groups: self.data_groups,
+                ..Membership::default()
+            },
             store: Store { profile: self.profile },
             ..Config::default()
         })

@@ -56,7 +56,8 @@ impl Node {
     /// Starts the process, if it does not run.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         if self.process.is_none() {
-            self.process = Some(launch(&self.folder).with_context(|| format!("node {}", self.number))?);
+            self.process =
+                Some(launch(&self.folder).with_context(|| format!("node {}", self.number))?);
         }
         Ok(())
     }
@@ -109,7 +110,8 @@ impl Node {
     /// Ends the process at once. Answers its process id.
     pub(super) async fn kill(&mut self) -> anyhow::Result<u32> {
         let number = self.number;
-        let mut process = self.process.take().with_context(|| format!("node {number} does not run"))?;
+        let mut process =
+            self.process.take().with_context(|| format!("node {number} does not run"))?;
         let pid = process.child.id().with_context(|| format!("node {number} has ended already"))?;
         process.child.kill().await?;
         Ok(pid)
@@ -129,7 +131,8 @@ impl Node {
     /// The last lines of the log.
     pub(super) fn log_end(&self) -> String {
         let path = self.folder.join(LOG_FILE);
-        log_end(&path).unwrap_or_else(|error| format!("({} is unreadable: {error})", path.display()))
+        log_end(&path)
+            .unwrap_or_else(|error| format!("({} is unreadable: {error})", path.display()))
     }
 }
 

@@ -47,18 +47,18 @@ pub(super) fn id(number: usize) -> String {
 
 /// An order that fits the schema.
 pub(super) fn order(number: usize) -> Bytes {
-    event(id(number), number, &payload(number, json!(number % 3 + 1)))
+    event(id(number), number, &payload(number, &json!(number % 3 + 1)))
 }
 
 /// An order whose first item has an impossible quantity.
 pub(super) fn malformed(number: usize) -> Bytes {
-    event(format!("malformed-{number:07}"), number, &payload(number, json!("two")))
+    event(format!("malformed-{number:07}"), number, &payload(number, &json!("two")))
 }
 
 /// Where the schema finds fault with [`malformed`].
 pub(super) const FAULT: &str = "/items/0/quantity";
 
-fn payload(number: usize, quantity: Value) -> Value {
+fn payload(number: usize, quantity: &Value) -> Value {
     let cents = number * 37 % 20_000 + 499;
     json!({
         "order_id": format!("o-{number}"),

@@ -10,7 +10,7 @@ use weft_client::{Client, PendingBatch, PublisherOptions, Reason, Receipt};
 use weft_proto::Error;
 
 use super::check::Seen;
-use super::orders;
+use super::{orders, per_second};
 use crate::cluster::Cluster;
 
 const BATCH: usize = 50;
@@ -53,33 +53,32 @@ pub(super) async fn publish(
     let publisher = client.publisher(stream, PublisherOptions::default()).await?;
     let batches = batches(events);
     let half = batches.len() / 2;
-    let mut published = Published::default();
+    let mut result = Published::default();
     let mut pending = VecDeque::new();
     let begin = Instant::now();
     let mut last = begin;
     for (place, batch) in batches.into_iter().enumerate() {
         if place == half {
-            let rate = published.acknowledged.len() as f64 / begin.elapsed().as_secs_f64();
-            published.events_per_second = rate;
+            result.events_per_second = per_second(result.acknowledged.len(), begin);
             // Some batches are on their way: their fate is in doubt, and must come out right.
             let leader = leader(client, cluster, stream).await?;
-            published.killed = leader;
+            result.killed = leader;
             last = Instant::now();
-            published.killed_pid = cluster.kill(leader).await?;
+            result.killed_pid = cluster.kill(leader).await?;
         }
-        let encoded = batch.iter().map(|order| order.event.clone()).collect();
-        pending.push_back((batch, publisher.publish_batch(encoded).await?));
+        let events = batch.iter().map(|order| order.event.clone()).collect();
+        pending.push_back((batch, publisher.publish_batch(events).await?));
         if pending.len() == WINDOW
             && let Some(oldest) = pending.pop_front()
         {
-            published.settle(oldest, &mut last).await;
+            result.settle(oldest, &mut last).await;
         }
     }
     while let Some(oldest) = pending.pop_front() {
-        published.settle(oldest, &mut last).await;
+        result.settle(oldest, &mut last).await;
     }
     publisher.close().await;
-    Ok(published)
+    Ok(result)
 }
 
 #[derive(Debug)]
@@ -103,7 +102,8 @@ fn batches(events: usize) -> Vec<Vec<Order>> {
         if place % every == 0 && place / every < MALFORMED_BATCHES {
             let event = orders::malformed(place);
             let middle = batch.len() / 2;
-            batch.insert(middle, Order { id: format!("malformed {place}"), event, malformed: true });
+            batch
+                .insert(middle, Order { id: format!("malformed {place}"), event, malformed: true });
         }
         batch
     };

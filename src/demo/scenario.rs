@@ -8,12 +8,13 @@ use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use weft_client::{Client, Position, PutOptions, ReadOptions, resource_of};
+use weft_proto::filter::Filter;
 use weft_proto::resource::Kind;
 use weft_proto::{Offset, Timestamp};
 
 use super::check::{Seen, differences};
 use super::publish::{Published, publish};
-use super::{orders, step};
+use super::{orders, per_second, step};
 use crate::cluster::{Cluster, program};
 
 const ORDERS: &str = "orders";
@@ -129,7 +130,9 @@ async fn replies(client: &Client, wanted: usize) -> anyhow::Result<()> {
 
 /// Whether there is exactly one confirmation for each order.
 async fn confirmed(client: &Client, acknowledged: &[Seen]) -> anyhow::Result<Vec<String>> {
-    let (read, _) = read(client, CONFIRMATIONS, Position::Earliest).await?;
+    let of_type = BTreeMap::from([("type".to_owned(), orders::CONFIRMED.to_owned())]);
+    let filters = vec![Filter::Exact(of_type)];
+    let (read, _) = read(client, CONFIRMATIONS, Position::Earliest, filters).await?;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for reply in read {
         *counts.entry(reply.id).or_default() += 1;
@@ -159,8 +162,8 @@ async fn replay(
     begin: Instant,
 ) -> anyhow::Result<Vec<String>> {
     let started = Instant::now();
-    let (all, times) = read(client, ORDERS, Position::Earliest).await?;
-    let rate = all.len() as f64 / started.elapsed().as_secs_f64();
+    let (all, times) = read(client, ORDERS, Position::Earliest, Vec::new()).await?;
+    let rate = per_second(all.len(), started);
     let mut problems = differences("replay of everything", acknowledged, &all);
     step(begin, &format!("{} orders are replayed ({rate:.0} events/s) and compared", all.len()));
 
@@ -169,11 +172,12 @@ async fn replay(
         problems.push("there is nothing to replay from the middle".to_owned());
         return Ok(problems);
     };
-    let (by_offset, _) = read(client, ORDERS, Position::Offset(Offset(event.offset))).await?;
+    let (by_offset, _) =
+        read(client, ORDERS, Position::Offset(Offset(event.offset)), Vec::new()).await?;
     let expected = acknowledged.get(middle..).unwrap_or_default();
     problems.extend(differences("replay by offset", expected, &by_offset));
 
-    let (by_time, _) = read(client, ORDERS, Position::Time(time)).await?;
+    let (by_time, _) = read(client, ORDERS, Position::Time(time), Vec::new()).await?;
     let first = times.partition_point(|&earlier| earlier < time);
     let expected = acknowledged.get(first..).unwrap_or_default();
     problems.extend(differences("replay by time", expected, &by_time));
@@ -187,13 +191,14 @@ async fn replay(
     Ok(problems)
 }
 
-/// Everything from a position to the present end, with the append times.
+/// Everything from a position to the present end that passes the filters, with the append times.
 async fn read(
     client: &Client,
     stream: &str,
     from: Position,
+    filters: Vec<Filter>,
 ) -> anyhow::Result<(Vec<Seen>, Vec<Timestamp>)> {
-    let options = ReadOptions { from, ..ReadOptions::all(stream) };
+    let options = ReadOptions { from, filters, ..ReadOptions::all(stream) };
     let mut records = std::pin::pin!(client.read(options).await?.into_records());
     let (mut seen, mut times) = (Vec::new(), Vec::new());
     while let Some(record) = records.try_next().await? {

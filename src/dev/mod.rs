@@ -58,12 +58,8 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let stop = pin!(signals::stop()?);
     let ports = Ports::consecutive(args.grpc_port, args.http_port, args.nodes)?;
     let folder = Folder::open(&args.dir, &ports)?;
-    let plan = Plan {
-        dir: folder.path().to_owned(),
-        ports,
-        data_groups: 2,
-        profile: Profile::Small,
-    };
+    let plan =
+        Plan { dir: folder.path().to_owned(), ports, data_groups: 2, profile: Profile::Small };
     let result = match args.nodes {
         1 => within(&plan, &folder, stop).await,
         _ => beside(plan, &folder, stop).await,
@@ -129,7 +125,10 @@ where
     let killed = cluster.stop().await;
     result?;
     if !killed.is_empty() {
-        bail!("nodes {killed:?} did not stop in order; their logs in {} say why", folder.path().display());
+        bail!(
+            "nodes {killed:?} did not stop in order; their logs in {} say why",
+            folder.path().display()
+        );
     }
     Ok(())
 }
@@ -161,7 +160,9 @@ fn announce(plan: &Plan) {
     println!("Try, in another terminal:");
     // The first port is the default of all commands.
     let endpoint = match plan.ports.first() {
-        Some(ports) if ports.grpc != 7_400 => format!(" --endpoint http://127.0.0.1:{}", ports.grpc),
+        Some(ports) if ports.grpc != 7_400 => {
+            format!(" --endpoint http://127.0.0.1:{}", ports.grpc)
+        }
         _ => String::new(),
     };
     for command in TRY {

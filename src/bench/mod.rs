@@ -113,7 +113,8 @@ async fn measure(args: &Args, load: &Load) -> anyhow::Result<Report> {
     folder.prefix("weft-bench-");
     let folder = match &load.dir {
         Some(dir) => {
-            std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("cannot make {}", dir.display()))?;
             folder.tempdir_in(dir)?
         }
         None => folder.tempdir()?,
@@ -138,6 +139,7 @@ async fn measure(args: &Args, load: &Load) -> anyhow::Result<Report> {
     report
 }
 
+#[expect(clippy::cast_precision_loss, reason = "figures for people, of a few digits")]
 async fn report(
     args: &Args,
     load: &Load,
@@ -145,7 +147,8 @@ async fn report(
     (brokers, fdatasync_us): (&[u32], Option<Fsync>),
 ) -> anyhow::Result<Report> {
     let measured = run::measure(args, load, client, brokers).await?;
-    let payload = measured.events as f64 * f64::from(load.size);
+    let events = measured.events as f64;
+    let payload = events * f64::from(load.size);
     let seconds = measured.elapsed.as_secs_f64();
     Ok(Report {
         what: match args {
@@ -158,7 +161,7 @@ async fn report(
         batch: load.batch,
         window: load.window,
         seconds,
-        events_per_second: measured.events as f64 / seconds,
+        events_per_second: events / seconds,
         megabytes_per_second: payload / seconds / 1e6,
         latency_us: measured.latency,
         ack: "durable",

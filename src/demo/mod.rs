@@ -87,6 +87,12 @@ async fn play(args: &Args, folder: &Path) -> anyhow::Result<()> {
     bail!("not as promised:\n  - {}", problems.join("\n  - "))
 }
 
+/// Events per second since then.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people, of a few digits")]
+fn per_second(events: usize, begin: Instant) -> f64 {
+    events as f64 / begin.elapsed().as_secs_f64()
+}
+
 /// Tells what happened, and how long after the begin.
 fn step(begin: Instant, text: &str) {
     say(&format!("{:6.2} s  {text}", begin.elapsed().as_secs_f64()));
