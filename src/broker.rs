@@ -8,6 +8,7 @@ use crate::{signals, telemetry, toml_file};
 
 /// Run one broker until SIGTERM or Ctrl-C.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of a command line")]
 pub(crate) struct Args {
     /// TOML file with the settings. Environment variables WEFT_<SECTION>__<KEY> win over it.
     #[arg(long, value_name = "FILE")]

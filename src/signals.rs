@@ -1,6 +1,5 @@
 //! When to stop: SIGTERM or SIGINT, whichever comes first.
 
-use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A future that ends when this process is asked to stop. From the call on, the signals no longer
@@ -17,8 +16,10 @@ pub(crate) fn stop() -> anyhow::Result<impl Future<Output = ()> + Send + 'static
 }
 
 /// Ends when whoever holds the other end of standard input is gone.
+///
+/// The read cannot be cancelled: end the runtime with `shutdown_background`.
 pub(crate) async fn stdin_closed() {
-    let mut stdin = tokio::io::stdin();
-    let mut ignored = [0; 64];
-    while let Ok(1..) = stdin.read(&mut ignored).await {}
+    let read = || std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+    // Whether it ends or fails: nobody is there any more.
+    _ = tokio::task::spawn_blocking(read).await;
 }

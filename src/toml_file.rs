@@ -48,7 +48,8 @@ fn overlay<T: DeserializeOwned>(
     mut table: Table,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> anyhow::Result<T> {
-    let mut settings: Vec<_> = environment.into_iter().filter(|(name, _)| is_setting(name)).collect();
+    let mut settings: Vec<_> =
+        environment.into_iter().filter(|(name, _)| is_setting(name)).collect();
     // The environment has no order; the first error must not depend on luck.
     settings.sort();
     for (name, text) in settings {
@@ -60,7 +61,11 @@ fn overlay<T: DeserializeOwned>(
 
 /// The table with one key set. A number, list or truth value is tried as such first, and as text
 /// if the key does not take it.
-fn with_setting<T: DeserializeOwned>(table: &Table, name: &str, text: &str) -> anyhow::Result<Table> {
+fn with_setting<T: DeserializeOwned>(
+    table: &Table,
+    name: &str,
+    text: &str,
+) -> anyhow::Result<Table> {
     let path = name.strip_prefix(PREFIX).unwrap_or(name).to_lowercase();
     let path: Vec<&str> = path.split(SEPARATOR).collect();
     let typed = text.parse::<Value>().ok();
