@@ -8,8 +8,8 @@ use weft_client::proto::v1;
 use weft_client::{Client, PutOptions};
 use weft_proto::resource::{Kind, Manifest};
 
-use crate::output::{Format, Out};
 use crate::get;
+use crate::output::{Format, Out};
 
 /// Arguments of `weft apply`.
 #[derive(clap::Args, Debug)]
@@ -69,7 +69,9 @@ pub(crate) fn read_text(file: &str) -> anyhow::Result<String> {
 fn parse(text: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests: Vec<Manifest> = match text.trim_start().chars().next() {
         Some('[') => serde_json::from_str(text)?,
-        Some('{') => serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>()?,
+        Some('{') => {
+            serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>()?
+        }
         _ => serde_saphyr::from_multiple(text)?,
     };
     for (place, manifest) in manifests.iter().enumerate() {

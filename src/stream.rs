@@ -73,11 +73,7 @@ impl Args {
     }
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     match args.verb {
         Verb::Create(args) => create(args, client).await,
         Verb::List => list(client, format).await,
