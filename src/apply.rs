@@ -107,17 +107,12 @@ pub(crate) async fn apply(
         let resource = manifest.to_resource()?;
         let kind: Kind = resource.kind.parse()?;
         let name = get::name_of(&resource);
-        let before = match dry_run {
-            true => client.catalog().find(kind, &name).await?,
-            false => None,
-        };
+        let before = if dry_run { client.catalog().find(kind, &name).await? } else { None };
         let options = PutOptions { dry_run, ..PutOptions::default() };
         let (word, notes) = match client.catalog().put(resource, options).await {
             Ok(put) => {
-                let mut notes = match dry_run {
-                    true => difference(before.as_ref(), manifest)?,
-                    false => Vec::new(),
-                };
+                let mut notes =
+                    if dry_run { difference(before.as_ref(), manifest)? } else { Vec::new() };
                 notes.extend(put.warnings.into_iter().map(|text| format!("warning: {text}")));
                 (word_of(put.change, dry_run), notes)
             }
@@ -178,9 +173,10 @@ fn line_difference(old: &str, new: &str) -> Vec<String> {
     let mut common = vec![vec![0_usize; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {
         for j in (0..new.len()).rev() {
-            common[i][j] = match old[i] == new[j] {
-                true => common[i + 1][j + 1] + 1,
-                false => common[i + 1][j].max(common[i][j + 1]),
+            common[i][j] = if old[i] == new[j] {
+                common[i + 1][j + 1] + 1
+            } else {
+                common[i + 1][j].max(common[i][j + 1])
             };
         }
     }

@@ -245,14 +245,14 @@ impl Outcome {
                 "published": published, "duplicates": duplicates, "refused": refused,
             }))?;
         } else {
-            let mut text = format!("{published} published");
+            let mut parts = vec![format!("{published} published")];
             if *duplicates > 0 {
-                text += &format!(", {duplicates} of them were there already");
+                parts.push(format!("{duplicates} of them were there already"));
             }
             if *refused > 0 {
-                text += &format!(", {refused} refused");
+                parts.push(format!("{refused} refused"));
             }
-            out.line(&text)?;
+            out.line(&parts.join(", "))?;
             out.flush()?;
         }
         Ok(if *refused > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -10,6 +10,7 @@ use weft_client::{Client, Options, Secret, Tls};
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7400";
 
 /// How to reach the cluster.
+#[expect(clippy::doc_markdown, reason = "the command line shows these comments as they are")]
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub(crate) struct Connection {

@@ -104,9 +104,8 @@ async fn create(args: Create, client: &Client) -> anyhow::Result<()> {
     let name = &args.name;
     let resource = resource_of(Kind::Stream, name, &spec)?;
     let options = PutOptions { expected_generation: Some(0), ..PutOptions::default() };
-    let error = match client.catalog().put(resource, options).await {
-        Ok(_) => return said(&format!("stream {name} is created")),
-        Err(error) => error,
+    let Err(error) = client.catalog().put(resource, options).await else {
+        return said(&format!("stream {name} is created"));
     };
     let exists = matches!(error.reason(), Reason::FailedPrecondition | Reason::AlreadyExists);
     if exists && let Some(found) = client.catalog().find(Kind::Stream, name).await? {

@@ -79,13 +79,12 @@ impl Channels {
     pub(crate) fn get(&self, address: &str) -> Result<Transport> {
         let address = with_scheme(address, self.scheme);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match open.get(&address) {
-            Some(channel) => channel.clone(),
-            None => {
-                let channel = self.endpoint(&address)?.connect_lazy();
-                open.insert(address, channel.clone());
-                channel
-            }
+        let channel = if let Some(channel) = open.get(&address) {
+            channel.clone()
+        } else {
+            let channel = self.endpoint(&address)?.connect_lazy();
+            open.insert(address, channel.clone());
+            channel
         };
         Ok(InterceptedService::new(channel, self.credential.clone()))
     }

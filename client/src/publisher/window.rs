@@ -303,9 +303,8 @@ impl<B> Window<B> {
             Some(next) if next.previous == sequence || next.instead == Some(sequence) => {
                 next.instead = Some(base);
             }
-            Some(_) => {}
             None if self.tail.0 == sequence => self.tail = (base, None),
-            None => {}
+            Some(_) | None => {}
         }
     }
 

@@ -216,7 +216,7 @@ impl Fake {
         }
         let mut state = self.state();
         let number = batch.partition.unwrap();
-        let partition = state.partitions.get_mut(number as usize).unwrap();
+        let partition = &mut state.partitions[number as usize];
         let (ack, duplicate) = partition.append(number, batch);
         state.duplicates += u32::from(duplicate);
         match fault {

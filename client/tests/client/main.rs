@@ -1,6 +1,6 @@
 //! The client against nodes that lose connections, refuse, delay and repeat.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fake;
 mod publish;
