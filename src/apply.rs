@@ -8,8 +8,8 @@ use weft_client::proto::v1;
 use weft_client::{Client, PutOptions};
 use weft_proto::resource::{Kind, Manifest};
 
-use crate::output::{Format, Out};
 use crate::get;
+use crate::output::{Format, Out};
 
 /// Arguments of `weft apply`.
 #[derive(clap::Args, Debug)]
@@ -69,7 +69,9 @@ pub(crate) fn read_text(file: &str) -> anyhow::Result<String> {
 fn parse(text: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests: Vec<Manifest> = match text.trim_start().chars().next() {
         Some('[') => serde_json::from_str(text)?,
-        Some('{') => serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>()?,
+        Some('{') => {
+            serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>()?
+        }
         _ => serde_saphyr::from_multiple(text)?,
     };
     for (place, manifest) in manifests.iter().enumerate() {
@@ -105,17 +107,12 @@ pub(crate) async fn apply(
         let resource = manifest.to_resource()?;
         let kind: Kind = resource.kind.parse()?;
         let name = get::name_of(&resource);
-        let before = match dry_run {
-            true => client.catalog().find(kind, &name).await?,
-            false => None,
-        };
+        let before = if dry_run { client.catalog().find(kind, &name).await? } else { None };
         let options = PutOptions { dry_run, ..PutOptions::default() };
         let (word, notes) = match client.catalog().put(resource, options).await {
             Ok(put) => {
-                let mut notes = match dry_run {
-                    true => difference(before.as_ref(), manifest)?,
-                    false => Vec::new(),
-                };
+                let mut notes =
+                    if dry_run { difference(before.as_ref(), manifest)? } else { Vec::new() };
                 notes.extend(put.warnings.into_iter().map(|text| format!("warning: {text}")));
                 (word_of(put.change, dry_run), notes)
             }
@@ -176,9 +173,10 @@ fn line_difference(old: &str, new: &str) -> Vec<String> {
     let mut common = vec![vec![0_usize; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {
         for j in (0..new.len()).rev() {
-            common[i][j] = match old[i] == new[j] {
-                true => common[i + 1][j + 1] + 1,
-                false => common[i + 1][j].max(common[i][j + 1]),
+            common[i][j] = if old[i] == new[j] {
+                common[i + 1][j + 1] + 1
+            } else {
+                common[i + 1][j].max(common[i][j + 1])
             };
         }
     }

@@ -63,11 +63,7 @@ The function is an HTTP server on the port in $PORT; it gets each event as a Clo
     },
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     match args.verb {
         Verb::Deploy { file, dry_run } => deploy(client, &file, dry_run, format).await,
         Verb::List => list(client, format).await,
@@ -153,13 +149,8 @@ async fn describe(client: &Client, name: &str, format: Option<Format>) -> anyhow
         out.line(&format!("{} is {}: {}", condition.kind, condition.status, condition.message))?;
     }
     let rows = status.triggers.iter().map(|trigger| {
-        let numbers = [
-            trigger.lag,
-            trigger.in_flight,
-            trigger.delivered,
-            trigger.failed,
-            trigger.retrying,
-        ];
+        let numbers =
+            [trigger.lag, trigger.in_flight, trigger.delivered, trigger.failed, trigger.retrying];
         let numbers = numbers.iter().map(u64::to_string);
         std::iter::once(trigger.name.clone()).chain(numbers).collect()
     });

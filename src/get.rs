@@ -30,14 +30,12 @@ fn kinds(text: &str) -> Result<Kinds, String> {
     if text == "all" {
         return Ok(Kinds(Kind::ALL.to_vec()));
     }
-    text.parse().map(|kind| Kinds(vec![kind])).map_err(|error: weft_client::Error| error.to_string())
+    text.parse()
+        .map(|kind| Kinds(vec![kind]))
+        .map_err(|error: weft_client::Error| error.to_string())
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     let mut found = Vec::new();
     for kind in args.kind.0 {
         match &args.name {

@@ -109,10 +109,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = format!("error: {error:#}\n");
-            if let Some(advice) = output::advice(&error, stream.as_deref()) {
-                text += &format!("  {advice}\n");
-            }
+            let advice = output::advice(&error, stream.as_deref());
+            let advice = advice.map(|advice| format!("  {advice}\n")).unwrap_or_default();
+            let text = format!("error: {error:#}\n{advice}");
             // If standard error is closed as well, the exit code is all that is left.
             _ = std::io::stderr().write_all(text.as_bytes());
             ExitCode::FAILURE

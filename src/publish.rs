@@ -106,7 +106,7 @@ pub(crate) async fn run(
     let publisher = client.publisher(&args.stream, PublisherOptions::default()).await?;
     let mut run = Run::new(publisher);
     match args.format {
-        Input::Jsonl => run.lines(BufReader::new(input)).await?,
+        Input::Jsonl => run.lines(BufReader::with_capacity(CHUNK_BYTES, input)).await?,
         Input::Raw => {
             let mut data = Vec::new();
             input.read_to_end(&mut data).context("cannot read the input")?;
@@ -146,7 +146,7 @@ impl Run {
         }
     }
 
-    async fn lines(&mut self, mut input: impl BufRead) -> anyhow::Result<()> {
+    async fn lines(&mut self, mut input: BufReader<impl Read>) -> anyhow::Result<()> {
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
@@ -164,6 +164,10 @@ impl Run {
             match event::from_json(&line) {
                 Ok(event) => self.add(number, event.encode_to_vec().into()).await?,
                 Err(error) => self.outcome.refuse(number, &error)?,
+            }
+            // Whoever writes the lines may pause now; what came so far shall not wait for it.
+            if input.buffer().is_empty() && !self.events.is_empty() {
+                self.hand_over().await?;
             }
         }
         Ok(())
@@ -245,14 +249,14 @@ impl Outcome {
                 "published": published, "duplicates": duplicates, "refused": refused,
             }))?;
         } else {
-            let mut text = format!("{published} published");
+            let mut parts = vec![format!("{published} published")];
             if *duplicates > 0 {
-                text += &format!(", {duplicates} of them were there already");
+                parts.push(format!("{duplicates} of them were there already"));
             }
             if *refused > 0 {
-                text += &format!(", {refused} refused");
+                parts.push(format!("{refused} refused"));
             }
-            out.line(&text)?;
+            out.line(&parts.join(", "))?;
             out.flush()?;
         }
         Ok(if *refused > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })

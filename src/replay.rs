@@ -34,11 +34,7 @@ pub(crate) struct Args {
     max: Option<u64>,
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     let mut reader = client
         .read(ReadOptions {
             from: args.from.position(),

@@ -99,11 +99,7 @@ impl Args {
     }
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     match args.verb {
         Verb::Register(document) => register(&document, false, client).await,
         Verb::Check(document) => register(&document, true, client).await,

@@ -10,12 +10,19 @@ use weft_client::{Client, Options, Secret, Tls};
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7400";
 
 /// How to reach the cluster.
+#[expect(clippy::doc_markdown, reason = "the command line shows these comments as they are")]
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub(crate) struct Connection {
     /// Client address of a node; several, by commas or by repetition, for the case that one is
     /// down. Default: $WEFT_ENDPOINT, else http://127.0.0.1:7400
-    #[arg(long, global = true, value_name = "URL", value_delimiter = ',', help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Connection"
+    )]
     endpoint: Vec<String>,
 
     /// File with the bearer token. Default: the token in $WEFT_TOKEN, if it is set

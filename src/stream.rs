@@ -73,11 +73,7 @@ impl Args {
     }
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     match args.verb {
         Verb::Create(args) => create(args, client).await,
         Verb::List => list(client, format).await,
@@ -108,9 +104,8 @@ async fn create(args: Create, client: &Client) -> anyhow::Result<()> {
     let name = &args.name;
     let resource = resource_of(Kind::Stream, name, &spec)?;
     let options = PutOptions { expected_generation: Some(0), ..PutOptions::default() };
-    let error = match client.catalog().put(resource, options).await {
-        Ok(_) => return said(&format!("stream {name} is created")),
-        Err(error) => error,
+    let Err(error) = client.catalog().put(resource, options).await else {
+        return said(&format!("stream {name} is created"));
     };
     let exists = matches!(error.reason(), Reason::FailedPrecondition | Reason::AlreadyExists);
     if exists && let Some(found) = client.catalog().find(Kind::Stream, name).await? {

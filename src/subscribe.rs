@@ -34,11 +34,7 @@ pub(crate) struct Args {
     subscription: Option<String>,
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     let format = format.unwrap_or(Format::Json);
     match args.subscription {
         None => follow(client, args.stream, args.from.position(), format).await,
