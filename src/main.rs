@@ -1,3 +1,203 @@
 //! The one binary of Weft: picks a subcommand and turns its outcome into an exit code.
 
-fn main() {}
+mod apply;
+mod completions;
+mod delete;
+mod dispatcher;
+mod function;
+mod get;
+mod output;
+mod progress;
+mod publish;
+mod replay;
+mod sample_function;
+mod schema;
+mod settings;
+mod status;
+mod stream;
+mod subscribe;
+mod when;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::Format;
+use crate::settings::Connection;
+
+/// Weft: a distributed event mesh.
+///
+/// Publish CloudEvents to streams that are replicated and stored, read them live or again, check
+/// them against schemas, and run functions for them.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    connection: Connection,
+
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  weft stream create orders
+  echo '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/shop\",\"type\":\"order.placed\",\"data\":{\"total\":5}}' | weft publish orders
+  weft subscribe orders --from earliest
+  weft replay orders --from -1h --to latest
+  weft apply -f mesh.yaml
+
+Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create, list, describe and delete streams
+    Stream(stream::Args),
+    /// Publish events to a stream
+    Publish(publish::Args),
+    /// Follow a stream, or join a durable subscription
+    Subscribe(subscribe::Args),
+    /// Read a stored range again; ends
+    Replay(replay::Args),
+    /// Register, list, get and check schemas; bind them to streams
+    Schema(schema::Args),
+    /// Deploy, list, describe and delete functions; show their logs
+    Function(function::Args),
+    /// Create or change any resources from YAML or JSON
+    Apply(apply::Args),
+    /// Show resources; the YAML is taken back by apply
+    Get(get::Args),
+    /// Delete a resource
+    Delete(delete::Args),
+    /// Show nodes, groups and streams
+    Status(status::Args),
+    /// Write a completion script for a shell
+    Completions(completions::Args),
+    // Run modes: add their variants here, and their arms in `run`.
+    /// Serve as a sample function that confirms orders
+    SampleFunction(sample_function::Args),
+    /// The step through which the dispatcher starts processes
+    #[command(hide = true, name = "launch-shim")]
+    LaunchShim(dispatcher::ShimArgs),
+}
+
+impl Command {
+    /// The stream that the command is about, for advice.
+    fn stream(&self) -> Option<&str> {
+        match self {
+            Self::Publish(args) => Some(&args.stream),
+            Self::Subscribe(args) => Some(&args.stream),
+            Self::Replay(args) => Some(&args.stream),
+            Self::Stream(args) => args.stream(),
+            Self::Schema(args) => args.stream(),
+            Self::Delete(args) => args.stream(),
+            _ => None,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let stream = cli.command.stream().map(str::to_owned);
+    let endpoints = cli.connection.endpoints();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = output::explain(&error, stream.as_deref(), &endpoints);
+            // If standard error is closed as well, the exit code is all that is left.
+            _ = std::io::stderr().write_all(text.as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Processes bring their own runtime; verbs over the client share one.
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        // Run modes: add their arms here.
+        Command::SampleFunction(args) => sample_function::run(&args)?,
+        Command::LaunchShim(args) => return Err(dispatcher::shim(args)),
+        command => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let result = runtime.block_on(dispatch(command, &cli.connection, cli.output));
+            // A read of standard input cannot be cancelled; without this, it would hold up the end.
+            runtime.shutdown_background();
+            return result;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn dispatch(
+    command: Command,
+    connection: &Connection,
+    output: Option<Format>,
+) -> anyhow::Result<ExitCode> {
+    let format = output.unwrap_or(Format::Table);
+    let client = || connection.client();
+    match command {
+        Command::Stream(args) => stream::run(args, &client()?, format).await?,
+        Command::Publish(args) => return publish::run(args, &client()?, format).await,
+        Command::Subscribe(args) => subscribe::run(args, &client()?, format).await?,
+        Command::Replay(args) => replay::run(args, &client()?, format).await?,
+        Command::Schema(args) => return schema::run(args, &client()?, format).await,
+        Command::Function(args) => return function::run(args, &client()?, format).await,
+        Command::Apply(args) => return apply::run(&args, &client()?, format).await,
+        Command::Get(args) => get::run(args, &client()?, output).await?,
+        Command::Delete(args) => delete::run(&args, &client()?, format).await?,
+        Command::Status(_) => status::run(&client()?, format).await?,
+        Command::Completions(args) => completions::run::<Cli>(&args)?,
+        Command::SampleFunction(_) | Command::LaunchShim(_) => {
+            anyhow::bail!("this runs without a cluster")
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoint_is_taken_before_and_after_the_verb() {
+        for line in ["weft --endpoint http://a:1 status", "weft status --endpoint http://a:1"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_verb_of_the_readme_is_taken() {
+        for line in [
+            "weft stream create orders --partitions 3 --max-age 24h",
+            "weft publish orders --file a.jsonl --type order.placed --source /shop",
+            "weft subscribe orders --from -1h --filter-type order.*",
+            "weft subscribe orders --subscription audit -o json",
+            "weft replay orders --from 2026-03-01T12:00:00Z --to latest",
+            "weft schema register order -f order.json",
+            "weft schema get order --version 2",
+            "weft schema check order -f payload.json",
+            "weft schema bind orders --type * --schema order --version 1 --mode off",
+            "weft function deploy -f confirm.yaml",
+            "weft apply -f mesh.yaml --dry-run",
+            "weft get streams -o yaml",
+            "weft delete function confirm",
+            "weft launch-shim 1 /bin/true --flag",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+}
