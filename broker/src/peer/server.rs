@@ -17,6 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 use weft_proto::internal as wire;
 use weft_proto::internal::peer_server::{self, PeerServer};
 
+use weft_proto::internal::forward_server::ForwardServer;
+
+use crate::ingest::Remote;
 use super::grpc::{CLUSTER_KEY, FROM_KEY, MESSAGE_BYTES_MAX, Name, TO_KEY};
 use super::{Error, Handler, Introduce, Messages, heartbeat};
 
@@ -224,12 +227,16 @@ pub fn service(node: Node) -> PeerServer<Node> {
 pub async fn serve(
     listener: TcpListener,
     mut node: Node,
+    remote: Remote,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     // Set here: a server given its connections ignores its own setting.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     node.stop = stop.clone();
-    let server = limited().add_service(service(node));
+    let forward = ForwardServer::new(remote)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let server = limited().add_service(service(node)).add_service(forward);
     let serving = server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let late = async {
         stop.cancelled().await;

@@ -271,6 +271,29 @@ impl Group {
         }
     }
 
+    /// The same, only while this node leads in this term: an entry that comes late, under another
+    /// term, is refused instead of being agreed on where nobody expects it.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for `propose`.
+    pub async fn propose_in(&self, term: u64, payload: Bytes) -> Result<Pending, ProposeError> {
+        let (ack, answer) = Ack::channel();
+        let core = self.core();
+        let request = core.write(Payload(payload)).with_leader(term).responder(ack);
+        // openraft panics when it asks a dead core why it died, see `propose`.
+        match AssertUnwindSafe(async move { request.await }).catch_unwind().await {
+            Ok(Ok(())) => Ok(Pending { answer }),
+            Ok(Err(Fatal::Panicked)) | Err(_) => Err(ProposeError::NotLeader { leader: None }),
+            Ok(Err(_fatal)) => Err(ProposeError::Fatal),
+        }
+    }
+
+    /// Returns the node this handle is on.
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
     /// Returns who leads, if known.
     pub fn leader(&self) -> Option<NodeId> {
         self.inner.leadership.borrow().leader
