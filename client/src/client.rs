@@ -116,8 +116,7 @@ impl Client {
         mut request: v1::PublishRequest,
     ) -> Result<Vec<v1::PublishResult>> {
         request.min_generation = request.min_generation.max(self.generation());
-        let repeat =
-            if request.identity.is_some() { Repeat::Always } else { Repeat::IfNotApplied };
+        let repeat = if request.identity.is_some() { Repeat::Always } else { Repeat::IfNotApplied };
         let publish = |transport| {
             let request = request.clone();
             async move { PublishClient::new(transport).publish(request).await }

@@ -90,7 +90,6 @@ impl<B> Slot<B> {
     fn base(&self) -> u64 {
         self.instead.unwrap_or(self.previous)
     }
-
 }
 
 #[derive(Debug)]
