@@ -84,11 +84,7 @@ enum Input {
     Raw,
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     let described = args.ty.is_some() || args.source.is_some() || args.id.is_some();
     let described = described || args.subject.is_some() || args.key.is_some();
     if args.format == Input::Jsonl && (described || args.content_type.is_some()) {
@@ -241,10 +237,10 @@ impl Outcome {
         std::io::stderr().write_all(text.as_bytes())
     }
 
-    fn report(&self, format: Option<Format>) -> anyhow::Result<ExitCode> {
+    fn report(&self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { published, duplicates, refused } = self;
         let mut out = Out::new();
-        if format == Some(Format::Json) {
+        if format == Format::Json {
             out.json(&serde_json::json!({
                 "published": published, "duplicates": duplicates, "refused": refused,
             }))?;
