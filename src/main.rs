@@ -93,6 +93,7 @@ enum Command {
     /// Run one broker
     Broker(broker::Args),
     /// Measure publishing or replay
+    #[command(subcommand)]
     Bench(bench::Args),
     /// Serve as a sample function that confirms orders
     SampleFunction(sample_function::Args),
