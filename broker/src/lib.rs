@@ -1,6 +1,7 @@
 //! The Weft broker: log, replication, subscriptions, catalog.
 
 pub mod birth;
+pub mod catalog;
 pub mod entry;
 pub mod identity;
 pub mod partition;
