@@ -34,7 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut set: FileDescriptorSet = protox::compile(&files, [&root])?;
     fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
     take_events_as_bytes(&mut set);
-    tonic_prost_build::configure().bytes(".").compile_fds(set)?;
+    // Replicas hash and store resources: their labels need an order.
+    let config = tonic_prost_build::configure().bytes(".").btree_map(".weft.v1.Resource");
+    config.compile_fds(set)?;
     Ok(())
 }
 

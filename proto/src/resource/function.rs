@@ -4,10 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{DurationText, Start, problem};
 use crate::filter::{self, Filter};
-use crate::{Name, QualifiedName, Result};
+use crate::{Error, Name, QualifiedName, Result};
 
 /// Longest name of a function, so that names derived from it stay names.
 const NAME_LEN_MAX: usize = 40;
+/// Each trigger is a subscription with a connection of its own.
+const TRIGGERS_LEN_MAX: usize = 16;
+const ENV_LEN_MAX: usize = 256;
+/// Longest time for one event, and longest pause before another attempt.
+const WAIT_MAX: DurationText = DurationText::from_secs(24 * 3_600);
 
 /// What a function shall be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +136,38 @@ impl Default for ScalingSpec {
     }
 }
 
+impl RetrySpec {
+    fn check(&self, field: &str) -> Result<()> {
+        let field = |name: &str| format!("{field}.{name}");
+        if self.attempts == 0 {
+            return Err(problem(field("attempts"), "at least one attempt is needed"));
+        }
+        if self.base.0.is_zero() {
+            return Err(problem(field("base"), "without a pause a failure would spin"));
+        }
+        if self.base > self.cap {
+            return Err(problem(field("base"), "the first pause is longer than the cap"));
+        }
+        if self.cap > WAIT_MAX {
+            return Err(problem(field("cap"), format!("{} is more than {WAIT_MAX}", self.cap)));
+        }
+        Ok(())
+    }
+}
+
+impl FunctionSpec {
+    /// Name of the subscription that a trigger of a function owns, in the function's namespace.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for names that [`Self::check`] refuses.
+    pub fn subscription_name(function: &Name, trigger: &str) -> Result<Name> {
+        format!("fn-{function}-{trigger}")
+            .parse()
+            .map_err(|error: crate::NameError| Error::invalid(error.to_string()))
+    }
+}
+
 const fn timeout_default() -> DurationText {
     DurationText::from_secs(30)
 }
@@ -155,19 +192,25 @@ impl FunctionSpec {
                 let message = "a function needs a command (a process) or an image (a container)";
                 return Err(problem("spec.command", message));
             }
+            (Some(_), Some(_)) => {
+                let message = "there is a command and an image; which of the two shall run?";
+                return Err(problem("spec.image", message));
+            }
+            (Some(image), None) if image.is_empty() => {
+                return Err(problem("spec.image", "the image is empty"));
+            }
             (None, Some(program)) if program.is_empty() => {
                 return Err(problem("spec.command", "the program is empty"));
             }
             _ => {}
         }
-        for (place, variable) in self.env.iter().enumerate() {
-            if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
-                let message = format!("{:?} is no name of a variable", variable.name);
-                return Err(problem(format!("spec.env[{place}].name"), message));
-            }
+        if self.command.iter().any(|part| part.contains('\0')) {
+            return Err(problem("spec.command", "a command cannot hold NUL"));
         }
-        if self.timeout.0.is_zero() {
-            return Err(problem("spec.timeout", "no time at all"));
+        self.check_env()?;
+        if self.timeout.0.is_zero() || self.timeout > WAIT_MAX {
+            let message = format!("{} is not in 1ms..={WAIT_MAX}", self.timeout);
+            return Err(problem("spec.timeout", message));
         }
         if !(1..=10_000).contains(&self.concurrency.hard) {
             let message = format!("{} is not in 1..=10000", self.concurrency.hard);
@@ -177,6 +220,28 @@ impl FunctionSpec {
         self.check_triggers()?;
         if let Some(reply) = &self.reply {
             check_stream(&reply.stream, "spec.reply.stream")?;
+        }
+        Ok(())
+    }
+
+    fn check_env(&self) -> Result<()> {
+        if self.env.len() > ENV_LEN_MAX {
+            let message = format!("{} variables, more than {ENV_LEN_MAX}", self.env.len());
+            return Err(problem("spec.env", message));
+        }
+        for (place, variable) in self.env.iter().enumerate() {
+            let field = |name: &str| format!("spec.env[{place}].{name}");
+            if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
+                let message = format!("{:?} is no name of a variable", variable.name);
+                return Err(problem(field("name"), message));
+            }
+            if self.env[..place].iter().any(|other| other.name == variable.name) {
+                let message = format!("the variable {:?} is there twice", variable.name);
+                return Err(problem(field("name"), message));
+            }
+            if variable.value.contains('\0') {
+                return Err(problem(field("value"), "a variable cannot hold NUL"));
+            }
         }
         Ok(())
     }
@@ -199,6 +264,10 @@ impl FunctionSpec {
         if self.triggers.is_empty() {
             return Err(problem("spec.triggers", "a function without trigger would never run"));
         }
+        if self.triggers.len() > TRIGGERS_LEN_MAX {
+            let message = format!("{} triggers, more than {TRIGGERS_LEN_MAX}", self.triggers.len());
+            return Err(problem("spec.triggers", message));
+        }
         for (place, trigger) in self.triggers.iter().enumerate() {
             let field = |name: &str| format!("spec.triggers[{place}].{name}");
             trigger
@@ -215,12 +284,7 @@ impl FunctionSpec {
             }
             check_stream(&trigger.stream, &field("stream"))?;
             trigger.start.check(&field("start"))?;
-            if trigger.retry.attempts == 0 {
-                return Err(problem(field("retry.attempts"), "at least one attempt is needed"));
-            }
-            if trigger.retry.base > trigger.retry.cap {
-                return Err(problem(field("retry.base"), "the first pause is longer than the cap"));
-            }
+            trigger.retry.check(&field("retry"))?;
             filter::check_all(&trigger.filters).map_err(|error| {
                 let inner = error.field().unwrap_or("filters").to_owned();
                 problem(field(&inner), error.message())
@@ -343,6 +407,22 @@ mod tests {
             (trigger(r#","name":"A""#), "spec.triggers[0].name"),
             (trigger(r#","start":{"time":"noon"}"#), "spec.triggers[0].start"),
             (trigger(r#","retry":{"attempts":0}"#), "spec.triggers[0].retry.attempts"),
+            (trigger(r#","retry":{"base":"0s"}"#), "spec.triggers[0].retry.base"),
+            (trigger(r#","retry":{"base":"2s","cap":"1s"}"#), "spec.triggers[0].retry.base"),
+            (trigger(r#","retry":{"cap":"2d"}"#), "spec.triggers[0].retry.cap"),
+            (trigger("}").replace("}}]", "},{\"stream\":\"s\"}]"), "spec.triggers[1].name"),
+            (
+                r#"{"command":["a"],"image":"b","triggers":[{"stream":"s"}]}"#.to_owned(),
+                "spec.image",
+            ),
+            (
+                r#"{"command":["a","\u0000"],"triggers":[{"stream":"s"}]}"#.to_owned(),
+                "spec.command",
+            ),
+            (
+                r#"{"command":["a"],"timeout":"2d","triggers":[{"stream":"s"}]}"#.to_owned(),
+                "spec.timeout",
+            ),
             (trigger(r#","filters":[{"exact":{}}]"#), "spec.triggers[0].filters[0]"),
             (
                 r#"{"command":["a"],"triggers":[{"stream":"s"}],"scaling":{"max":0}}"#.to_owned(),

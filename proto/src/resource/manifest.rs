@@ -10,6 +10,9 @@ use crate::{Error, Name, QualifiedName, Result, v1};
 /// The only version so far.
 pub const API_VERSION: &str = "weft/v1";
 
+const LABELS_LEN_MAX: usize = 64;
+const LABEL_BYTES_MAX: usize = 1_024;
+
 /// A resource as it is written, and as it is exported.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +78,7 @@ impl Manifest {
     ///
     /// `Internal` when the spec is not JSON.
     pub fn from_resource(resource: &v1::Resource) -> Result<Self> {
-        let spec = serde_json::from_slice(&resource.spec)
+        let spec = readable(resource)
             .map_err(|error| Error::internal("the stored spec is not JSON").with_source(error))?;
         let namespace = match resource.namespace.as_str() {
             "default" => String::new(),
@@ -92,6 +95,41 @@ impl Manifest {
             spec,
         })
     }
+}
+
+/// The spec as a JSON value. A schema that would change by that (numbers beyond 64 bits) is given
+/// as a string, which keeps every byte.
+fn readable(resource: &v1::Resource) -> serde_json::Result<serde_json::Value> {
+    if resource.kind == Kind::Schema.as_str() {
+        let stored: SchemaSpec = serde_json::from_slice(&resource.spec)?;
+        let value: serde_json::Result<serde_json::Value> = serde_json::from_slice(&resource.spec);
+        let same = value.as_ref().ok().and_then(|value| {
+            let again = SchemaSpec::deserialize(value).ok()?.hash().ok()?;
+            Some(again == stored.hash().ok()?)
+        });
+        if same != Some(true) {
+            let format = serde_json::to_value(stored.format)?;
+            return Ok(serde_json::json!({"format": format, "document": stored.document.get()}));
+        }
+    }
+    serde_json::from_slice(&resource.spec)
+}
+
+fn check_labels(resource: &v1::Resource) -> Result<()> {
+    let too_long = |text: &String| text.len() > LABEL_BYTES_MAX;
+    if resource.labels.len() > LABELS_LEN_MAX {
+        let message = format!("{} labels, more than {LABELS_LEN_MAX}", resource.labels.len());
+        return Err(problem("metadata.labels", message));
+    }
+    for (name, value) in &resource.labels {
+        if name.is_empty() || too_long(name) || too_long(value) {
+            let message = format!(
+                "a label has a name, and at most {LABEL_BYTES_MAX} bytes in name and value"
+            );
+            return Err(problem("metadata.labels", message));
+        }
+    }
+    Ok(())
 }
 
 /// Name and kind of a resource on the wire.
@@ -129,6 +167,7 @@ pub fn check(resource: &v1::Resource) -> Result<()> {
         );
         return Err(problem("spec", message));
     }
+    check_labels(resource)?;
     match kind {
         Kind::Stream => parse::<StreamSpec>(kind, &resource.spec)?.check(),
         Kind::Schema => parse::<SchemaSpec>(kind, &resource.spec)?.check(),
@@ -157,6 +196,63 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_is_exported_and_taken_back_with_the_same_meaning() {
+        let cases = [
+            (
+                "Stream",
+                r#"{"partitions":3,"retention":{"max_age":"forever"},
+                "schemas":[{"type":"a.*","schema":"s","version":2}]}"#,
+            ),
+            (
+                "Subscription",
+                r#"{"stream":"s","start":{"offset":7},"filters":[{"not":{"exact":{"type":"a"}}}]}"#,
+            ),
+            (
+                "Function",
+                r#"{"command":["a"],"timeout":"5s","triggers":[{"stream":"s","start":"earliest"}]}"#,
+            ),
+            ("Schema", r#"{"document":{"b": 1.0, "a": [true]}}"#),
+            ("Schema", r#"{"document":{"maximum":12345678901234567890123}}"#),
+            ("Schema", r#"{"document":{"maximum":1e400}}"#),
+            ("Schema", r#"{"document":"{\"maximum\":1e400}"}"#),
+        ];
+        for (kind, spec) in cases {
+            let stored = v1::Resource {
+                kind: kind.to_owned(),
+                namespace: "shop".to_owned(),
+                name: "a".to_owned(),
+                labels: [("team".to_owned(), "x".to_owned())].into(),
+                spec: spec.to_owned().into(),
+                ..v1::Resource::default()
+            };
+            let text = serde_json::to_string(&Manifest::from_resource(&stored).unwrap()).unwrap();
+            let manifest: Manifest = serde_json::from_str(&text).unwrap();
+            let keeps_its_form = !spec.contains("maximum");
+            assert!(kind != "Schema" || manifest.spec["document"].is_object() == keeps_its_form);
+
+            let taken = manifest.to_resource().unwrap();
+
+            assert_eq!((&taken.namespace, &taken.labels), (&stored.namespace, &stored.labels));
+            assert!(means_the_same(&taken, &stored), "{spec}");
+        }
+    }
+
+    fn means_the_same(left: &v1::Resource, right: &v1::Resource) -> bool {
+        fn equal<T: serde::de::DeserializeOwned + PartialEq>(left: &[u8], right: &[u8]) -> bool {
+            serde_json::from_slice::<T>(left).unwrap()
+                == serde_json::from_slice::<T>(right).unwrap()
+        }
+        let (left, right, kind) = (&left.spec, &right.spec, left.kind.as_str());
+        let hash = |spec| serde_json::from_slice::<SchemaSpec>(spec).unwrap().hash().unwrap();
+        match kind {
+            "Stream" => equal::<StreamSpec>(left, right),
+            "Subscription" => equal::<SubscriptionSpec>(left, right),
+            "Function" => equal::<FunctionSpec>(left, right),
+            _ => hash(left) == hash(right),
+        }
+    }
+
+    #[test]
     fn wrong_parts_are_named() {
         let field = |json: serde_json::Value| {
             let manifest: Manifest = serde_json::from_value(json).unwrap();
@@ -173,6 +269,10 @@ mod tests {
         assert_eq!(field(with("apiVersion", "v2".into())), "apiVersion");
         assert_eq!(field(with("kind", "Topic".into())), "kind");
         assert_eq!(field(with("metadata", serde_json::json!({"name": "A"}))), "metadata.name");
+        let labels =
+            |name: &str, value: &str| serde_json::json!({"name": "a", "labels": {name: value}});
+        assert_eq!(field(with("metadata", labels("", "x"))), "metadata.labels");
+        assert_eq!(field(with("metadata", labels("x", &"y".repeat(1_025)))), "metadata.labels");
         assert_eq!(field(with("spec", serde_json::json!({"partitions": 0}))), "spec.partitions");
         assert_eq!(field(with("spec", serde_json::json!({"partition": 1}))), "spec");
     }

@@ -28,7 +28,7 @@ pub use subscription::{Start, SubscriptionMode, SubscriptionSpec};
 use crate::{Error, Result};
 
 /// Largest spec, in bytes of JSON.
-pub const SPEC_BYTES_MAX: usize = 2 << 20;
+pub const SPEC_BYTES_MAX: usize = 1 << 20;
 
 /// Reads a spec from JSON.
 ///

@@ -1,14 +1,16 @@
 //! Schemas: a document and its versions.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_128;
 
-use super::problem;
-use crate::Result;
+use crate::{Error, Reason, Result};
 
-/// Largest schema document, in bytes.
-const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+/// Values within values at most.
+const DEPTH_MAX: usize = 128;
 
 /// A schema as it is put. Another document makes the next version; earlier ones stay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,7 +19,7 @@ pub struct SchemaSpec {
     /// The language of the document.
     #[serde(default)]
     pub format: SchemaFormat,
-    /// The document, byte for byte.
+    /// The document, byte for byte; or a string that holds it.
     pub document: Box<RawValue>,
 }
 
@@ -35,23 +37,88 @@ impl SchemaSpec {
     ///
     /// # Errors
     ///
-    /// `Invalid`, naming the field.
+    /// `InvalidSchema`, naming the field.
     pub fn check(&self) -> Result<()> {
-        let bytes = self.document.get().len();
-        if bytes > DOCUMENT_BYTES_MAX {
-            let message = format!("the document has {bytes} bytes, more than {DOCUMENT_BYTES_MAX}");
-            return Err(problem("spec.document", message));
-        }
-        Ok(())
+        self.hash().map(drop)
     }
 
-    /// Tells documents apart by what they say, not by how they are laid out.
-    pub fn hash(&self) -> u64 {
-        // Objects of serde_json are sorted by key, so equal documents have equal texts.
-        let value: Option<serde_json::Value> = serde_json::from_str(self.document.get()).ok();
-        let canonical = value.map(|value| value.to_string());
-        xxh3_64(canonical.as_deref().unwrap_or(self.document.get()).as_bytes())
+    /// The document itself, also where the spec has it as a string.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidSchema` when it is no JSON object and no boolean, which are what a schema can be.
+    pub fn document(&self) -> Result<Cow<'_, RawValue>> {
+        let given = self.document.get();
+        let document = match serde_json::from_str::<String>(given) {
+            Ok(text) => Cow::Owned(RawValue::from_string(text).map_err(|error| {
+                wrong(format!("the string that should hold the document is not JSON: {error}"))
+            })?),
+            Err(_) => Cow::Borrowed(&*self.document),
+        };
+        match document.get().as_bytes().first() {
+            Some(b'{' | b't' | b'f') => Ok(document),
+            _ => Err(wrong("a schema is a JSON object, true or false")),
+        }
     }
+
+    /// Tells documents apart by what they say, not by how they are laid out: 32 hex digits.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidSchema` when the document cannot be read.
+    pub fn hash(&self) -> Result<String> {
+        let mut canonical = String::new();
+        write_canonical(self.document()?.get(), 1, &mut canonical)?;
+        Ok(format!("{:032x}", xxh3_128(canonical.as_bytes())))
+    }
+}
+
+/// Writes a value without space and with sorted keys.
+///
+/// Replicas compare the result, so it depends on no feature of a library (`preserve_order`), and
+/// numbers stay as they are written: those beyond 64 bits are different numbers, too.
+fn write_canonical(text: &str, depth: usize, out: &mut String) -> Result<()> {
+    if depth > DEPTH_MAX {
+        return Err(wrong(format!("the document is nested deeper than {DEPTH_MAX}")));
+    }
+    let broken = |error: serde_json::Error| wrong(format!("the document cannot be read: {error}"));
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            let members: BTreeMap<String, &RawValue> =
+                serde_json::from_str(text).map_err(broken)?;
+            out.push('{');
+            for (place, (key, value)) in members.iter().enumerate() {
+                if place > 0 {
+                    out.push(',');
+                }
+                out.push_str(&serde_json::to_string(key).map_err(broken)?);
+                out.push(':');
+                write_canonical(value.get(), depth + 1, out)?;
+            }
+            out.push('}');
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(text).map_err(broken)?;
+            out.push('[');
+            for (place, value) in items.iter().enumerate() {
+                if place > 0 {
+                    out.push(',');
+                }
+                write_canonical(value.get(), depth + 1, out)?;
+            }
+            out.push(']');
+        }
+        Some(b'"') => {
+            let string: String = serde_json::from_str(text).map_err(broken)?;
+            out.push_str(&serde_json::to_string(&string).map_err(broken)?);
+        }
+        _ => out.push_str(text),
+    }
+    Ok(())
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(Reason::InvalidSchema, message).with_field("spec.document")
 }
 
 /// The versions of a schema; kept by the cluster.
@@ -71,7 +138,7 @@ pub struct SchemaVersion {
     pub id: u32,
     /// Hash of its canonical text, in hex.
     pub hash: String,
-    /// The document.
+    /// The document, byte for byte; never the string form.
     pub document: Box<RawValue>,
 }
 
@@ -79,14 +146,60 @@ pub struct SchemaVersion {
 mod tests {
     use super::*;
 
+    fn spec(document: &str) -> SchemaSpec {
+        serde_json::from_str(&format!(r#"{{"document":{document}}}"#)).unwrap()
+    }
+
+    fn hash(document: &str) -> String {
+        spec(document).hash().unwrap()
+    }
+
     #[test]
     fn layout_makes_no_new_version() {
-        let spec = |text: &str| {
-            let json = format!(r#"{{"document":{text}}}"#);
-            serde_json::from_str::<SchemaSpec>(&json).unwrap().hash()
-        };
+        assert_eq!(
+            hash(r#"{"a":1,"b":["x",{}]}"#),
+            hash("{\"b\": [ \"\\u0078\", { }],\n \"a\": 1}")
+        );
+        assert_ne!(hash(r#"{"a":1}"#), hash(r#"{"a":2}"#));
+        assert_ne!(hash(r#"{"a":[1,2]}"#), hash(r#"{"a":[2,1]}"#));
+        // One apart, and the same to 64 bits of floating point.
+        assert_ne!(
+            hash(r#"{"maximum":12345678901234567890123}"#),
+            hash(r#"{"maximum":12345678901234567890124}"#)
+        );
+    }
 
-        assert_eq!(spec(r#"{"a":1,"b":2}"#), spec("{\"b\": 2,\n \"a\": 1}"));
-        assert_ne!(spec(r#"{"a":1}"#), spec(r#"{"a":2}"#));
+    #[test]
+    fn hashes_never_change() {
+        assert_eq!(hash(r#"{"b":[1.0,"ä"],"a":null}"#), GOLDEN);
+    }
+
+    // Replicas of two releases must agree on what is the same document.
+    const GOLDEN: &str = "c8b59e35ed53e6e572f442cb948a4211";
+
+    #[test]
+    fn document_is_kept_as_given_and_may_come_as_a_string() {
+        let text = "{ \"maximum\":1e400,\r\n \"title\": \"\\u00e4\" }";
+
+        let plain = spec(text);
+        let string = spec(&serde_json::to_string(text).unwrap());
+
+        assert_eq!(plain.document().unwrap().get(), text);
+        assert_eq!(string.document().unwrap().get(), text);
+        assert_eq!(plain.hash().unwrap(), string.hash().unwrap());
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused() {
+        let deep =
+            |depth: usize| format!("{}true{}", r#"{"not":"#.repeat(depth), "}".repeat(depth));
+        for document in ["1", "null", "[]", r#""""#, r#""{""#, r#""1""#, &deep(DEPTH_MAX)] {
+            let error = spec(document).check().unwrap_err();
+            assert_eq!(error.field(), Some("spec.document"), "{document}");
+            assert_eq!(error.reason(), Reason::InvalidSchema);
+        }
+        for document in ["true", "false", "{}", r#""{}""#, &deep(DEPTH_MAX - 1)] {
+            assert!(spec(document).check().is_ok(), "{document}");
+        }
     }
 }

@@ -8,6 +8,8 @@ use crate::{QualifiedName, Result};
 
 /// Most partitions of one stream.
 pub const PARTITIONS_MAX: u32 = 256;
+/// Most bindings of one stream.
+const SCHEMAS_LEN_MAX: usize = 256;
 
 /// What a stream shall be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +168,17 @@ impl StreamSpec {
                 return Err(problem(field, "a limit of 0 would keep nothing"));
             }
         }
+        if self.retention.max_age == MaxAge::For(DurationText::from_millis(0)) {
+            return Err(problem("spec.retention.max_age", "an age of 0 would keep nothing"));
+        }
+        self.check_bindings()
+    }
+
+    fn check_bindings(&self) -> Result<()> {
+        if self.schemas.len() > SCHEMAS_LEN_MAX {
+            let message = format!("{} bindings, more than {SCHEMAS_LEN_MAX}", self.schemas.len());
+            return Err(problem("spec.schemas", message));
+        }
         for (place, binding) in self.schemas.iter().enumerate() {
             let field = |name: &str| format!("spec.schemas[{place}].{name}");
             if binding.event_type.is_empty() {
@@ -239,6 +252,7 @@ mod tests {
             (r#"{"partitions":257}"#, "spec.partitions"),
             (r#"{"event_bytes_max":1000001}"#, "spec.event_bytes_max"),
             (r#"{"retention":{"max_bytes":0}}"#, "spec.retention.max_bytes"),
+            (r#"{"retention":{"max_age":"0s"}}"#, "spec.retention.max_age"),
             (r#"{"schemas":[{"type":"","schema":"s"}]}"#, "spec.schemas[0].type"),
             (r#"{"schemas":[{"type":"a*b","schema":"s"}]}"#, "spec.schemas[0].type"),
             (r#"{"schemas":[{"type":"a","schema":"S"}]}"#, "spec.schemas[0].schema"),

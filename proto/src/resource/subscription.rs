@@ -70,6 +70,31 @@ impl SubscriptionSpec {
             .parse::<QualifiedName>()
             .map_err(|error| problem("spec.stream", error.to_string()))?;
         self.start.check("spec.start")?;
-        filter::check_all(&self.filters)
+        filter::check_all(&self.filters).map_err(|error| {
+            problem(format!("spec.{}", error.field().unwrap_or("filters")), error.message())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wrong_field_is_named() {
+        let cases = [
+            (r#"{"stream":"Orders"}"#, Some("spec.stream")),
+            (r#"{"stream":"s","start":{"time":"noon"}}"#, Some("spec.start")),
+            (r#"{"stream":"s","filters":[{"exact":{}}]}"#, Some("spec.filters[0]")),
+            (r#"{"stream":"ns/s","start":{"offset":7},"mode":"exclusive"}"#, None),
+            (r#"{"stream":"s","start":{"time":"2026-03-01T12:00:00Z"}}"#, None),
+        ];
+        for (json, field) in cases {
+            let spec: SubscriptionSpec = serde_json::from_str(json).unwrap();
+            let found = spec.check().err().and_then(|error| error.field().map(str::to_owned));
+            assert_eq!(found.as_deref(), field, "{json}");
+        }
+        assert!(serde_json::from_str::<SubscriptionSpec>(r#"{"stream":"s","begin":1}"#).is_err());
+        assert!(serde_json::from_str::<SubscriptionSpec>(r#"{"stream":"s","mode":"x"}"#).is_err());
     }
 }
