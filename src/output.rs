@@ -118,17 +118,13 @@ fn printable(text: &str) -> String {
 
 /// What went wrong, in which place, for which reason, and what to do.
 pub(crate) fn explain(error: &anyhow::Error, stream: Option<&str>, endpoints: &[String]) -> String {
-    let mut text = format!("error: {error:#}\n");
+    let text = format!("error: {error:#}\n");
     let found = error.chain().find_map(|cause| cause.downcast_ref::<weft_client::Error>());
     let Some(found) = found else { return text };
-    text += &format!("  reason: {}\n", found.reason());
-    if let Some(field) = found.field() {
-        text += &format!("  at: {field}\n");
-    }
-    if let Some(advice) = advice(found, stream, endpoints) {
-        text += &format!("  {advice}\n");
-    }
-    text
+    let field = found.field().map(|field| format!("  at: {field}\n")).unwrap_or_default();
+    let advice = advice(found, stream, endpoints);
+    let advice = advice.map(|advice| format!("  {advice}\n")).unwrap_or_default();
+    format!("{text}  reason: {}\n{field}{advice}", found.reason())
 }
 
 /// What to do about an error, where that can be told.

@@ -151,9 +151,11 @@ impl Config {
     /// The first key whose value makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
         let listen = &self.listen;
-        for (key, address) in
-            [("listen.grpc", &listen.grpc), ("listen.http", &listen.http), ("listen.peer", &listen.peer)]
-        {
+        for (key, address) in [
+            ("listen.grpc", &listen.grpc),
+            ("listen.http", &listen.http),
+            ("listen.peer", &listen.peer),
+        ] {
             check_address(key, address)?;
         }
         if !listen.advertise.is_empty() {
@@ -219,7 +221,9 @@ impl Config {
             );
             Err(ConfigError { key, problem })
         };
-        for (key, address) in [("listen.grpc", &self.listen.grpc), ("listen.http", &self.listen.http)] {
+        for (key, address) in
+            [("listen.grpc", &self.listen.grpc), ("listen.http", &self.listen.http)]
+        {
             if is_loopback(address) {
                 continue;
             }

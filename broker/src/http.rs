@@ -27,7 +27,9 @@ impl Health {
     /// Why this node cannot serve yet; nothing when it can.
     fn missing(&self) -> Option<String> {
         let groups = self.groups.borrow();
-        let Some(groups) = groups.as_ref() else { return Some("the groups are starting".to_owned()) };
+        let Some(groups) = groups.as_ref() else {
+            return Some("the groups are starting".to_owned());
+        };
         let leaderless = groups.iter().find(|group| group.leader().is_none());
         if let Some(group) = leaderless {
             return Some(format!("group {} has no leader", group.id()));
@@ -47,7 +49,9 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(health);
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .await
 }
 
 async fn ready(State(health): State<Health>) -> impl IntoResponse {

@@ -151,8 +151,11 @@ async fn bind(config: &Config) -> Result<Listeners, RunError> {
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, RunError> {
-    std::fs::read(path)
-        .map_err(|source| RunError::File { key, path: path.display().to_string(), source })
+    std::fs::read(path).map_err(|source| RunError::File {
+        key,
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 /// A broker that runs.
@@ -167,6 +170,7 @@ struct Node {
 
 impl Node {
     /// Starts all parts; `None` when `stop` came first.
+    #[expect(clippy::too_many_lines, reason = "the order of starting is read best in one piece")]
     async fn start(
         config: &Config,
         process: Process,
@@ -184,11 +188,8 @@ impl Node {
         let listener = client_listener(config, listeners.grpc)?;
         let (groups_tx, groups_rx) = watch::channel(None);
         let (registered_tx, registered_rx) = watch::channel(false);
-        let health = http::Health {
-            groups: groups_rx,
-            registered: registered_rx,
-            metrics: process.metrics,
-        };
+        let health =
+            http::Health { groups: groups_rx, registered: registered_rx, metrics: process.metrics };
         let http_listener = listeners.http;
         tasks.spawn("http", move |stop| http::serve(http_listener, health, stop));
 
@@ -374,7 +375,8 @@ impl Store {
         let engine: Arc<dyn store::LogEngine> =
             Arc::new(RocksEngine::open(&path, profile).map_err(failed)?);
         folder.reserve_ballast(ballast)?;
-        let options = WriterOptions { node: membership.node_id.to_string(), ..WriterOptions::default() };
+        let options =
+            WriterOptions { node: membership.node_id.to_string(), ..WriterOptions::default() };
         let (writer, writer_loop) = Writer::new(Arc::clone(&engine), &options);
         tasks
             .spawn_thread("writer", move |_stop| writer_loop.run_blocking())
@@ -382,15 +384,16 @@ impl Store {
         let logs = Logs::new(Arc::clone(&engine), writer.clone(), tail_bytes);
         let catalog = Arc::new(Mutex::new(CatalogMachine::new(membership.data_groups)));
         let mut broken = vec![crate::data::lock(&catalog).broken()];
-        let shared: Arc<dyn crate::raft::machine::SharedMachine> = catalog.clone();
+        let shared: Arc<dyn crate::raft::machine::SharedMachine> = Arc::<Mutex<CatalogMachine>>::clone(&catalog);
         let (parts, _log) =
-            Parts::stored(&logs, GroupId::CATALOG, shared, SnapshotPolicy::AtApplied).map_err(failed)?;
+            Parts::stored(&logs, GroupId::CATALOG, shared, SnapshotPolicy::AtApplied)
+                .map_err(failed)?;
         let mut rafts = vec![parts];
         let mut data = Vec::new();
         for group in (1..=membership.data_groups).map(GroupId) {
             let machine = Arc::new(Mutex::new(DataMachine::new(group, writer.clone())));
             broken.push(crate::data::lock(&machine).broken());
-            let shared: Arc<dyn crate::raft::machine::SharedMachine> = machine.clone();
+            let shared: Arc<dyn crate::raft::machine::SharedMachine> = Arc::<Mutex<DataMachine>>::clone(&machine);
             let (parts, log) =
                 Parts::stored(&logs, group, shared, SnapshotPolicy::AtFloor).map_err(failed)?;
             rafts.push(parts);
@@ -426,7 +429,9 @@ fn client_listener(config: &Config, tcp: TcpListener) -> Result<Listener, RunErr
 const fn reserve(profile: Profile) -> Reserve {
     match profile {
         // Twice the memtables, and the write-ahead log.
-        Profile::Normal => Reserve { store_bytes: (2 * 256 + 1024) << 20, tenth_bytes_max: 5 << 30 },
+        Profile::Normal => {
+            Reserve { store_bytes: (2 * 256 + 1024) << 20, tenth_bytes_max: 5 << 30 }
+        }
         Profile::Small => Reserve { store_bytes: 96 << 20, tenth_bytes_max: 96 << 20 },
     }
 }

@@ -95,7 +95,8 @@ impl Machine for CatalogMachine {
             }
             // Skipping it would let this replica differ from the others.
             Err(unreadable) => {
-                let message = format!("catalog: entry {} cannot be applied: {unreadable}", entry.index);
+                let message =
+                    format!("catalog: entry {} cannot be applied: {unreadable}", entry.index);
                 error!(index = entry.index, "{message}");
                 self.broken.send_replace(Some(message));
                 Answer(Bytes::new())
@@ -149,11 +150,12 @@ pub struct StreamView {
 impl StreamView {
     fn of(name: &QualifiedName, stored: &v1::Resource) -> Self {
         let spec = view::stream_spec(stored);
-        let placements = view::stream_status(stored).placements.into_iter().map(|placed| Placement {
-            partition: PartitionId(placed.partition),
-            uid: PartitionUid(placed.uid),
-            group: GroupId(placed.group),
-        });
+        let placements =
+            view::stream_status(stored).placements.into_iter().map(|placed| Placement {
+                partition: PartitionId(placed.partition),
+                uid: PartitionUid(placed.uid),
+                group: GroupId(placed.group),
+            });
         Self {
             name: name.clone(),
             uid: ResourceUid(stored.uid),
@@ -262,9 +264,11 @@ impl Resources {
         }
         let mut known = self.generation.clone();
         let late = || {
-            Error::unavailable(format!("this node does not know generation {generation} of the catalog yet"))
-                .with_not_applied()
-                .with_retry_after(Duration::from_millis(200))
+            Error::unavailable(format!(
+                "this node does not know generation {generation} of the catalog yet"
+            ))
+            .with_not_applied()
+            .with_retry_after(Duration::from_millis(200))
         };
         let reached = known.wait_for(|known| *known >= generation);
         match tokio::time::timeout(GENERATION_PATIENCE, reached).await {
@@ -313,7 +317,10 @@ impl Resources {
         let name = parse_name(text, "subscription")?;
         let machine = lock(&self.machine);
         let Some(stored) = machine.state.get(Kind::Subscription, &name) else {
-            return Err(Error::new(Reason::UnknownResource, format!("there is no Subscription {name}")));
+            return Err(Error::new(
+                Reason::UnknownResource,
+                format!("there is no Subscription {name}"),
+            ));
         };
         let spec: SubscriptionSpec = resource::parse(Kind::Subscription, &stored.spec)?;
         let stream = parse_name(&spec.stream, "stream")?;
@@ -327,7 +334,8 @@ impl Resources {
             // joined it by then.
             Start::Latest => SubscriptionStart::Time(created.unwrap_or_default()),
             Start::Time(text) => SubscriptionStart::Time(
-                text.parse().map_err(|error| Error::internal("a stored time is none").with_source(error))?,
+                text.parse()
+                    .map_err(|error| Error::internal("a stored time is none").with_source(error))?,
             ),
         };
         Ok(SubscriptionView {
@@ -346,7 +354,8 @@ impl Resources {
     /// `NotFound` when it does not.
     pub fn subscription_by_uid(&self, uid: ResourceUid) -> Result<()> {
         let machine = lock(&self.machine);
-        let exists = machine.state.of_kind(Kind::Subscription).any(|(_, stored)| stored.uid == uid.get());
+        let exists =
+            machine.state.of_kind(Kind::Subscription).any(|(_, stored)| stored.uid == uid.get());
         if exists {
             return Ok(());
         }
@@ -424,7 +433,8 @@ impl Resources {
 }
 
 fn parse_name(text: &str, field: &str) -> Result<QualifiedName> {
-    text.parse().map_err(|error: weft_proto::NameError| Error::invalid(error.to_string()).with_field(field))
+    text.parse()
+        .map_err(|error: weft_proto::NameError| Error::invalid(error.to_string()).with_field(field))
 }
 
 fn unknown_stream(name: &QualifiedName) -> Error {
@@ -434,8 +444,13 @@ fn unknown_stream(name: &QualifiedName) -> Error {
 impl Directory for Resources {
     fn partitions_of(&self, group: GroupId) -> Vec<PartitionUid> {
         let state = self.snapshot();
-        let placed = state.of_kind(Kind::Stream).flat_map(|(_, stored)| view::stream_status(stored).placements);
-        placed.filter(|place| place.group == group.get()).map(|place| PartitionUid(place.uid)).collect()
+        let placed = state
+            .of_kind(Kind::Stream)
+            .flat_map(|(_, stored)| view::stream_status(stored).placements);
+        placed
+            .filter(|place| place.group == group.get())
+            .map(|place| PartitionUid(place.uid))
+            .collect()
     }
 
     fn partition_uids_end(&self) -> PartitionUid {

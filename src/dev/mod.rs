@@ -80,7 +80,8 @@ where
     config.check()?;
     let dispatcher = plan.dispatcher()?;
     let token = CancellationToken::new();
-    let mut broker = pin!(weft_broker::run(config, telemetry::process(), token.clone().cancelled_owned()));
+    let mut broker =
+        pin!(weft_broker::run(config, telemetry::process(), token.clone().cancelled_owned()));
     let work = async {
         tokio::select! {
             () = stop.as_mut() => return Ok(()),

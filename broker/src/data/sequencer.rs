@@ -238,8 +238,19 @@ pub fn new(
     let flights = FuturesOrdered::new();
     let (manifest, lead) = (VecDeque::new(), Lead::default());
     let task = Loop {
-        group, raft, machine, directory, requests, room, node, lead, flights, manifest,
-        flight_bytes: 0, tasks, dead_term: None,
+        group,
+        raft,
+        machine,
+        directory,
+        requests,
+        room,
+        node,
+        lead,
+        flights,
+        manifest,
+        flight_bytes: 0,
+        tasks,
+        dead_term: None,
     };
     (handle, task)
 }
@@ -298,7 +309,8 @@ impl Loop {
     }
 
     fn lead_or_follow(&mut self, now: Leadership) {
-        let term = now.is_self_ready.then_some(now.term).filter(|&term| self.dead_term != Some(term));
+        let term =
+            now.is_self_ready.then_some(now.term).filter(|&term| self.dead_term != Some(term));
         if term == self.lead.term {
             return;
         }
@@ -346,19 +358,25 @@ impl Loop {
                 self.lead.opening = true;
                 self.park(append);
             }
-            Decision::Full => reply(append, Err(Error::internal("the partition has no offsets left"))),
+            Decision::Full => {
+                reply(append, Err(Error::internal("the partition has no offsets left")));
+            }
             // A deposed leader that does not know it yet may be wrong about the rest.
-            Decision::Closed => self.refuse(append, Error::new(Reason::UnknownStream, "the partition is closed")),
+            Decision::Closed => {
+                self.refuse(append, Error::new(Reason::UnknownStream, "the partition is closed"));
+            }
             Decision::Fenced { epoch } => {
                 let message = format!("a newer run of this producer (epoch {epoch}) took over");
                 self.refuse(append, Error::new(Reason::Fenced, message));
             }
             Decision::OutOfOrder { last } => {
-                let message = format!("the last batch of this producer here is {last}; send what follows it");
+                let message =
+                    format!("the last batch of this producer here is {last}; send what follows it");
                 self.refuse(append, Error::new(Reason::OutOfOrder, message));
             }
             Decision::UnknownProducer => {
-                let message = "this producer is not remembered any more: look up whether the batch is stored";
+                let message =
+                    "this producer is not remembered any more: look up whether the batch is stored";
                 self.refuse(append, Error::new(Reason::UnknownProducer, message));
             }
         }
@@ -405,7 +423,12 @@ impl Loop {
         }
     }
 
-    async fn propose_command(&mut self, term: u64, command: &Command, answer: Option<Answers<Reply>>) {
+    async fn propose_command(
+        &mut self,
+        term: u64,
+        command: &Command,
+        answer: Option<Answers<Reply>>,
+    ) {
         self.launch(term, command.encode(clock::now()), Cargo::Command(answer)).await;
     }
 
@@ -415,7 +438,8 @@ impl Loop {
         match self.raft.propose_in(term, payload).await {
             Ok(pending) => {
                 #[expect(clippy::cast_precision_loss, reason = "a histogram")]
-                metrics::histogram!(names::ENTRY_BYTES, "node" => self.node.clone()).record(bytes as f64);
+                metrics::histogram!(names::ENTRY_BYTES, "node" => self.node.clone())
+                    .record(bytes as f64);
                 self.flight_bytes = self.flight_bytes.saturating_add(bytes);
                 self.manifest.push_back(flight);
                 self.flights.push_back(pending);
@@ -427,7 +451,8 @@ impl Loop {
     fn land(&mut self, landed: Result<(u64, Answer), ProposeError>) {
         let Some(flight) = self.manifest.pop_front() else { return };
         self.flight_bytes = self.flight_bytes.saturating_sub(flight.bytes);
-        metrics::histogram!(names::COMMIT_SECONDS, "node" => self.node.clone()).record(flight.since.elapsed());
+        metrics::histogram!(names::COMMIT_SECONDS, "node" => self.node.clone())
+            .record(flight.since.elapsed());
         let (_index, answer) = match landed {
             Ok(landed) => landed,
             Err(error) => return self.lost(flight, &error),
@@ -446,7 +471,8 @@ impl Loop {
             (Cargo::Command(answer), decoded) => {
                 if let Some(answer) = answer {
                     let reply = decoded.map_err(|error| {
-                        Error::internal("the state machine's reply cannot be read").with_source(error)
+                        Error::internal("the state machine's reply cannot be read")
+                            .with_source(error)
                     });
                     _ = answer.send(reply);
                 }
@@ -455,7 +481,14 @@ impl Loop {
         }
     }
 
-    fn settle(&mut self, append: Append, base: Offset, outcome: BatchReply, time: Timestamp, current: bool) {
+    fn settle(
+        &mut self,
+        append: Append,
+        base: Offset,
+        outcome: BatchReply,
+        time: Timestamp,
+        current: bool,
+    ) {
         let partition = append.batch.partition;
         let waiting = self.lead.waiting.remove(&(partition, base)).unwrap_or_default();
         if let BatchReply::Appended { base } = outcome {
@@ -463,18 +496,24 @@ impl Loop {
                 self.lead.admission.confirm(partition, base);
             }
             let count = append.count.get();
-            metrics::counter!(names::APPENDED_EVENTS, "node" => self.node.clone()).increment(count.into());
-            metrics::counter!(names::APPENDED_BYTES, "node" => self.node.clone()).increment(append.bytes as u64);
+            metrics::counter!(names::APPENDED_EVENTS, "node" => self.node.clone())
+                .increment(count.into());
+            metrics::counter!(names::APPENDED_BYTES, "node" => self.node.clone())
+                .increment(append.bytes as u64);
             let appended = Appended { first: base, count, time, duplicate: false };
             reply(append, Ok(appended));
             let again = Appended { duplicate: true, ..appended };
-            waiting.into_iter().for_each(|append| reply(append, Ok(again)));
+            for append in waiting {
+                reply(append, Ok(again));
+            }
         } else if current {
             // Void: it took no offset. It is still here, so it is proposed again, in order.
             self.lead.admission.fail(partition, base);
             std::iter::once(append).chain(waiting).for_each(|append| self.park(append));
         } else {
-            std::iter::once(append).chain(waiting).for_each(|append| reply(append, Err(not_leader(self.group))));
+            std::iter::once(append)
+                .chain(waiting)
+                .for_each(|append| reply(append, Err(not_leader(self.group))));
         }
     }
 
@@ -490,7 +529,9 @@ impl Loop {
                     if current {
                         self.lead.admission.fail(partition, base);
                     }
-                    std::iter::once(append).chain(waiting).for_each(|append| reply(append, Err(why())));
+                    std::iter::once(append)
+                        .chain(waiting)
+                        .for_each(|append| reply(append, Err(why())));
                 }
             }
             Cargo::Command(answer) => {
@@ -515,7 +556,9 @@ impl Loop {
             }
             let open = lock(&self.machine).state().partitions().get(partition).is_some();
             if open && let Some(appends) = self.lead.backlog.remove(&partition) {
-                appends.into_iter().for_each(|append| self.admit(append));
+                for append in appends {
+                    self.admit(append);
+                }
             }
         }
     }

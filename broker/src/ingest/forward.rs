@@ -151,7 +151,9 @@ impl Forwarder {
         }
         queue.close();
         let lost = std::mem::take(&mut *lock(&waiting));
-        lost.into_values().for_each(|answer| _ = answer.send(Err(broken(to))));
+        for answer in lost.into_values() {
+            _ = answer.send(Err(broken(to)));
+        }
         while let Some((_append, answer)) = queue.recv().await {
             _ = answer.send(Err(broken(to).with_not_applied()));
         }
@@ -276,25 +278,28 @@ impl forward_server::Forward for Remote {
     ) -> Result<Response<Answers>, Status> {
         let ingest = self.ingest()?.clone();
         let state = (request.into_inner(), FuturesUnordered::new(), ingest, false);
-        let answers = futures::stream::unfold(state, |(mut appends, mut waiting, ingest, mut ended)| async move {
-            loop {
-                let takes = !ended && waiting.len() < ANSWERS_MAX;
-                tokio::select! {
-                    biased;
-                    Some(answer) = waiting.next(), if !waiting.is_empty() => {
-                        return Some((Ok(answer), (appends, waiting, ingest, ended)));
-                    }
-                    append = appends.message(), if takes => match append {
-                        Ok(Some(append)) => {
-                            let answer = answer(&ingest, append).await;
-                            waiting.push(answer);
+        let answers = futures::stream::unfold(
+            state,
+            |(mut appends, mut waiting, ingest, mut ended)| async move {
+                loop {
+                    let takes = !ended && waiting.len() < ANSWERS_MAX;
+                    tokio::select! {
+                        biased;
+                        Some(answer) = waiting.next(), if !waiting.is_empty() => {
+                            return Some((Ok(answer), (appends, waiting, ingest, ended)));
                         }
-                        Ok(None) | Err(_) => ended = true,
-                    },
-                    else => return None,
+                        append = appends.message(), if takes => match append {
+                            Ok(Some(append)) => {
+                                let answer = answer(&ingest, append).await;
+                                waiting.push(answer);
+                            }
+                            Ok(None) | Err(_) => ended = true,
+                        },
+                        else => return None,
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(Response::new(Box::pin(answers)))
     }
 

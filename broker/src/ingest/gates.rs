@@ -110,7 +110,8 @@ impl Gates {
             let newest = versions.last().map(|version| version.version);
             for version in versions {
                 let number = BindingVersion::Number(version.version);
-                let latest = newest == Some(version.version) && wanted.contains(&BindingVersion::Latest);
+                let latest =
+                    newest == Some(version.version) && wanted.contains(&BindingVersion::Latest);
                 if latest || wanted.contains(&number) {
                     compiled.insert(Governed {
                         schema: name.to_string().into(),
@@ -123,18 +124,26 @@ impl Gates {
         }
         let bindings = stream.bindings.iter().map(|binding| Binding {
             event_type: binding.event_type.clone(),
-            schema: binding.schema.parse::<QualifiedName>().map_or_else(|_| binding.schema.clone(), |name| name.to_string()),
+            schema: binding
+                .schema
+                .parse::<QualifiedName>()
+                .map_or_else(|_| binding.schema.clone(), |name| name.to_string()),
             pin: match binding.version {
                 BindingVersion::Latest => Pin::Latest,
-                BindingVersion::Number(number) => Pin::Version(weft_registry::VersionNumber(number)),
+                BindingVersion::Number(number) => {
+                    Pin::Version(weft_registry::VersionNumber(number))
+                }
             },
             mode: match binding.mode {
                 BindingMode::Off => Mode::Off,
                 BindingMode::Enforce => Mode::Enforce,
             },
         });
-        let unusable = |message: String| Error::internal(format!("the schemas of {} cannot be used: {message}", stream.name));
-        let bindings = Bindings::new(bindings.collect()).map_err(|error| unusable(error.to_string()))?;
+        let unusable = |message: String| {
+            Error::internal(format!("the schemas of {} cannot be used: {message}", stream.name))
+        };
+        let bindings =
+            Bindings::new(bindings.collect()).map_err(|error| unusable(error.to_string()))?;
         let gate = Gate::new(bindings, &compiled).map_err(|error| unusable(error.to_string()))?;
         let gate = Arc::new(gate);
         let mut kept = lock(&self.kept);

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 pub use forward::{Forwarder, Remote, outcome_in, outcome_out};
+use futures::future::BoxFuture;
 pub use gates::{Gates, Verdicts, compile};
 pub use guard::{Guard, Reserve};
 use tokio::time::Instant;
 use weft_proto::{
-    Error, GroupId, NodeId, PartitionId, Principal, QualifiedName, Reason, Result, Timestamp, event,
-    internal, v1,
+    Error, GroupId, NodeId, PartitionId, Principal, QualifiedName, Reason, Result, Timestamp,
+    event, internal, v1,
 };
 
 use crate::access::{Action, authorize};
@@ -185,7 +185,9 @@ impl Ingest {
             let refused = verdicts.refusals.len() as u64;
             metrics::counter!(names::REFUSED_EVENTS, "reason" => "event").increment(refused);
         }
-        if batch.atomic && let Some(first) = verdicts.refusals.first() {
+        if batch.atomic
+            && let Some(first) = verdicts.refusals.first()
+        {
             let refusal = first.refusal.clone().unwrap_or_default();
             let mut error = Error::from_refusal(refusal);
             error = error.with_prefix(&format!("event {} refuses the batch: ", first.index));

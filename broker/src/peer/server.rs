@@ -19,9 +19,9 @@ use weft_proto::internal::peer_server::{self, PeerServer};
 
 use weft_proto::internal::forward_server::ForwardServer;
 
-use crate::ingest::Remote;
 use super::grpc::{CLUSTER_KEY, FROM_KEY, MESSAGE_BYTES_MAX, Name, TO_KEY};
 use super::{Error, Handler, Introduce, Messages, heartbeat};
+use crate::ingest::Remote;
 
 /// Largest snapshot that is taken; it is held in memory once.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;

@@ -12,6 +12,7 @@ use weft_proto::internal as wire;
 use super::grpc::{Grpc, Name};
 use super::server::{Node, serve};
 use super::{Error, Handler, Introduce, Messages, Peer, Transport as _};
+use crate::ingest::Remote;
 use crate::tasks::Tasks;
 
 /// Echoes what it gets.
@@ -86,7 +87,7 @@ async fn unborn() -> Server {
     let (echo, tasks) = (Arc::new(Echo::default()), Tasks::new());
     let node = Node::new(Arc::clone(&echo) as _);
     let serving = node.clone();
-    tasks.spawn("peers", move |stop| serve(listener, serving, stop));
+    tasks.spawn("peers", move |stop| serve(listener, serving, Remote::new(), stop));
     Server { peer: Peer { node: NodeId(2), address }, node, echo, tasks }
 }
 
@@ -140,7 +141,7 @@ async fn heartbeats_reach_a_peer_that_came_back() {
     let down = lasting.heartbeat(&peer, request(3)).await;
     let listener = TcpListener::bind(&peer.address).await.unwrap();
     let (serving, again) = (server.node.clone(), Tasks::new());
-    again.spawn("peers", move |stop| serve(listener, serving, stop));
+    again.spawn("peers", move |stop| serve(listener, serving, Remote::new(), stop));
 
     assert!(down.is_err());
     let back = async {

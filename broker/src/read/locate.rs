@@ -1,5 +1,7 @@
 //! From an instant to an offset.
 
+use std::sync::Arc;
+
 use weft_proto::{Error, Offset, PartitionUid, Result, Timestamp};
 
 use super::{History, Tape};
@@ -19,7 +21,7 @@ pub async fn locate(
     time: Timestamp,
 ) -> Result<Offset> {
     let bounds = group.bounds(partition);
-    let (engine, id) = (group.engine.clone(), group.id);
+    let (engine, id) = (Arc::clone(&group.engine), group.id);
     // Append times never go back, so the sparse index can be searched by halves.
     let search = move || -> Result<Offset, StoreError> {
         let (mut low, mut high) = (bounds.floor.0, bounds.end.0);
@@ -43,7 +45,8 @@ pub async fn locate(
         Ok(before)
     };
     let found = history.run(search).await?;
-    let before = found.map_err(|error| Error::internal("the index cannot be read").with_source(error))?;
+    let before =
+        found.map_err(|error| Error::internal("the index cannot be read").with_source(error))?;
     let mut tape = Tape::new(group.clone(), partition, history.clone(), before);
     loop {
         let runs = tape.read(bounds.end, STEP_BYTES).await?;

@@ -1,6 +1,7 @@
 //! One partition as one reader goes through it.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -129,7 +130,7 @@ impl Tape {
 
     /// Finds where to begin: at the last indexed batch that does not begin after the offset.
     async fn find(&self) -> Result<At> {
-        let (engine, group) = (self.group.engine.clone(), self.group.id);
+        let (engine, group) = (Arc::clone(&self.group.engine), self.group.id);
         let (partition, next) = (self.partition, self.next);
         let search = move || {
             let from = index::key(group, partition, Offset(0));

@@ -35,7 +35,9 @@ impl Credential {
             scheme.eq_ignore_ascii_case("bearer").then_some(token)
         });
         match given {
-            Some(given) if is_same(given.as_bytes(), wanted.as_bytes()) => Ok(Principal::new("token")),
+            Some(given) if is_same(given.as_bytes(), wanted.as_bytes()) => {
+                Ok(Principal::new("token"))
+            }
             Some(_) => Err(Error::new(Reason::Unauthenticated, "the token is not valid")),
             None => {
                 let message = "a token is needed: send it as `authorization: Bearer TOKEN`";
@@ -77,7 +79,13 @@ mod tests {
 
         assert!(call(&credential, Some("Bearer secret")));
         assert!(call(&credential, Some("bearer secret")));
-        for wrong in [None, Some("Bearer secre"), Some("Bearer secrets"), Some("Basic secret"), Some("Bearer ")] {
+        for wrong in [
+            None,
+            Some("Bearer secre"),
+            Some("Bearer secrets"),
+            Some("Basic secret"),
+            Some("Bearer "),
+        ] {
             assert!(!call(&credential, wrong), "{wrong:?}");
         }
         assert!(call(&Credential::default(), None));

@@ -40,7 +40,11 @@ impl Service {
         tried.map(|(reply, _)| reply).map_err(|error| Error::internal(error.to_string()))
     }
 
-    async fn put_one(&self, caller: &Principal, request: v1::PutRequest) -> Result<v1::PutResponse> {
+    async fn put_one(
+        &self,
+        caller: &Principal,
+        request: v1::PutRequest,
+    ) -> Result<v1::PutResponse> {
         self.resources.wait_for(request.min_generation).await?;
         let wanted = request.resource.unwrap_or_default();
         // What needs no other resource is refused here, before anything is proposed.
@@ -49,14 +53,15 @@ impl Service {
         authorize(caller, Action::Change, &name)?;
         if kind == Kind::Schema {
             let spec: SchemaSpec = resource::parse(kind, &wanted.spec)?;
-            compile(spec.document.get())?;
+            compile(spec.document()?.get())?;
         }
-        let warnings = self.warnings(kind, &wanted);
+        let mut warnings = Self::warnings(kind, &wanted);
         let put = internal::CatalogPut {
             resource: Some(wanted),
             expected_generation: request.expected_generation,
         };
         let reply = self.change(caller, Wanted::Put(put), request.dry_run).await?;
+        warnings.extend(reply.warnings);
         let stored = reply.outcome.map_err(Error::from_refusal)?;
         Ok(v1::PutResponse {
             resource: stored.map(Arc::unwrap_or_clone),
@@ -66,7 +71,7 @@ impl Service {
         })
     }
 
-    fn warnings(&self, kind: Kind, wanted: &v1::Resource) -> Vec<String> {
+    fn warnings(kind: Kind, wanted: &v1::Resource) -> Vec<String> {
         let mut warnings = Vec::new();
         if kind == Kind::Function
             && let Ok(spec) = resource::parse::<FunctionSpec>(kind, &wanted.spec)
@@ -78,12 +83,19 @@ impl Service {
             && let Ok(spec) = resource::parse::<StreamSpec>(kind, &wanted.spec)
             && spec != (StreamSpec { retention: resource::Retention::default(), ..spec.clone() })
         {
-            warnings.push("this version keeps all events: retention is stored, but not carried out yet".to_owned());
+            warnings.push(
+                "this version keeps all events: retention is stored, but not carried out yet"
+                    .to_owned(),
+            );
         }
         warnings
     }
 
-    async fn delete_one(&self, caller: &Principal, request: v1::DeleteRequest) -> Result<v1::DeleteResponse> {
+    async fn delete_one(
+        &self,
+        caller: &Principal,
+        request: v1::DeleteRequest,
+    ) -> Result<v1::DeleteResponse> {
         let kind: Kind = request.kind.parse()?;
         let name = named(&request.name)?;
         authorize(caller, Action::Change, &name)?;
@@ -98,7 +110,11 @@ impl Service {
         Ok(v1::DeleteResponse { catalog_generation: reply.generation })
     }
 
-    async fn set(&self, caller: &Principal, request: v1::SetStatusRequest) -> Result<v1::SetStatusResponse> {
+    async fn set(
+        &self,
+        caller: &Principal,
+        request: v1::SetStatusRequest,
+    ) -> Result<v1::SetStatusResponse> {
         let kind: Kind = request.kind.parse()?;
         let name = named(&request.name)?;
         authorize(caller, Action::Change, &name)?;
@@ -116,19 +132,27 @@ impl Service {
 }
 
 fn named(text: &str) -> Result<QualifiedName> {
-    text.parse().map_err(|error: weft_proto::NameError| Error::invalid(error.to_string()).with_field("name"))
+    text.parse().map_err(|error: weft_proto::NameError| {
+        Error::invalid(error.to_string()).with_field("name")
+    })
 }
 
 type Frames = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Catalog for Service {
-    async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
+    async fn put(
+        &self,
+        request: Request<v1::PutRequest>,
+    ) -> Result<Response<v1::PutResponse>, Status> {
         let caller = caller_of(&request);
         Ok(Response::new(self.put_one(&caller, request.into_inner()).await?))
     }
 
-    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
         let caller = caller_of(&request);
         let request = request.into_inner();
         self.resources.wait_for(request.min_generation).await?;
@@ -137,28 +161,36 @@ impl Catalog for Service {
         authorize(&caller, Action::Look, &name)?;
         let state = self.resources.snapshot();
         let Some(stored) = state.get(kind, &name) else {
-            let reason = if kind == Kind::Stream { Reason::UnknownStream } else { Reason::UnknownResource };
+            let reason =
+                if kind == Kind::Stream { Reason::UnknownStream } else { Reason::UnknownResource };
             return Err(Error::new(reason, format!("there is no {kind} {name}")).into());
         };
         let resource = Some(v1::Resource::clone(stored));
         Ok(Response::new(v1::GetResponse { resource, catalog_generation: state.generation() }))
     }
 
-    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
         let caller = caller_of(&request);
         let request = request.into_inner();
         self.resources.wait_for(request.min_generation).await?;
         let kind: Kind = request.kind.parse()?;
         let state = self.resources.snapshot();
         let visible = state.of_kind(kind).filter(|(name, _)| {
-            let wanted = request.namespace.is_empty() || name.namespace.as_str() == request.namespace;
+            let wanted =
+                request.namespace.is_empty() || name.namespace.as_str() == request.namespace;
             wanted && authorize(&caller, Action::Look, name).is_ok()
         });
         let resources = visible.map(|(_, stored)| v1::Resource::clone(stored)).collect();
         Ok(Response::new(v1::ListResponse { resources, catalog_generation: state.generation() }))
     }
 
-    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
         let caller = caller_of(&request);
         Ok(Response::new(self.delete_one(&caller, request.into_inner()).await?))
     }

@@ -39,7 +39,8 @@ impl Service {
     }
 
     fn partition(&self, placement: &Placement) -> v1::PartitionStatus {
-        let bounds = self.ingest.group(placement.group).ok().map(|group| group.bounds(placement.uid));
+        let bounds =
+            self.ingest.group(placement.group).ok().map(|group| group.bounds(placement.uid));
         v1::PartitionStatus {
             partition: placement.partition.get(),
             group: placement.group.get(),
@@ -52,7 +53,10 @@ impl Service {
 
 #[tonic::async_trait]
 impl Cluster for Service {
-    async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        _request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
         let catalog = self.ingest.resources().snapshot();
         let mut led: BTreeMap<u64, bool> = BTreeMap::new();
         let mut groups = Vec::new();
@@ -97,7 +101,10 @@ impl Cluster for Service {
         }))
     }
 
-    async fn route(&self, request: Request<v1::RouteRequest>) -> Result<Response<v1::RouteResponse>, Status> {
+    async fn route(
+        &self,
+        request: Request<v1::RouteRequest>,
+    ) -> Result<Response<v1::RouteResponse>, Status> {
         let request = request.into_inner();
         let resources = self.ingest.resources();
         resources.wait_for(request.min_generation).await?;

@@ -13,7 +13,9 @@ use weft_proto::{Error, PartitionId, Principal, Reason, Result, v1};
 
 use super::caller_of;
 use crate::data::SchemaIds;
-use crate::ingest::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in};
+use crate::ingest::{
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in,
+};
 use crate::resources::StreamView;
 use crate::tasks::Tasks;
 
@@ -59,7 +61,8 @@ impl Service {
             let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
             submitted.push((partition, parcel.indexes, waiting));
         }
-        let alone = submitted.len() == 1 && submitted.first().is_some_and(|one| one.1.len() == count);
+        let alone =
+            submitted.len() == 1 && submitted.first().is_some_and(|one| one.1.len() == count);
         for (partition, indexes, waiting) in submitted {
             let outcome = match waiting {
                 Ok(waiting) => waiting.await,
@@ -145,7 +148,7 @@ fn sort(
     }
     let mut parcels = Parcels::default();
     // One partition needs no routing; its leader checks the events.
-    let only = partition.map(PartitionId).or((stream.partitions() == 1).then_some(PartitionId(0)));
+    let only = partition.map(PartitionId).or_else(|| (stream.partitions() == 1).then_some(PartitionId(0)));
     if let Some(partition) = only {
         let parcel = Parcel { indexes: (0..events.len()).collect(), events };
         parcels.by_partition.insert(partition, parcel);
@@ -190,9 +193,9 @@ impl Publish for Service {
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let caller = caller_of(&request);
         let mut frames = request.into_inner();
-        let open = match frames.message().await?.and_then(|first| first.frame) {
-            Some(v1::publish_stream_request::Frame::Open(open)) => open,
-            _ => return Err(Error::invalid("the first frame must be open").into()),
+        let first = frames.message().await?.and_then(|first| first.frame);
+        let Some(v1::publish_stream_request::Frame::Open(open)) = first else {
+            return Err(Error::invalid("the first frame must be open").into());
         };
         self.ingest.resources().wait_for(open.min_generation).await?;
         let stream = self.ingest.resources().stream_named(&open.stream)?;
@@ -276,17 +279,14 @@ impl Session {
     async fn take(&self, size: usize, batch: v1::PublishBatch) -> Landing {
         let tag = batch.tag;
         match self.submit(batch).await {
-            Ok((refused, submitted)) => Box::pin(async move {
-                (size, gather(tag, refused, submitted).await)
-            }),
+            Ok((refused, submitted)) => {
+                Box::pin(async move { (size, gather(tag, refused, submitted).await) })
+            }
             Err(error) => Box::pin(std::future::ready((size, failed(tag, &error)))),
         }
     }
 
-    async fn submit(
-        &self,
-        batch: v1::PublishBatch,
-    ) -> Result<(Vec<(usize, Error)>, Vec<Part>)> {
+    async fn submit(&self, batch: v1::PublishBatch) -> Result<(Vec<(usize, Error)>, Vec<Part>)> {
         let identity = batch.identity.map(identity_in).transpose()?;
         if identity.is_some() && batch.partition.is_none() {
             let message = "a batch with an identity must name its partition";

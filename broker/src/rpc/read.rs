@@ -51,10 +51,13 @@ impl Service {
             let placement = stream.placement(partition)?;
             let group = self.ingest.group(placement.group)?.clone();
             let bounds = group.bounds(placement.uid);
-            let from = self.resolve(&group, &placement, bounds, request.from.as_ref(), Offset(0)).await?;
+            let from =
+                self.resolve(&group, &placement, bounds, request.from.as_ref(), Offset(0)).await?;
             let to = match &request.to {
                 Some(_) => {
-                    let to = self.resolve(&group, &placement, bounds, request.to.as_ref(), bounds.end).await?;
+                    let to = self
+                        .resolve(&group, &placement, bounds, request.to.as_ref(), bounds.end)
+                        .await?;
                     to.min(bounds.end).max(from)
                 }
                 None => END,
@@ -97,7 +100,11 @@ impl Service {
         }
     }
 
-    async fn offsets(&self, caller: &Principal, request: v1::LocateRequest) -> Result<v1::LocateResponse> {
+    async fn offsets(
+        &self,
+        caller: &Principal,
+        request: v1::LocateRequest,
+    ) -> Result<v1::LocateResponse> {
         let resources = self.ingest.resources();
         resources.wait_for(request.min_generation).await?;
         let stream = resources.stream_named(&request.stream)?;
@@ -253,33 +260,36 @@ fn follow(
     });
     let merged = stream::select_all(streams);
     let tally = Tally { events: 0, bytes: 0, behind: count, events_max };
-    let frames = stream::unfold((merged, tally, false), move |(mut merged, mut tally, ended)| async move {
-        if ended {
-            return None;
-        }
-        loop {
-            if tally.is_full() {
-                return Some((vec![Ok(tally.end())], (merged, tally, true)));
+    let frames =
+        stream::unfold((merged, tally, false), move |(mut merged, mut tally, ended)| async move {
+            if ended {
+                return None;
             }
-            match merged.next().await {
-                Some(Ok(Step::Batches(batches))) => {
-                    let frames = batches.into_iter().filter_map(|batch| tally.take(batch));
-                    let frames = frames.map(Ok).collect();
-                    return Some((frames, (merged, tally, false)));
+            loop {
+                if tally.is_full() {
+                    return Some((vec![Ok(tally.end())], (merged, tally, true)));
                 }
-                Some(Ok(Step::CaughtUp)) => {
-                    tally.behind = tally.behind.saturating_sub(1);
-                    if tally.behind == 0 {
-                        let caught_up = v1::read_response::Frame::CaughtUp(v1::CaughtUp {});
-                        return Some((vec![Ok(frame(caught_up))], (merged, tally, false)));
+                match merged.next().await {
+                    Some(Ok(Step::Batches(batches))) => {
+                        let frames = batches.into_iter().filter_map(|batch| tally.take(batch));
+                        let frames = frames.map(Ok).collect();
+                        return Some((frames, (merged, tally, false)));
                     }
+                    Some(Ok(Step::CaughtUp)) => {
+                        tally.behind = tally.behind.saturating_sub(1);
+                        if tally.behind == 0 {
+                            let caught_up = v1::read_response::Frame::CaughtUp(v1::CaughtUp {});
+                            return Some((vec![Ok(frame(caught_up))], (merged, tally, false)));
+                        }
+                    }
+                    Some(Err(error)) => {
+                        return Some((vec![Err(Status::from(error))], (merged, tally, true)));
+                    }
+                    None if follows => return None,
+                    None => return Some((vec![Ok(tally.end())], (merged, tally, true))),
                 }
-                Some(Err(error)) => return Some((vec![Err(Status::from(error))], (merged, tally, true))),
-                None if follows => return None,
-                None => return Some((vec![Ok(tally.end())], (merged, tally, true))),
             }
-        }
-    });
+        });
     frames.flat_map(stream::iter)
 }
 

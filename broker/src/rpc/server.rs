@@ -79,10 +79,18 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(InterceptedService::new(publish, credential.clone()))
         .add_service(InterceptedService::new(ReadServer::new(services.read), credential.clone()))
-        .add_service(InterceptedService::new(SubscribeServer::new(services.subscribe), credential.clone()))
+        .add_service(InterceptedService::new(
+            SubscribeServer::new(services.subscribe),
+            credential.clone(),
+        ))
         .add_service(InterceptedService::new(catalog, credential.clone()))
-        .add_service(InterceptedService::new(ClusterServer::new(services.cluster), credential.clone()))
-        .add_optional_service(reflection.ok().map(|reflection| InterceptedService::new(reflection, credential)));
+        .add_service(InterceptedService::new(
+            ClusterServer::new(services.cluster),
+            credential.clone(),
+        ))
+        .add_optional_service(
+            reflection.ok().map(|reflection| InterceptedService::new(reflection, credential)),
+        );
     // Set here: a server given its connections ignores its own setting.
     let incoming = TcpIncoming::from(listener.tcp).with_nodelay(Some(true));
     tokio::select! {

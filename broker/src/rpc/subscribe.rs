@@ -70,9 +70,9 @@ impl Subscribe for Service {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let caller = caller_of(&request);
         let mut frames = request.into_inner();
-        let open = match frames.message().await?.and_then(|first| first.frame) {
-            Some(v1::subscribe_request::Frame::Open(open)) => open,
-            _ => return Err(Error::invalid("the first frame must be open").into()),
+        let first = frames.message().await?.and_then(|first| first.frame);
+        let Some(v1::subscribe_request::Frame::Open(open)) = first else {
+            return Err(Error::invalid("the first frame must be open").into());
         };
         let resources = self.ingest.resources();
         resources.wait_for(open.min_generation).await?;
@@ -185,7 +185,7 @@ impl Session {
                     // A deleted subscription ends its sessions.
                     self.ingest.resources().subscription_by_uid(self.subscription.uid)?;
                 }
-                _ = any(changed) => self.revoke().await?,
+                () = any(changed) => self.revoke().await?,
                 () = tokio::time::sleep_until(idle) => {
                     self.send_idle().await?;
                     idle = Instant::now() + IDLE;
@@ -208,7 +208,8 @@ impl Session {
             let command = Command::Lease(vec![lease]);
             let reply = self.ingest.command(&self.caller, placement.group, command).await?;
             let Reply::Leases(leases) = reply else { return Err(unexpected()) };
-            let Some(LeaseReply::Leased { epoch, watermark, settled }) = leases.into_iter().next() else {
+            let Some(LeaseReply::Leased { epoch, watermark, settled }) = leases.into_iter().next()
+            else {
                 let message = "the partition is not open yet";
                 return Err(Error::unavailable(message).with_retry_after(RETRY));
             };
@@ -239,8 +240,16 @@ impl Session {
         let tape = Tape::new(group.clone(), placement.uid, self.history.clone(), window.next());
         let applied = group.applied();
         self.lanes.push(Lane {
-            placement, group, tape, window, epoch, watermark, applied,
-            ranges: Vec::new(), tags: Vec::new(), is_settling: false,
+            placement,
+            group,
+            tape,
+            window,
+            epoch,
+            watermark,
+            applied,
+            ranges: Vec::new(),
+            tags: Vec::new(),
+            is_settling: false,
         });
         let assigned = v1::Assigned {
             partition: placement.partition.get(),
@@ -269,9 +278,14 @@ impl Session {
         let mut waits = Vec::new();
         for range in settle.acks {
             let Some(settled) = OffsetRange::new(Offset(range.first), Offset(range.last)) else {
-                return Err(Error::invalid("an acked range ends before it starts").with_field("acks"));
+                return Err(
+                    Error::invalid("an acked range ends before it starts").with_field("acks")
+                );
             };
-            let lane = self.lanes.iter_mut().find(|lane| lane.placement.partition.get() == range.partition);
+            let lane = self
+                .lanes
+                .iter_mut()
+                .find(|lane| lane.placement.partition.get() == range.partition);
             match lane.filter(|lane| lane.epoch.get() == range.epoch) {
                 Some(lane) if settled.last() < lane.window.next() => {
                     lane.window.settle(settled);
@@ -428,8 +442,10 @@ impl Session {
         let Some(&first) = offsets.first() else { return Ok(passed) };
         batch.first_offset = first;
         if offsets.last().is_some_and(|last| last - first + 1 != offsets.len() as u64) {
-            batch.offset_deltas =
-                offsets.iter().map(|offset| u32::try_from(offset - first).unwrap_or(u32::MAX)).collect();
+            batch.offset_deltas = offsets
+                .iter()
+                .map(|offset| u32::try_from(offset - first).unwrap_or(u32::MAX))
+                .collect();
         }
         let delivery = v1::Delivery { epoch: lane.epoch.get(), batch: Some(batch) };
         self.send(v1::subscribe_response::Frame::Delivery(delivery)).await?;
@@ -444,7 +460,10 @@ impl Session {
             .iter()
             .filter(|lane| {
                 let epoch = lane.group.with_state(|state| {
-                    state.cursors().get(uid, lane.placement.uid).map(crate::subscription::Cursor::epoch)
+                    state
+                        .cursors()
+                        .get(uid, lane.placement.uid)
+                        .map(crate::subscription::Cursor::epoch)
                 });
                 epoch.is_some_and(|epoch| epoch > lane.epoch)
             })
@@ -457,7 +476,8 @@ impl Session {
     }
 
     async fn give_up(&mut self, partition: u32) -> Result<()> {
-        let Some(place) = self.lanes.iter().position(|lane| lane.placement.partition.get() == partition)
+        let Some(place) =
+            self.lanes.iter().position(|lane| lane.placement.partition.get() == partition)
         else {
             return Ok(());
         };
@@ -481,7 +501,10 @@ impl Session {
 
     async fn send(&mut self, frame: v1::subscribe_response::Frame) -> Result<()> {
         let response = v1::SubscribeResponse { frame: Some(frame) };
-        self.answers.send(Ok(response)).await.map_err(|_gone| Error::unavailable("the member is gone"))
+        self.answers
+            .send(Ok(response))
+            .await
+            .map_err(|_gone| Error::unavailable("the member is gone"))
     }
 }
 
@@ -507,7 +530,9 @@ fn join(mut ranges: Vec<OffsetRange>) -> Vec<OffsetRange> {
     let mut joined: Vec<OffsetRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match joined.last_mut() {
-            Some(last) if range.first().0 <= last.last().0.saturating_add(1) => *last = last.join(range),
+            Some(last) if range.first().0 <= last.last().0.saturating_add(1) => {
+                *last = last.join(range);
+            }
             _ => joined.push(range),
         }
     }

@@ -21,12 +21,11 @@ impl From<&Error> for v1::BatchFailure {
 
 impl From<v1::BatchFailure> for Error {
     fn from(failure: v1::BatchFailure) -> Self {
-        let mut error = match failure.refusal {
-            Some(refusal) => Self::from_refusal(refusal),
-            None => {
-                let code = Code::from(failure.code);
-                Self::new(Reason::Unavailable, format!("the batch failed: {code}"))
-            }
+        let mut error = if let Some(refusal) = failure.refusal {
+            Self::from_refusal(refusal)
+        } else {
+            let code = Code::from(failure.code);
+            Self::new(Reason::Unavailable, format!("the batch failed: {code}"))
         };
         if failure.retry_after_ms > 0 {
             error = error.with_retry_after(Duration::from_millis(failure.retry_after_ms));

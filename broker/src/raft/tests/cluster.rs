@@ -174,7 +174,7 @@ impl Cluster {
                 };
                 let serving = PeerNode::new(Arc::new(Silent));
                 serving.join(name, Arc::new(groups.clone()));
-                tasks.spawn("peers", move |stop| server::serve(listener, serving, stop));
+                tasks.spawn("peers", move |stop| server::serve(listener, serving, crate::ingest::Remote::new(), stop));
             }
         }
         node.running = Some(Running { groups, machines, checkpoints, readers, tasks, writer });
