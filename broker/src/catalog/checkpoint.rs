@@ -40,8 +40,10 @@ impl State {
             return Err(format!("it has format {}, this release reads format 0", state.format));
         }
         let mut resources = super::Resources::new();
+        let mut index = super::index::Index::default();
         for stored in state.resources {
             let key = resource::identify(&stored).map_err(|error| error.to_string())?;
+            index.put(key.0, &key.1, &stored).map_err(|error| error.to_string())?;
             resources.insert(key, Arc::new(stored));
         }
         Ok(Self {
@@ -53,6 +55,7 @@ impl State {
             time: Timestamp::from_micros(state.time_us),
             resources,
             nodes: state.nodes.into_iter().map(|node| (node.id, node)).collect(),
+            index,
         })
     }
 

@@ -70,6 +70,8 @@ pub struct Reply {
     pub outcome: Result<Option<std::sync::Arc<v1::Resource>>, v1::Refusal>,
     /// What happened.
     pub change: v1::Change,
+    /// Things that are allowed but probably not meant.
+    pub warnings: Vec<String>,
 }
 
 impl Reply {
@@ -86,6 +88,7 @@ impl Reply {
             generation: self.generation,
             outcome,
             change: self.change.into(),
+            warnings: self.warnings.clone(),
         };
         reply.encode_to_vec().into()
     }
@@ -97,14 +100,15 @@ impl Reply {
     /// `Internal` when they are no reply.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         use internal::catalog_reply::Outcome;
-        let reply = internal::CatalogReply::decode(bytes)
-            .map_err(|error| Error::internal("the catalog's reply cannot be read").with_source(error))?;
+        let reply = internal::CatalogReply::decode(bytes).map_err(|error| {
+            Error::internal("the catalog's reply cannot be read").with_source(error)
+        })?;
         let change = reply.change();
         let outcome = match reply.outcome {
             Some(Outcome::Resource(resource)) => Ok(Some(std::sync::Arc::new(resource))),
             Some(Outcome::Refusal(refusal)) => Err(refusal),
             None => Ok(None),
         };
-        Ok(Self { generation: reply.generation, outcome, change })
+        Ok(Self { generation: reply.generation, outcome, change, warnings: reply.warnings })
     }
 }

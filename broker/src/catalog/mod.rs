@@ -2,10 +2,15 @@
 //!
 //! A pure function of the catalog's log. Owns: [`State`]. Never: reads a clock, compiles a schema,
 //! or fails, except on an entry that this release cannot read, at which the node stops.
+//!
+//! Watching needs nothing here: a copy of the state and every later [`Change`] leave no gap, and
+//! their generations follow each other by one. A dry run is an `apply` on a copy.
 
 mod checkpoint;
 mod command;
+mod index;
 mod rules;
+mod status;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -14,7 +19,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use command::{EntryError, KIND, Reply, decode, encode};
-use weft_proto::resource::{self, Kind, PlacementStatus, SchemaStatus, SchemaVersion, StreamStatus};
+pub use index::{Placement, Stream, Subscription};
+use weft_proto::resource::{self, Kind};
 use weft_proto::{Error, QualifiedName, Reason, Timestamp, internal, v1};
 
 /// Resources by kind and name.
@@ -31,6 +37,7 @@ pub struct State {
     time: Timestamp,
     resources: Resources,
     nodes: BTreeMap<u64, internal::CatalogNode>,
+    index: index::Index,
 }
 
 /// What a change did, for those who watch.
@@ -53,10 +60,25 @@ pub enum Changed {
     Node,
 }
 
-type Outcome = Result<(Option<Arc<v1::Resource>>, v1::Change, Option<Changed>), Error>;
+/// What a command did.
+struct Applied {
+    resource: Option<Arc<v1::Resource>>,
+    change: v1::Change,
+    /// The generation rises exactly when this is there.
+    changed: Option<Changed>,
+    warnings: Vec<String>,
+}
+
+impl Applied {
+    fn unchanged(resource: Option<Arc<v1::Resource>>) -> Self {
+        Self { resource, change: v1::Change::Unchanged, changed: None, warnings: Vec::new() }
+    }
+}
+
+type Outcome = Result<Applied, Error>;
 
 impl State {
-    /// An empty catalog of a cluster with so many data groups.
+    /// An empty catalog of a cluster with so many data groups, numbered from 1.
     pub fn new(data_groups: u32) -> Self {
         Self {
             next_resource_uid: 1,
@@ -77,168 +99,116 @@ impl State {
         payload: &[u8],
         time: Timestamp,
     ) -> Result<(Reply, Option<Change>), EntryError> {
-        use internal::catalog_command::Change as Wanted;
         let command = decode(payload)?;
+        let change = command.change.ok_or(EntryError::UnknownCommand)?;
         self.time = self.time.max(time);
-        let outcome = match command.change {
-            Some(Wanted::Put(put)) => self.put(put),
-            Some(Wanted::Delete(delete)) => self.delete(&delete),
-            Some(Wanted::SetStatus(status)) => self.set_status(&status),
-            Some(Wanted::Node(node)) => Ok(self.register(node)),
-            None => return Err(EntryError::UnknownCommand),
+        let outcome = match self.generation.checked_add(1) {
+            Some(next) => self.apply_change(change, next),
+            None => Err(Error::internal("the catalog has no generation left")),
         };
         Ok(match outcome {
-            Ok((resource, change, changed)) => {
-                let changed = changed.map(|what| {
-                    self.generation += 1;
-                    what
-                });
+            Ok(applied) => {
+                self.generation += u64::from(applied.changed.is_some());
                 let generation = self.generation;
-                // The resource tells the generation at which its spec changed, which is this one.
-                let (resource, changed) = self.stamp(resource, change, changed);
-                let change_event = changed.map(|what| Change { generation, what });
-                (Reply { generation, outcome: Ok(resource), change }, change_event)
+                let reply = Reply {
+                    generation,
+                    outcome: Ok(applied.resource),
+                    change: applied.change,
+                    warnings: applied.warnings,
+                };
+                (reply, applied.changed.map(|what| Change { generation, what }))
             }
             Err(error) => {
-                let refused = Reply {
+                let reply = Reply {
                     generation: self.generation,
                     outcome: Err(error.to_refusal()),
                     change: v1::Change::Unspecified,
+                    warnings: Vec::new(),
                 };
-                (refused, None)
+                (reply, None)
             }
         })
     }
 
-    fn stamp(
+    fn apply_change(
         &mut self,
-        resource: Option<Arc<v1::Resource>>,
-        change: v1::Change,
-        changed: Option<Changed>,
-    ) -> (Option<Arc<v1::Resource>>, Option<Changed>) {
-        let specs_changed = matches!(change, v1::Change::Created | v1::Change::Updated);
-        let (Some(resource), Some(Changed::Put(_)), true) = (&resource, &changed, specs_changed) else {
-            return (resource, changed);
-        };
-        let mut stamped = v1::Resource::clone(resource);
-        stamped.generation = self.generation;
-        let stamped = Arc::new(stamped);
-        if let Ok((kind, name)) = resource::identify(&stamped) {
-            self.resources.insert((kind, name), Arc::clone(&stamped));
+        change: internal::catalog_command::Change,
+        generation: u64,
+    ) -> Outcome {
+        use internal::catalog_command::Change as Wanted;
+        match change {
+            Wanted::Put(put) => self.put(put, generation),
+            Wanted::Delete(delete) => self.delete(&delete),
+            Wanted::SetStatus(status) => self.set_status(&status),
+            Wanted::Node(node) => self.register(node),
         }
-        (Some(Arc::clone(&stamped)), Some(Changed::Put(stamped)))
     }
 
-    fn put(&mut self, put: internal::CatalogPut) -> Outcome {
+    fn put(&mut self, put: internal::CatalogPut, generation: u64) -> Outcome {
         let new = put.resource.unwrap_or_default();
         resource::check(&new)?;
-        let (kind, name) = resource::identify(&new)?;
-        let key = (kind, name);
+        let key = resource::identify(&new)?;
+        let (kind, name) = (key.0, &key.1);
         let old = self.resources.get(&key).cloned();
-        expect(kind, &key.1, old.as_deref(), put.expected_generation)?;
-        self.check_references(kind, &key.1, &new, old.as_deref())?;
+        expect(kind, name, old.as_deref(), put.expected_generation)?;
+        self.check_references(kind, name, &new, old.as_deref())?;
+        let warnings = self.warnings(kind, &new)?;
         if let Some(old) = &old
-            && is_same(kind, old, &new)
+            && is_same(kind, old, &new)?
         {
-            return Ok((Some(Arc::clone(old)), v1::Change::Unchanged, None));
-        }
-        let change = if old.is_some() { v1::Change::Updated } else { v1::Change::Created };
-        let uid = old.as_ref().map_or(self.next_resource_uid, |old| old.uid);
-        if old.is_none() {
-            self.next_resource_uid += 1;
+            return Ok(Applied { warnings, ..Applied::unchanged(Some(Arc::clone(old))) });
         }
         let status = self.status_of(kind, &new, old.as_deref())?;
+        let (uid, created, change) = match &old {
+            Some(old) => (old.uid, old.created, v1::Change::Updated),
+            None => {
+                (take(&mut self.next_resource_uid)?, Some(self.time.into()), v1::Change::Created)
+            }
+        };
         let stored = Arc::new(v1::Resource {
             kind: kind.as_str().to_owned(),
-            namespace: key.1.namespace.to_string(),
-            name: key.1.name.to_string(),
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
             uid,
-            generation: 0,
+            generation,
             labels: new.labels,
             spec: new.spec,
             status: status.into(),
-            created: old.as_ref().map_or(Some(self.time.into()), |old| old.created),
+            created,
             updated: Some(self.time.into()),
         });
+        self.index.put(kind, name, &stored)?;
         self.resources.insert(key, Arc::clone(&stored));
-        Ok((Some(Arc::clone(&stored)), change, Some(Changed::Put(stored))))
-    }
-
-    /// What the cluster itself keeps beside a spec.
-    fn status_of(
-        &mut self,
-        kind: Kind,
-        new: &v1::Resource,
-        old: Option<&v1::Resource>,
-    ) -> Result<Vec<u8>, Error> {
-        let written = |error| Error::internal("a status cannot be written").with_source(error);
-        match (kind, old) {
-            (Kind::Stream, None) => {
-                let spec: resource::StreamSpec = resource::parse(kind, &new.spec)?;
-                let placements = (0..spec.partitions).map(|partition| self.place(partition)).collect();
-                serde_json::to_vec(&StreamStatus { placements }).map_err(written)
-            }
-            (Kind::Schema, _) => {
-                let spec: resource::SchemaSpec = resource::parse(kind, &new.spec)?;
-                let mut status = old.map(view::schema_status).unwrap_or_default();
-                self.add_version(&spec, &mut status);
-                serde_json::to_vec(&status).map_err(written)
-            }
-            (_, Some(old)) => Ok(old.status.to_vec()),
-            (_, None) => Ok(b"{}".to_vec()),
-        }
-    }
-
-    /// Spreads partitions over the data groups, in order of their uids.
-    fn place(&mut self, partition: u32) -> PlacementStatus {
-        let uid = self.next_partition_uid;
-        self.next_partition_uid += 1;
-        let group = u32::try_from(uid % u64::from(self.data_groups)).unwrap_or(0) + 1;
-        PlacementStatus { partition, uid, group }
-    }
-
-    fn add_version(&mut self, spec: &resource::SchemaSpec, status: &mut SchemaStatus) {
-        let hash = format!("{:016x}", spec.hash());
-        // A document that comes back becomes the newest version again, under a number of its own:
-        // `latest` must mean what was put last.
-        if status.versions.last().is_some_and(|last| last.hash == hash) {
-            return;
-        }
-        let version = status.versions.last().map_or(1, |last| last.version + 1);
-        let id = self.next_schema_id;
-        self.next_schema_id += 1;
-        status.versions.push(SchemaVersion { version, id, hash, document: spec.document.clone() });
+        let changed = Some(Changed::Put(Arc::clone(&stored)));
+        Ok(Applied { resource: Some(stored), change, changed, warnings })
     }
 
     fn delete(&mut self, delete: &internal::CatalogDelete) -> Outcome {
-        let (kind, name) = key_of(&delete.kind, &delete.namespace, &delete.name)?;
-        let key = (kind, name);
+        let key = key_of(&delete.kind, &delete.namespace, &delete.name)?;
         let Some(old) = self.resources.get(&key).cloned() else {
-            return Err(unknown(kind, &key.1));
+            return Err(unknown(key.0, &key.1));
         };
-        expect(kind, &key.1, Some(&old), delete.expected_generation)?;
-        self.check_unused(kind, &key.1)?;
+        expect(key.0, &key.1, Some(&old), delete.expected_generation)?;
+        self.check_unused(key.0, &key.1)?;
         self.resources.remove(&key);
-        Ok((None, v1::Change::Updated, Some(Changed::Deleted(old))))
+        self.index.remove(key.0, &key.1);
+        let changed = Some(Changed::Deleted(old));
+        Ok(Applied { change: v1::Change::Updated, changed, ..Applied::unchanged(None) })
     }
 
     fn set_status(&mut self, wanted: &internal::CatalogSetStatus) -> Outcome {
-        let (kind, name) = key_of(&wanted.kind, &wanted.namespace, &wanted.name)?;
-        if !matches!(kind, Kind::Function) {
-            let message = format!("the status of a {kind} is kept by the cluster itself");
+        let key = key_of(&wanted.kind, &wanted.namespace, &wanted.name)?;
+        if key.0 != Kind::Function {
+            let message = format!("the status of a {} is kept by the cluster itself", key.0);
             return Err(Error::invalid(message).with_field("kind"));
         }
-        let key = (kind, name);
-        let Some(old) = self.resources.get(&key).filter(|old| old.uid == wanted.uid).cloned() else {
-            return Err(unknown(kind, &key.1));
+        let Some(old) = self.resources.get(&key).filter(|old| old.uid == wanted.uid).cloned()
+        else {
+            return Err(unknown(key.0, &key.1));
         };
-        let is_status =
-            serde_json::from_slice::<resource::FunctionStatus>(&wanted.status).is_ok();
-        if !is_status || wanted.status.len() > resource::SPEC_BYTES_MAX {
-            return Err(Error::invalid("the status is no FunctionStatus").with_field("status"));
-        }
+        status::check_function_status(&wanted.status)?;
         if old.status == wanted.status {
-            return Ok((Some(old), v1::Change::Unchanged, None));
+            return Ok(Applied::unchanged(Some(old)));
         }
         let stored = Arc::new(v1::Resource {
             status: wanted.status.clone(),
@@ -246,32 +216,42 @@ impl State {
             ..v1::Resource::clone(&old)
         });
         self.resources.insert(key, Arc::clone(&stored));
-        // A status is no change of the resource: `stamp` leaves the generation alone.
-        Ok((Some(Arc::clone(&stored)), v1::Change::Unchanged, Some(Changed::Put(stored))))
+        // The resource keeps its generation: its spec is the same.
+        let changed = Some(Changed::Put(Arc::clone(&stored)));
+        Ok(Applied { changed, ..Applied::unchanged(Some(stored)) })
     }
 
-    fn register(&mut self, node: internal::CatalogNode) -> (Option<Arc<v1::Resource>>, v1::Change, Option<Changed>) {
+    fn register(&mut self, node: internal::CatalogNode) -> Outcome {
+        if node.id == 0 {
+            return Err(Error::invalid("a node needs an id").with_field("id"));
+        }
         if self.nodes.get(&node.id) == Some(&node) {
-            return (None, v1::Change::Unchanged, None);
+            return Ok(Applied::unchanged(None));
         }
         self.nodes.insert(node.id, node);
-        (None, v1::Change::Updated, Some(Changed::Node))
+        let changed = Some(Changed::Node);
+        Ok(Applied { change: v1::Change::Updated, changed, ..Applied::unchanged(None) })
     }
 }
 
+/// Takes a number that is never given again.
+fn take(next: &mut u64) -> Result<u64, Error> {
+    let taken = *next;
+    *next = taken.checked_add(1).ok_or_else(|| Error::internal("the cluster has no uid left"))?;
+    Ok(taken)
+}
+
 fn key_of(kind: &str, namespace: &str, name: &str) -> Result<(Kind, QualifiedName), Error> {
-    let named = v1::Resource {
+    resource::identify(&v1::Resource {
         kind: kind.to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         ..v1::Resource::default()
-    };
-    resource::identify(&named)
+    })
 }
 
 fn unknown(kind: Kind, name: &QualifiedName) -> Error {
-    let reason =
-        if kind == Kind::Stream { Reason::UnknownStream } else { Reason::UnknownResource };
+    let reason = if kind == Kind::Stream { Reason::UnknownStream } else { Reason::UnknownResource };
     Error::new(reason, format!("there is no {kind} {name}"))
 }
 
@@ -300,23 +280,26 @@ fn expect(
 }
 
 /// Same labels, and a spec of the same meaning.
-fn is_same(kind: Kind, old: &v1::Resource, new: &v1::Resource) -> bool {
-    fn equal<T: serde::de::DeserializeOwned + PartialEq>(kind: Kind, old: &[u8], new: &[u8]) -> bool {
-        let (old, new) = (resource::parse::<T>(kind, old), resource::parse::<T>(kind, new));
-        matches!((old, new), (Ok(old), Ok(new)) if old == new)
+fn is_same(kind: Kind, old: &v1::Resource, new: &v1::Resource) -> Result<bool, Error> {
+    fn equal<T: serde::de::DeserializeOwned + PartialEq>(
+        kind: Kind,
+        old: &v1::Resource,
+        new: &v1::Resource,
+    ) -> Result<bool, Error> {
+        let old: T = resource::parse(kind, &old.spec)?;
+        Ok(old == resource::parse(kind, &new.spec)?)
     }
     if old.labels != new.labels {
-        return false;
+        return Ok(false);
     }
     match kind {
-        Kind::Stream => equal::<resource::StreamSpec>(kind, &old.spec, &new.spec),
-        Kind::Subscription => equal::<resource::SubscriptionSpec>(kind, &old.spec, &new.spec),
-        Kind::Function => equal::<resource::FunctionSpec>(kind, &old.spec, &new.spec),
+        Kind::Stream => equal::<resource::StreamSpec>(kind, old, new),
+        Kind::Subscription => equal::<resource::SubscriptionSpec>(kind, old, new),
+        Kind::Function => equal::<resource::FunctionSpec>(kind, old, new),
         Kind::Schema => {
-            let hash = |bytes: &[u8]| {
-                resource::parse::<resource::SchemaSpec>(kind, bytes).ok().map(|spec| spec.hash())
-            };
-            hash(&old.spec) == hash(&new.spec)
+            let spec: resource::SchemaSpec = resource::parse(kind, &new.spec)?;
+            let hash = spec.hash()?;
+            Ok(view::schema_status(old).versions.last().is_some_and(|last| last.hash == hash))
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Rules between resources: what refers to what, and what may change.
 
 use weft_proto::resource::{
-    self, BindingMode, BindingVersion, FunctionSpec, Kind, StreamSpec, SubscriptionSpec,
+    self, BindingMode, BindingVersion, FunctionSpec, Kind, MaxAge, Retention, StreamSpec,
+    SubscriptionSpec,
 };
 use weft_proto::{Error, QualifiedName, Reason, v1};
 
 use super::{State, view};
+
+/// So many users of a resource are named in an error.
+const USERS_NAMED_MAX: usize = 10;
 
 impl State {
     /// Refuses what refers to nothing, and changes that a kind does not allow.
@@ -48,6 +52,7 @@ impl State {
             }
             Kind::Function => {
                 let spec: FunctionSpec = resource::parse(kind, &new.spec)?;
+                self.check_triggers(name, &spec, old)?;
                 for (place, trigger) in spec.triggers.iter().enumerate() {
                     self.check_stream(&trigger.stream, &format!("spec.triggers[{place}].stream"))?;
                 }
@@ -57,6 +62,90 @@ impl State {
                 }
             }
         }
+    }
+
+    /// A trigger's subscription has its name and cursor from it: neither may be anybody else's.
+    fn check_triggers(
+        &self,
+        name: &QualifiedName,
+        spec: &FunctionSpec,
+        old: Option<&v1::Resource>,
+    ) -> Result<(), Error> {
+        let old: Option<FunctionSpec> =
+            old.map(|old| resource::parse(Kind::Function, &old.spec)).transpose()?;
+        let old = old.map(|old| old.triggers).unwrap_or_default();
+        for (place, trigger) in spec.triggers.iter().enumerate() {
+            let moved = old.iter().find(|old| {
+                let same = old.stream.parse::<QualifiedName>() == trigger.stream.parse();
+                old.name == trigger.name && !(same && old.start == trigger.start)
+            });
+            if moved.is_some() {
+                let message = format!(
+                    "stream and start of the trigger {} cannot change, its cursor belongs to them; \
+                     give the new trigger another name",
+                    trigger.name
+                );
+                return Err(fixed(&format!("spec.triggers[{place}]"), message));
+            }
+        }
+        // `fn-a-b-c` is trigger `c` of function `a-b`, or trigger `b-c` of function `a`.
+        let close = |one: &str, other: &str| {
+            one.strip_prefix(other).is_some_and(|rest| rest.starts_with('-'))
+        };
+        for (other, stored) in self.of_kind(Kind::Function) {
+            let (one, two) = (name.name.as_str(), other.name.as_str());
+            if other.namespace != name.namespace || !(close(one, two) || close(two, one)) {
+                continue;
+            }
+            let other_spec: FunctionSpec = resource::parse(Kind::Function, &stored.spec)?;
+            for (place, trigger) in spec.triggers.iter().enumerate() {
+                let wanted = FunctionSpec::subscription_name(&name.name, &trigger.name)?;
+                for taken in &other_spec.triggers {
+                    if FunctionSpec::subscription_name(&other.name, &taken.name)? == wanted {
+                        let message = format!(
+                            "the subscription {wanted} belongs to the trigger {} of the Function \
+                             {other}; give this trigger another name",
+                            taken.name
+                        );
+                        return Err(fixed(&format!("spec.triggers[{place}].name"), message));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is allowed but probably not meant.
+    pub(super) fn warnings(&self, kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Error> {
+        let mut warnings = Vec::new();
+        match kind {
+            Kind::Stream => {
+                let spec: StreamSpec = resource::parse(kind, &new.spec)?;
+                let Retention { max_age, max_bytes, max_events } = spec.retention;
+                if max_age == MaxAge::Forever && max_bytes.is_none() && max_events.is_none() {
+                    warnings.push(
+                        "no limit of retention: the stream grows until disks are full".to_owned(),
+                    );
+                }
+            }
+            Kind::Function => {
+                let spec: FunctionSpec = resource::parse(kind, &new.spec)?;
+                let reply = spec.reply.and_then(|reply| reply.stream.parse::<QualifiedName>().ok());
+                let reads = |stream: &QualifiedName| {
+                    spec.triggers
+                        .iter()
+                        .any(|trigger| trigger.stream.parse().as_ref() == Ok(stream))
+                };
+                if let Some(stream) = reply.filter(reads) {
+                    warnings.push(format!(
+                        "replies go to {stream}, which the function itself is run for: unless a \
+                         filter keeps them out it never ends"
+                    ));
+                }
+            }
+            Kind::Schema | Kind::Subscription => {}
+        }
+        Ok(warnings)
     }
 
     fn check_bindings(&self, spec: &StreamSpec) -> Result<(), Error> {
@@ -83,8 +172,9 @@ impl State {
     }
 
     fn check_stream(&self, text: &str, field: &str) -> Result<(), Error> {
-        let name: QualifiedName =
-            text.parse().map_err(|error: weft_proto::NameError| Error::invalid(error.to_string()))?;
+        let name: QualifiedName = text
+            .parse()
+            .map_err(|error: weft_proto::NameError| Error::invalid(error.to_string()))?;
         match self.get(Kind::Stream, &name) {
             Some(_) => Ok(()),
             None => {
@@ -105,7 +195,12 @@ impl State {
         if users.is_empty() {
             return Ok(());
         }
-        let message = format!("the {kind} {name} is used by {}; delete them first", users.join(", "));
+        let named = users.get(..USERS_NAMED_MAX).unwrap_or(&users).join(", ");
+        let more = match users.len().saturating_sub(USERS_NAMED_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let message = format!("the {kind} {name} is used by {named}{more}; delete them first");
         Err(Error::new(Reason::FailedPrecondition, message))
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use weft_proto::resource::Kind;
-use weft_proto::{Timestamp, internal, v1};
+use weft_proto::{QualifiedName, SchemaId, Timestamp, internal, v1};
 
 use super::{Changed, EntryError, Reply, State, encode};
 use internal::catalog_command::Change as Wanted;
@@ -44,6 +44,10 @@ fn stored(reply: &Reply) -> &v1::Resource {
     reply.outcome.as_ref().unwrap().as_ref().unwrap()
 }
 
+fn name(text: &str) -> QualifiedName {
+    text.parse().unwrap()
+}
+
 #[test]
 fn putting_the_same_changes_nothing() {
     let mut state = State::new(3);
@@ -82,7 +86,8 @@ fn schema_documents_make_versions() {
 
     let status = super::view::schema_status(state.get(Kind::Schema, &name).unwrap());
 
-    let numbers: Vec<_> = status.versions.iter().map(|version| (version.version, version.id)).collect();
+    let numbers: Vec<_> =
+        status.versions.iter().map(|version| (version.version, version.id)).collect();
     assert_eq!(numbers, [(1, 1), (2, 2), (3, 3)]);
 }
 
@@ -168,15 +173,201 @@ fn unknown_entries_stop_the_node() {
 
 #[test]
 fn the_bytes_of_a_command_never_change() {
-    let command = internal::CatalogCommand {
-        change: Some(delete("Stream", "a")),
-        principal: "p".to_owned(),
-    };
+    let command =
+        internal::CatalogCommand { change: Some(delete("Stream", "a")), principal: "p".to_owned() };
 
     let bytes = encode(&command, Timestamp::from_micros(1));
 
-    let golden = b"\x00\x20\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x12\x0b\x0a\x06Stream\x1a\x01a\x7a\x01p";
+    let golden =
+        b"\x00\x20\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x12\x0b\x0a\x06Stream\x1a\x01a\x7a\x01p";
     assert_eq!(&bytes[..], golden);
+}
+
+#[test]
+fn partitions_go_round_the_groups_from_the_first() {
+    let mut state = State::new(3);
+    apply(&mut state, put("Stream", "a", r#"{"partitions":4}"#, None));
+    apply(&mut state, put("Stream", "b", "{}", None));
+
+    let placed: Vec<_> = state
+        .partitions()
+        .map(|(name, at)| (name.to_string(), at.partition.get(), at.uid.get(), at.group.get()))
+        .collect();
+
+    let of_a = (0..4).map(|at| ("default/a".to_owned(), at, u64::from(at) + 1, at % 3 + 1));
+    let all: Vec<_> = of_a.chain([("default/b".to_owned(), 0, 5, 2)]).collect();
+    assert_eq!(placed, all);
+}
+
+#[test]
+fn lookups_follow_what_is_put_and_deleted() {
+    let mut state = State::new(3);
+    let schema = |state: &State, id| {
+        state.schema_by_id(SchemaId(id)).map(|(name, version)| (name.to_string(), version))
+    };
+    apply(&mut state, put("Schema", "s", r#"{"document":{"a":1}}"#, None));
+    apply(&mut state, put("Schema", "s", r#"{"document":"{\"a\": 2}"}"#, None));
+    apply(&mut state, put("Stream", "orders", r#"{"partitions":2}"#, None));
+    apply(&mut state, put("Subscription", "sub", r#"{"stream":"orders"}"#, None));
+
+    assert_eq!(schema(&state, 2), Some(("default/s".to_owned(), 2)));
+    let status = super::view::schema_status(state.get(Kind::Schema, &name("s")).unwrap());
+    assert_eq!(status.versions[1].document.get(), r#"{"a": 2}"#);
+    let stream = state.stream(&name("orders")).unwrap();
+    assert_eq!((stream.spec.partitions, stream.placements.len()), (2, 2));
+    let subscription = state.subscription(&name("sub")).unwrap();
+    assert_eq!(subscription.stream, name("orders"));
+
+    for (kind, gone) in [("Subscription", "sub"), ("Stream", "orders"), ("Schema", "s")] {
+        assert!(apply(&mut state, delete(kind, gone)).outcome.is_ok());
+    }
+    assert_eq!(schema(&state, 2), None);
+    assert!(state.stream(&name("orders")).is_none() && state.partitions().next().is_none());
+    assert!(state.subscription(&name("sub")).is_none());
+    assert_eq!(reason(apply(&mut state, delete("Stream", "orders"))).0, "UNKNOWN_STREAM");
+}
+
+#[test]
+fn a_stream_made_again_is_another_one() {
+    let mut state = State::new(3);
+    let first = apply(&mut state, put("Stream", "a", "{}", None));
+    apply(&mut state, delete("Stream", "a"));
+    let again = apply(&mut state, put("Stream", "a", r#"{"partitions":2}"#, Some(0)));
+
+    assert_eq!(again.change, v1::Change::Created);
+    assert_ne!(stored(&first).uid, stored(&again).uid);
+    let uids: Vec<_> = state.partitions().map(|(_, placement)| placement.uid.get()).collect();
+    assert_eq!(uids, [2, 3]);
+}
+
+#[test]
+fn triggers_keep_the_subscriptions_they_own() {
+    let mut state = State::new(3);
+    apply(&mut state, put("Stream", "a", "{}", None));
+    apply(&mut state, put("Stream", "b", "{}", None));
+    let function = |triggers: &str| format!(r#"{{"command":["x"],"triggers":[{triggers}]}}"#);
+    let of_a = function(r#"{"name":"t-u","stream":"a"}"#);
+    apply(&mut state, put("Function", "f", &of_a, None));
+
+    let moved = function(r#"{"name":"t-u","stream":"b"}"#);
+    let moved = apply(&mut state, put("Function", "f", &moved, None));
+    let started = function(r#"{"name":"t-u","stream":"a","start":"earliest"}"#);
+    let started = apply(&mut state, put("Function", "f", &started, None));
+    let filtered =
+        function(r#"{"name":"t-u","stream":"default/a","filters":[{"exact":{"type":"x"}}]}"#);
+    let filtered = apply(&mut state, put("Function", "f", &filtered, None));
+    let clash = function(r#"{"name":"v","stream":"a"},{"name":"u","stream":"a"}"#);
+    let clash = apply(&mut state, put("Function", "f-t", &clash, None));
+    let free = function(r#"{"name":"v","stream":"a"}"#);
+    let free = apply(&mut state, put("Function", "f-t", &free, None));
+
+    assert_eq!(reason(moved).1, "spec.triggers[0]");
+    assert_eq!(reason(started).1, "spec.triggers[0]");
+    assert_eq!(filtered.change, v1::Change::Updated);
+    assert_eq!(reason(clash).1, "spec.triggers[1].name");
+    assert_eq!(free.change, v1::Change::Created);
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    let mut state = State::new(3);
+    let endless =
+        apply(&mut state, put("Stream", "a", r#"{"retention":{"max_age":"forever"}}"#, None));
+    let spec = |reply| {
+        format!(
+            r#"{{"command":["x"],"triggers":[{{"stream":"a"}}],"reply":{{"stream":"{reply}"}}}}"#
+        )
+    };
+    apply(&mut state, put("Stream", "b", "{}", None));
+
+    let looping = apply(&mut state, put("Function", "f", &spec("default/a"), None));
+    let straight = apply(&mut state, put("Function", "f", &spec("b"), None));
+    let nowhere = apply(&mut state, put("Function", "f", &spec("c"), None));
+
+    assert!(endless.warnings[0].contains("retention"), "{:?}", endless.warnings);
+    assert!(looping.warnings[0].contains("default/a"), "{:?}", looping.warnings);
+    assert!(straight.warnings.is_empty(), "{:?}", straight.warnings);
+    assert_eq!(reason(nowhere), ("UNKNOWN_STREAM".to_owned(), "spec.reply.stream".to_owned()));
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let mut state = State::new(3);
+    let document = |number: usize, len: usize| {
+        format!(r#"{{"document":{{"title":"{number}{}"}}}}"#, "x".repeat(len))
+    };
+
+    let large = apply(&mut state, put("Schema", "s", &document(0, 1 << 20), None));
+    assert_eq!(reason(large).1, "spec");
+    for number in 0..2 {
+        assert!(
+            apply(&mut state, put("Schema", "s", &document(number, 1_000_000), None))
+                .outcome
+                .is_ok()
+        );
+    }
+    let before = state.clone();
+    let full = apply(&mut state, put("Schema", "s", &document(2, 1_000_000), None));
+    assert_eq!(reason(full).0, "TOO_LARGE");
+    assert_eq!(state.encode(), before.encode());
+    let small = apply(&mut state, put("Schema", "s", &document(3, 10), None));
+    assert_eq!(super::view::schema_status(stored(&small)).versions[2].id, 3);
+
+    for number in 0..12 {
+        apply(&mut state, put("Subscription", &format!("s{number}"), r#"{"stream":"a"}"#, None));
+    }
+    apply(&mut state, put("Stream", "a", "{}", None));
+    for number in 0..12 {
+        apply(&mut state, put("Subscription", &format!("s{number}"), r#"{"stream":"a"}"#, None));
+    }
+    let used = apply(&mut state, delete("Stream", "a")).outcome.unwrap_err();
+    assert!(used.message.contains("Subscription default/s0,"), "{}", used.message);
+    assert!(used.message.contains("and 2 more"), "{}", used.message);
+}
+
+#[test]
+fn equal_states_have_equal_bytes_whatever_the_order_of_labels() {
+    let labelled = |names: &[u32]| {
+        let mut resource = resource("Stream", "a", "{}");
+        resource.labels =
+            names.iter().map(|name| (format!("label{name}"), "x".to_owned())).collect();
+        Wanted::Put(internal::CatalogPut { resource: Some(resource), expected_generation: None })
+    };
+    let (mut one, mut other) = (State::new(3), State::new(3));
+    let (up, down): (Vec<_>, Vec<_>) = ((0..20).collect(), (0..20).rev().collect());
+    apply(&mut one, labelled(&up));
+    apply(&mut other, labelled(&down));
+
+    assert_eq!(one.encode(), other.encode());
+    assert_eq!(State::decode(&one.encode()).unwrap().state_hash(), one.state_hash());
+}
+
+#[test]
+fn checkpoints_of_other_formats_are_refused() {
+    let newer = internal::CatalogState { format: 1, ..internal::CatalogState::default() };
+    let newer = prost::Message::encode_to_vec(&newer);
+
+    assert!(State::decode(&newer).unwrap_err().contains("format 1"));
+    assert!(State::decode(&[0xff]).is_err());
+}
+
+#[test]
+fn a_node_tells_its_addresses_once() {
+    let mut state = State::new(3);
+    let node = |id, grpc: &str| {
+        let grpc_address = grpc.to_owned();
+        Wanted::Node(internal::CatalogNode { id, grpc_address, ..internal::CatalogNode::default() })
+    };
+
+    let first = apply(&mut state, node(1, "a:1"));
+    let again = apply(&mut state, node(1, "a:1"));
+    let moved = apply(&mut state, node(1, "b:1"));
+    let nobody = apply(&mut state, node(0, "c:1"));
+
+    assert_eq!([first.generation, again.generation, moved.generation], [1, 1, 2]);
+    assert_eq!(reason(nobody).1, "id");
+    let addresses: Vec<_> = state.nodes().map(|node| node.grpc_address.as_str()).collect();
+    assert_eq!(addresses, ["b:1"]);
 }
 
 fn any_change() -> impl Strategy<Value = Wanted> {
@@ -192,7 +383,31 @@ fn any_change() -> impl Strategy<Value = Wanted> {
         (name, name, expected).prop_map(|(name, stream, expected)| {
             put("Subscription", &name, &format!(r#"{{"stream":"{stream}"}}"#), expected)
         }),
-        ("(Stream|Schema|Subscription)", name).prop_map(|(kind, name)| delete(&kind, &name)),
+        (name, name, 1..9_u32).prop_map(|(name, stream, timeout)| {
+            let spec = format!(
+                r#"{{"command":["x"],"timeout":"{timeout}s","triggers":[{{"stream":"{stream}"}}]}}"#
+            );
+            put("Function", &name, &spec, None)
+        }),
+        (name, 0..4_u64, 0..3_u32).prop_map(|(name, uid, delivered)| {
+            let status = format!(r#"{{"observed_generation":{delivered}}}"#).into();
+            Wanted::SetStatus(internal::CatalogSetStatus {
+                kind: "Function".to_owned(),
+                namespace: String::new(),
+                name,
+                uid,
+                status,
+            })
+        }),
+        (0..3_u64, "[ab]").prop_map(|(id, peer_address)| {
+            Wanted::Node(internal::CatalogNode {
+                id,
+                peer_address,
+                ..internal::CatalogNode::default()
+            })
+        }),
+        ("(Stream|Schema|Subscription|Function)", name)
+            .prop_map(|(kind, name)| delete(&kind, &name)),
     ]
 }
 
@@ -204,6 +419,8 @@ proptest! {
         let (mut state, mut replica) = (State::new(3), State::new(3));
         let mut uids = std::collections::BTreeMap::new();
         let mut partitions = std::collections::BTreeSet::new();
+        let mut schema_ids = std::collections::BTreeSet::new();
+        let mut watched = std::collections::BTreeMap::new();
         for (time, change) in (1..).map(Timestamp::from_micros).zip(changes) {
             let before = state.clone();
             let command = internal::CatalogCommand { change: Some(change), principal: String::new() };
@@ -216,6 +433,28 @@ proptest! {
             prop_assert_eq!(state.state_hash(), replica.state_hash());
             prop_assert_eq!(&State::decode(&state.encode()).unwrap(), &state);
             prop_assert_eq!(&Reply::decode(&reply.encode()).unwrap(), &reply);
+            // A writer wins only over the generation that it looked at.
+            if let (Ok(Some(after)), Some(expected)) = (&reply.outcome, wanted_generation(&command)) {
+                let looked_at = before.get(kind_of(after), &name_of(after));
+                prop_assert_eq!(looked_at.map_or(0, |resource| resource.generation), expected);
+            }
+            // Changes alone keep a watcher up to date.
+            match changed.as_ref().map(|change| &change.what) {
+                Some(Changed::Put(put)) => {
+                    watched.insert((kind_of(put), name_of(put)), std::sync::Arc::clone(put));
+                    let versions = super::view::schema_status(put).versions;
+                    let known = before.get(kind_of(put), &name_of(put))
+                        .map_or(0, |old| super::view::schema_status(old).versions.len());
+                    for version in versions.iter().skip(known) {
+                        prop_assert!(schema_ids.insert(version.id), "schema id came twice");
+                    }
+                }
+                Some(Changed::Deleted(old)) => {
+                    watched.remove(&(kind_of(old), name_of(old)));
+                }
+                Some(Changed::Node) | None => {}
+            }
+            prop_assert_eq!(&watched, state.resources());
             match changed {
                 Some(change) => prop_assert_eq!(change.generation, before.generation() + 1),
                 None => prop_assert_eq!(state.generation(), before.generation()),
@@ -233,6 +472,13 @@ proptest! {
     }
 }
 
+fn wanted_generation(command: &internal::CatalogCommand) -> Option<u64> {
+    match &command.change {
+        Some(Wanted::Put(put)) => put.expected_generation,
+        _ => None,
+    }
+}
+
 fn changed_of(before: &State, payload: &[u8], time: Timestamp) -> Option<super::Change> {
     before.clone().apply(payload, time).unwrap().1
 }
@@ -241,6 +487,6 @@ fn kind_of(resource: &v1::Resource) -> Kind {
     resource.kind.parse().unwrap()
 }
 
-fn name_of(resource: &v1::Resource) -> weft_proto::QualifiedName {
+fn name_of(resource: &v1::Resource) -> QualifiedName {
     weft_proto::resource::identify(resource).unwrap().1
 }

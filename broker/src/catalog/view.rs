@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use weft_proto::resource::{self, Kind, SchemaStatus, StreamStatus};
-use weft_proto::{PartitionUid, QualifiedName, ResourceUid, Timestamp, internal, v1};
+use weft_proto::{PartitionUid, QualifiedName, ResourceUid, SchemaId, Timestamp, internal, v1};
 
-use super::{Resources, State};
+use super::{Placement, Resources, State, Stream, Subscription};
 
 impl State {
     /// Rises with each change of anything.
@@ -29,11 +29,38 @@ impl State {
     }
 
     /// Resources of one kind, by name.
-    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&QualifiedName, &Arc<v1::Resource>)> {
+    pub fn of_kind(
+        &self,
+        kind: Kind,
+    ) -> impl Iterator<Item = (&QualifiedName, &Arc<v1::Resource>)> {
         self.resources
             .iter()
             .filter(move |((other, _), _)| *other == kind)
             .map(|((_, name), resource)| (name, resource))
+    }
+
+    /// A stream.
+    pub fn stream(&self, name: &QualifiedName) -> Option<&Arc<Stream>> {
+        self.index.streams.get(name)
+    }
+
+    /// A subscription.
+    pub fn subscription(&self, name: &QualifiedName) -> Option<&Arc<Subscription>> {
+        self.index.subscriptions.get(name)
+    }
+
+    /// All partitions of all streams.
+    pub fn partitions(&self) -> impl Iterator<Item = (&QualifiedName, Placement)> {
+        let of = |(name, stream)| {
+            let stream: &Arc<Stream> = stream;
+            stream.placements.iter().map(move |placement| (name, *placement))
+        };
+        self.index.streams.iter().flat_map(of)
+    }
+
+    /// Name and version of the schema with this number; nothing when it was deleted since.
+    pub fn schema_by_id(&self, id: SchemaId) -> Option<(&QualifiedName, u32)> {
+        self.index.schema_versions.get(&id).map(|(name, version)| (name, *version))
     }
 
     /// Where nodes can be reached.
