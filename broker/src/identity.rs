@@ -195,10 +195,8 @@ impl Folder {
     pub fn save(&self, identity: &Identity) -> Result<(), Error> {
         let path = self.path.join(NODE_FILE);
         let new = self.path.join("node.json.new");
-        let mut text = serde_json::to_vec_pretty(identity).map_err(|error| Error::Damaged {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        let mut text = serde_json::to_vec_pretty(identity)
+            .map_err(|error| Error::Damaged { path: path.clone(), reason: error.to_string() })?;
         text.push(b'\n');
         let written = (|| {
             let mut file = File::create(&new)?;
@@ -236,15 +234,8 @@ impl Folder {
 }
 
 fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
-    const PIECE: [u8; 64 << 10] = [0; 64 << 10];
-    let mut left = bytes;
-    while left > 0 {
-        let len = left.min(PIECE.len() as u64);
-        let piece = usize::try_from(len).unwrap_or(PIECE.len());
-        file.write_all(PIECE.get(..piece).unwrap_or(&PIECE))?;
-        left -= len;
-    }
-    Ok(())
+    let mut zeros = io::Read::take(io::repeat(0), bytes);
+    io::copy(&mut zeros, &mut file).map(|_bytes| ())
 }
 
 /// Makes an identity that nobody else has: 128 random bits.

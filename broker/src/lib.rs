@@ -1,13 +1,26 @@
 //! The Weft broker: log, replication, subscriptions, catalog.
 
+pub mod access;
 pub mod birth;
 pub mod catalog;
+pub mod clock;
+pub mod config;
+pub mod data;
 pub mod entry;
+pub mod http;
 pub mod identity;
+pub mod ingest;
+pub mod metrics;
+mod node;
 pub mod partition;
 pub mod peer;
 pub mod raft;
+pub mod read;
+pub mod resources;
+pub mod rpc;
 pub mod state;
 pub mod store;
 pub mod subscription;
 pub mod tasks;
+
+pub use node::{Process, RunError, run};

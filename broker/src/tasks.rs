@@ -169,7 +169,7 @@ mod tests {
         let tasks = Tasks::new();
 
         tasks.spawn("breaks", |_| async {
-            let nothing: Option<()> = None;
+            let nothing: Option<()> = std::hint::black_box(None);
             nothing.unwrap();
             Ok::<_, std::io::Error>(())
         });

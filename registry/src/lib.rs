@@ -9,7 +9,7 @@
 //! 1. [`Document::parse`] refuses duplicate keys and nesting beyond [`DEPTH_MAX`].
 //! 2. [`Schema::compile`] refuses what could cost too much, before anything is compiled
 //!    (see [`Limits`]).
-//! 3. [`Schema::check`] counts its steps and stops at [`Limits::steps_max`].
+//! 3. [`Schema::check`] counts its steps and gives up beyond [`Limits::steps_base`].
 //!
 //! ```
 //! use weft_registry::{Limits, Schema, Verdict};

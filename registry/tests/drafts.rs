@@ -1,6 +1,6 @@
 //! Each draft by what sets it apart from its neighbours.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::panic, reason = "helpers of tests")]
 
 use weft_registry::{Draft, Limits, Schema, Verdict};
 

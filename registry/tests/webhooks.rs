@@ -4,7 +4,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken corpus is a failed test")]
 #![expect(clippy::print_stderr, reason = "a test that did not run must say so")]
-#![expect(clippy::print_stdout, reason = "shown with --nocapture, to judge the words")]
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -152,7 +152,7 @@ impl State {
         let old = self.resources.get(&key).cloned();
         expect(kind, name, old.as_deref(), put.expected_generation)?;
         self.check_references(kind, name, &new, old.as_deref())?;
-        let warnings = self.warnings(kind, &new)?;
+        let warnings = rules::warnings(kind, &new)?;
         if let Some(old) = &old
             && is_same(kind, old, &new)?
         {

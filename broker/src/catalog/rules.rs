@@ -115,39 +115,6 @@ impl State {
         Ok(())
     }
 
-    /// What is allowed but probably not meant.
-    pub(super) fn warnings(&self, kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Error> {
-        let mut warnings = Vec::new();
-        match kind {
-            Kind::Stream => {
-                let spec: StreamSpec = resource::parse(kind, &new.spec)?;
-                let Retention { max_age, max_bytes, max_events } = spec.retention;
-                if max_age == MaxAge::Forever && max_bytes.is_none() && max_events.is_none() {
-                    warnings.push(
-                        "no limit of retention: the stream grows until disks are full".to_owned(),
-                    );
-                }
-            }
-            Kind::Function => {
-                let spec: FunctionSpec = resource::parse(kind, &new.spec)?;
-                let reply = spec.reply.and_then(|reply| reply.stream.parse::<QualifiedName>().ok());
-                let reads = |stream: &QualifiedName| {
-                    spec.triggers
-                        .iter()
-                        .any(|trigger| trigger.stream.parse().as_ref() == Ok(stream))
-                };
-                if let Some(stream) = reply.filter(reads) {
-                    warnings.push(format!(
-                        "replies go to {stream}, which the function itself is run for: unless a \
-                         filter keeps them out it never ends"
-                    ));
-                }
-            }
-            Kind::Schema | Kind::Subscription => {}
-        }
-        Ok(warnings)
-    }
-
     fn check_bindings(&self, spec: &StreamSpec) -> Result<(), Error> {
         for (place, binding) in spec.schemas.iter().enumerate() {
             if binding.mode == BindingMode::Off {
@@ -203,6 +170,37 @@ impl State {
         let message = format!("the {kind} {name} is used by {named}{more}; delete them first");
         Err(Error::new(Reason::FailedPrecondition, message))
     }
+}
+
+/// What is allowed but probably not meant.
+pub(super) fn warnings(kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Error> {
+    let mut warnings = Vec::new();
+    match kind {
+        Kind::Stream => {
+            let spec: StreamSpec = resource::parse(kind, &new.spec)?;
+            let Retention { max_age, max_bytes, max_events } = spec.retention;
+            if max_age == MaxAge::Forever && max_bytes.is_none() && max_events.is_none() {
+                warnings.push(
+                    "no limit of retention: the stream grows until disks are full".to_owned(),
+                );
+            }
+        }
+        Kind::Function => {
+            let spec: FunctionSpec = resource::parse(kind, &new.spec)?;
+            let reply = spec.reply.and_then(|reply| reply.stream.parse::<QualifiedName>().ok());
+            let reads = |stream: &QualifiedName| {
+                spec.triggers.iter().any(|trigger| trigger.stream.parse().as_ref() == Ok(stream))
+            };
+            if let Some(stream) = reply.filter(reads) {
+                warnings.push(format!(
+                    "replies go to {stream}, which the function itself is run for: unless a \
+                     filter keeps them out it never ends"
+                ));
+            }
+        }
+        Kind::Schema | Kind::Subscription => {}
+    }
+    Ok(warnings)
 }
 
 fn fixed(field: &str, message: String) -> Error {

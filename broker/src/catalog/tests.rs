@@ -417,7 +417,7 @@ proptest! {
     #[test]
     fn histories_keep_the_promises(changes in proptest::collection::vec(any_change(), 1..40)) {
         let (mut state, mut replica) = (State::new(3), State::new(3));
-        let mut uids = std::collections::BTreeMap::new();
+        let mut uids = std::collections::BTreeSet::new();
         let mut partitions = std::collections::BTreeSet::new();
         let mut schema_ids = std::collections::BTreeSet::new();
         let mut watched = std::collections::BTreeMap::new();
@@ -462,7 +462,7 @@ proptest! {
             if let Some(super::Change { what: Changed::Put(resource), .. }) = changed_of(&before, &payload, time)
                 && before.get(kind_of(&resource), &name_of(&resource)).is_none()
             {
-                prop_assert!(uids.insert(resource.uid, ()).is_none(), "uid {} came twice", resource.uid);
+                prop_assert!(uids.insert(resource.uid), "uid {} came twice", resource.uid);
                 for placement in super::view::stream_status(&resource).placements {
                     prop_assert!(partitions.insert(placement.uid));
                     prop_assert!((1..=3).contains(&placement.group));

@@ -13,6 +13,11 @@ impl State {
         self.generation
     }
 
+    /// Number of data groups of the cluster.
+    pub fn data_groups(&self) -> u32 {
+        self.data_groups
+    }
+
     /// Log time of the newest change.
     pub fn time(&self) -> Timestamp {
         self.time

@@ -48,7 +48,7 @@ impl Machine for DataMachine {
                 for record in outcome.effects.index {
                     let key = index::key(self.group, record.partition, record.base);
                     let place = index::IndexRecord {
-                        index: record.log_index,
+                        index: record.index,
                         pos: record.pos,
                         time: record.time.as_micros(),
                     };

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
@@ -94,7 +94,7 @@ impl Forwarder {
     fn client(&self, to: NodeId) -> Result<ForwardClient<tonic::transport::Channel>> {
         let unknown = || Error::unavailable(format!("node {to} is not known")).with_not_applied();
         let address = self.addresses.get(&to).ok_or_else(unknown)?;
-        let channel = self.transport.channel(address, Lane::Control).map_err(|error| {
+        let channel = self.transport.channel(address, Lane::Requests).map_err(|error| {
             Error::unavailable(format!("node {to} cannot be reached")).with_source(error)
         })?;
         let client = ForwardClient::new(channel);
@@ -225,21 +225,32 @@ pub fn outcome_in(answer: internal::ForwardedAnswer) -> Result<Outcome> {
 }
 
 /// What other nodes forward here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Remote {
-    ingest: Ingest,
+    ingest: Arc<OnceLock<Ingest>>,
 }
 
 impl Remote {
-    /// The receiving end.
-    pub fn new(ingest: Ingest) -> Self {
-        Self { ingest }
+    /// The receiving end, closed until [`Remote::open`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets requests in; the first call counts.
+    pub fn open(&self, ingest: Ingest) {
+        _ = self.ingest.set(ingest);
+    }
+
+    fn ingest(&self) -> Result<&Ingest> {
+        let starting = || Error::unavailable("this node is still starting").with_not_applied();
+        self.ingest.get().ok_or_else(starting)
     }
 
     async fn run(&self, command: internal::ForwardedCommand) -> Result<Bytes> {
         let group = GroupId(command.group);
+        let ingest = self.ingest()?;
         if group == GroupId::CATALOG {
-            return self.ingest.resources().propose_here(command.payload).await;
+            return ingest.resources().propose_here(command.payload).await;
         }
         let unreadable = |error| {
             Error::new(Reason::Internal, "a forwarded command cannot be read").with_source(error)
@@ -248,7 +259,7 @@ impl Remote {
         let Content::Command(command) = entry.content else {
             return Err(Error::internal("appends are not forwarded as commands"));
         };
-        let reply = self.ingest.group(group)?.sequencer.command(command).await?;
+        let reply = ingest.group(group)?.sequencer.command(command).await?;
         Ok(reply.encode())
     }
 }
@@ -263,7 +274,7 @@ impl forward_server::Forward for Remote {
         &self,
         request: Request<Streaming<internal::ForwardedAppend>>,
     ) -> Result<Response<Answers>, Status> {
-        let ingest = self.ingest.clone();
+        let ingest = self.ingest()?.clone();
         let state = (request.into_inner(), FuturesUnordered::new(), ingest, false);
         let answers = futures::stream::unfold(state, |(mut appends, mut waiting, ingest, mut ended)| async move {
             loop {
@@ -274,7 +285,10 @@ impl forward_server::Forward for Remote {
                         return Some((Ok(answer), (appends, waiting, ingest, ended)));
                     }
                     append = appends.message(), if takes => match append {
-                        Ok(Some(append)) => waiting.push(answer(&ingest, append).await),
+                        Ok(Some(append)) => {
+                            let answer = answer(&ingest, append).await;
+                            waiting.push(answer);
+                        }
                         Ok(None) | Err(_) => ended = true,
                     },
                     else => return None,

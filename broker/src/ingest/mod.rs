@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 pub use forward::{Forwarder, Remote, outcome_in, outcome_out};
-pub use gates::{Gates, Verdicts};
-pub use guard::Guard;
+pub use gates::{Gates, Verdicts, compile};
+pub use guard::{Guard, Reserve};
 use tokio::time::Instant;
 use weft_proto::{
     Error, GroupId, NodeId, PartitionId, Principal, QualifiedName, Reason, Result, Timestamp, event,
@@ -257,7 +257,7 @@ impl Ingest {
                 .with_retry_after(Duration::from_millis(500))
         };
         let found = found.await.map_err(|_elapsed| none())?.map_err(|_closed| none())?;
-        found.leader.map(NodeId).ok_or_else(none)
+        found.leader.ok_or_else(none)
     }
 }
 

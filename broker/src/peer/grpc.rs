@@ -47,7 +47,7 @@ pub struct Name {
     pub node: NodeId,
 }
 
-/// What a connection is for; the three never share one.
+/// What a connection is for; they never share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// Entries.
@@ -56,6 +56,8 @@ pub enum Lane {
     Control,
     /// Snapshots.
     Snapshots,
+    /// Requests of clients that are passed on to a leader.
+    Requests,
 }
 
 /// The gRPC transport of one node.
@@ -136,7 +138,8 @@ impl Grpc {
         let name = self.shared.name.as_ref().ok_or_else(nameless)?;
         let cluster = name.cluster_uid.parse();
         let badge = Badge {
-            cluster: cluster.map_err(|_error| Error::Refused("cluster uid is no text".to_owned()))?,
+            cluster: cluster
+                .map_err(|_error| Error::Refused("cluster uid is no text".to_owned()))?,
             from: name.node.get().into(),
             to: to.node.get().into(),
         };

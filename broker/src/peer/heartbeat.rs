@@ -119,7 +119,11 @@ fn settle(batch: wire::HeartbeatResponseBatch, waiting: &mut Waiting) {
     }
 }
 
-fn batch(gathered: &mut Vec<Beat>, number: &mut u64, waiting: &mut Waiting) -> wire::HeartbeatBatch {
+fn batch(
+    gathered: &mut Vec<Beat>,
+    number: &mut u64,
+    waiting: &mut Waiting,
+) -> wire::HeartbeatBatch {
     let mut heartbeats = Vec::with_capacity(gathered.len());
     for beat in gathered.drain(..) {
         *number += 1;

@@ -97,16 +97,10 @@ pub trait Transport: Send + Sync + 'static {
 /// Answers the Raft messages of other nodes.
 pub trait Handler: Send + Sync + 'static {
     /// Takes entries of one group; the answers end with the first refusal.
-    fn append(
-        &self,
-        requests: Messages<wire::AppendRequest>,
-    ) -> Messages<wire::AppendResponse>;
+    fn append(&self, requests: Messages<wire::AppendRequest>) -> Messages<wire::AppendResponse>;
 
     /// Takes one heartbeat.
-    fn heartbeat(
-        &self,
-        request: wire::AppendRequest,
-    ) -> BoxFuture<'static, wire::AppendResponse>;
+    fn heartbeat(&self, request: wire::AppendRequest) -> BoxFuture<'static, wire::AppendResponse>;
 
     /// Grants or denies a vote.
     fn vote(
@@ -133,3 +127,6 @@ pub trait Introduce: Send + Sync + 'static {
     /// Answers a node, or refuses it.
     fn identify(&self, request: wire::IdentifyRequest) -> Result<wire::IdentifyResponse, Error>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 use weft_proto::internal as wire;
 use weft_proto::internal::peer_server::{self, PeerServer};
 
+use weft_proto::internal::forward_server::ForwardServer;
+
+use crate::ingest::Remote;
 use super::grpc::{CLUSTER_KEY, FROM_KEY, MESSAGE_BYTES_MAX, Name, TO_KEY};
 use super::{Error, Handler, Introduce, Messages, heartbeat};
 
@@ -26,6 +29,8 @@ const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 const STREAMS_MAX: u32 = 256;
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 const FRAME_BYTES_MAX: u32 = 16 << 10;
+/// How long connections may take to end once this node stops.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the listener knows of this node; filled while the node starts.
@@ -33,6 +38,8 @@ const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Node {
     introduce: Arc<dyn Introduce>,
     member: Arc<OnceLock<Member>>,
+    /// Ends the streams, which would otherwise go on while the connection lives.
+    stop: CancellationToken,
 }
 
 struct Member {
@@ -50,7 +57,7 @@ impl fmt::Debug for Node {
 impl Node {
     /// Creates a node that only introduces itself.
     pub fn new(introduce: Arc<dyn Introduce>) -> Self {
-        Self { introduce, member: Arc::default() }
+        Self { introduce, member: Arc::default(), stop: CancellationToken::new() }
     }
 
     /// Lets the node take part in its cluster; the first call counts.
@@ -60,6 +67,9 @@ impl Node {
 
     /// Checks that a call comes from the own cluster and is meant for this node.
     fn handler<T>(&self, request: &Request<T>) -> Result<Arc<dyn Handler>, Status> {
+        if self.stop.is_cancelled() {
+            return Err(Status::unavailable("this node stops"));
+        }
         let starting = || Status::unavailable("this node is still starting");
         let member = self.member.get().ok_or_else(starting)?;
         let text = |key| {
@@ -81,9 +91,9 @@ impl Node {
             )));
         }
         match text(FROM_KEY)?.parse::<u64>() {
-            Ok(from) if from == member.name.node.get() => Err(Status::failed_precondition(format!(
-                "the call says it comes from node {from}, which is this one"
-            ))),
+            Ok(from) if from == member.name.node.get() => Err(Status::failed_precondition(
+                format!("the call says it comes from node {from}, which is this one"),
+            )),
             Ok(_from) => Ok(Arc::clone(&member.handler)),
             Err(_error) => Err(Status::invalid_argument("the caller's node id is no number")),
         }
@@ -122,8 +132,8 @@ impl peer_server::Peer for Node {
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let handler = self.handler(&request)?;
-        let answers = handler.append(readable(request.into_inner()));
-        Ok(Response::new(answers.map(Ok).boxed()))
+        let answers = handler.append(readable(request.into_inner())).map(Ok);
+        Ok(Response::new(answers.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 
     async fn heartbeat(
@@ -131,7 +141,8 @@ impl peer_server::Peer for Node {
         request: Request<Streaming<wire::HeartbeatBatch>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
         let handler = self.handler(&request)?;
-        Ok(Response::new(Box::pin(heartbeat::answer(handler, request.into_inner()))))
+        let answers = heartbeat::answer(handler, request.into_inner());
+        Ok(Response::new(answers.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 
     async fn vote(
@@ -215,16 +226,26 @@ pub fn service(node: Node) -> PeerServer<Node> {
 /// Serves the peer port until `stop`.
 pub async fn serve(
     listener: TcpListener,
-    node: Node,
+    mut node: Node,
+    remote: Remote,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     // Set here: a server given its connections ignores its own setting.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = limited().add_service(service(node));
+    node.stop = stop.clone();
+    let forward = ForwardServer::new(remote)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let server = limited().add_service(service(node)).add_service(forward);
+    let serving = server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
+    };
     tokio::select! {
         biased;
-        // Streams of peers never end by themselves: no waiting for them.
-        () = stop.cancelled() => Ok(()),
-        served = server.serve_with_incoming(incoming) => served,
+        result = serving => result,
+        // A connection that does not end is left to the end of the process.
+        () = late => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{
@@ -39,7 +41,7 @@ pub(super) type Core = Raft<TypeConfig, Driver>;
 
 /// Rebuilds within a minute after which a core is given up: it would only panic again.
 const REBUILDS_MAX: usize = 3;
-const REBUILDS_WINDOW: Duration = Duration::from_secs(60);
+const REBUILDS_WINDOW: Duration = Duration::from_mins(1);
 
 /// How long leaders stay silent and followers stay patient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,11 +222,11 @@ impl Group {
         let state = State::open(parts.machine, parts.checkpoints, parts.policy, floor)?;
         let state = Arc::new(state);
         let open_log = parts.open_log;
-        let driven = Arc::clone(&state);
+        let shared = Arc::clone(&state);
         let build: Build = Box::new(move || {
             let connect = Connect { group, node, transport: Arc::clone(&transport) };
             let log = open_log();
-            let driver = driven.drive();
+            let driver = shared.drive();
             let config = Arc::clone(&config);
             Box::pin(async move {
                 Raft::new(node.get(), config, connect, log, driver?)
@@ -257,12 +259,39 @@ impl Group {
     /// the entry back.
     pub async fn propose(&self, payload: Bytes) -> Result<Pending, ProposeError> {
         let (ack, answer) = Ack::channel();
-        match self.core().client_write_ff(Payload(payload), Some(ack)).await {
-            Ok(()) => Ok(Pending { answer }),
+        let core = self.core();
+        let queued = core.client_write_ff(Payload(payload), Some(ack));
+        // openraft (alpha.37) panics in `get_core_stop_error` when the core is dead and another
+        // caller stopped waiting for the reason; the proposer must not die of that.
+        match AssertUnwindSafe(queued).catch_unwind().await {
+            Ok(Ok(())) => Ok(Pending { answer }),
             // Its queue was closed: the core never saw the entry.
-            Err(Fatal::Panicked) => Err(ProposeError::NotLeader { leader: None }),
-            Err(_fatal) => Err(ProposeError::Fatal),
+            Ok(Err(Fatal::Panicked)) | Err(_) => Err(ProposeError::NotLeader { leader: None }),
+            Ok(Err(_fatal)) => Err(ProposeError::Fatal),
         }
+    }
+
+    /// The same, only while this node leads in this term: an entry that comes late, under another
+    /// term, is refused instead of being agreed on where nobody expects it.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for `propose`.
+    pub async fn propose_in(&self, term: u64, payload: Bytes) -> Result<Pending, ProposeError> {
+        let (ack, answer) = Ack::channel();
+        let core = self.core();
+        let request = core.write(Payload(payload)).with_leader(term).responder(ack);
+        // openraft panics when it asks a dead core why it died, see `propose`.
+        match AssertUnwindSafe(async move { request.await }).catch_unwind().await {
+            Ok(Ok(())) => Ok(Pending { answer }),
+            Ok(Err(Fatal::Panicked)) | Err(_) => Err(ProposeError::NotLeader { leader: None }),
+            Ok(Err(_fatal)) => Err(ProposeError::Fatal),
+        }
+    }
+
+    /// Returns the node this handle is on.
+    pub fn node(&self) -> NodeId {
+        self.inner.node
     }
 
     /// Returns who leads, if known.
@@ -351,7 +380,10 @@ impl Group {
     }
 
     /// Makes exactly these replicas the voters; each must be a learner or a voter before.
-    pub async fn change_voters(&self, voters: impl IntoIterator<Item = NodeId>) -> Result<(), Error> {
+    pub async fn change_voters(
+        &self,
+        voters: impl IntoIterator<Item = NodeId>,
+    ) -> Result<(), Error> {
         let voters = voters.into_iter().map(NodeId::get).collect();
         let change = ChangeMembers::ReplaceAllVoters(voters);
         written(self.core().change_membership(change, false).await)
@@ -370,7 +402,10 @@ impl Group {
         let published = core.wait(Some(Duration::from_secs(10)));
         let covered = |snapshot: Option<u64>| snapshot.is_some_and(|at| at >= index);
         published
-            .metrics(|now| covered(now.snapshot.map(|id| id.index)), "a snapshot covers the entries")
+            .metrics(
+                |now| covered(now.snapshot.map(|id| id.index)),
+                "a snapshot covers the entries",
+            )
             .await
             .map_err(|_late| Error::Late)?;
         core.trigger().purge_log(index).await.map_err(stopped)
@@ -411,6 +446,8 @@ impl Group {
                 fatal = self.watch_core() => fatal,
             };
             if self.inner.stopping.load(Ordering::Acquire) {
+                // A task that ends stops all others; that is for the node to decide.
+                stop.cancelled().await;
                 return Ok(());
             }
             self.inner.leadership.send_modify(|now| {
@@ -469,10 +506,11 @@ impl Group {
                 changed = applied.changed(), if waits_for_own_entry => if changed.is_err() { break },
             }
         }
-        match core.with_raft_state(|_state| ()).await {
+        // Not by asking the core: openraft panics itself when somebody asked a dead core before
+        // and gave up. A core that ends says why in its metrics; only a panic leaves them as is.
+        match core.metrics().borrow_watched().running_state.clone() {
             Err(fatal) => fatal,
-            // The core answered although its metrics are closed: it is about to end.
-            Ok(()) => Fatal::Stopped,
+            Ok(()) => Fatal::Panicked,
         }
     }
 

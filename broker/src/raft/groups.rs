@@ -123,7 +123,8 @@ impl Groups {
     }
 
     fn find(&self, group: u32) -> Result<Group, peer::Error> {
-        let unknown = || peer::Error::Unreachable(format!("node {} has no group {group}", self.node));
+        let unknown =
+            || peer::Error::Unreachable(format!("node {} has no group {group}", self.node));
         self.groups.get(&GroupId(group)).cloned().ok_or_else(unknown)
     }
 }
@@ -154,7 +155,7 @@ impl Handler for Groups {
                 Ok::<_, String>(response.into_stream_result(previous, previous))
             };
             match answered.await {
-                Ok(result) => append_result_out(result),
+                Ok(result) => append_result_out(&result),
                 Err(reason) => append_unavailable(reason),
             }
         })
@@ -169,7 +170,8 @@ impl Handler for Groups {
             let core = group?.core();
             let pre_vote = request.pre_vote;
             let request = vote_request_in(request).map_err(refused)?;
-            let voted = if pre_vote { core.pre_vote(request).await } else { core.vote(request).await };
+            let voted =
+                if pre_vote { core.pre_vote(request).await } else { core.vote(request).await };
             voted.map(|response| vote_response_out(&response)).map_err(stopped)
         })
     }
@@ -182,7 +184,7 @@ impl Handler for Groups {
         Box::pin(async move {
             let request = transfer_in(request).map_err(refused)?;
             let taken = group?.core().handle_transfer_leader(request).await;
-            taken.map(transfer_result_out).map_err(unreachable)
+            taken.map(|result| transfer_result_out(&result)).map_err(unreachable)
         })
     }
 
@@ -207,6 +209,7 @@ impl Handler for Groups {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that it can be passed to map_err")]
 fn refused(malformed: Malformed) -> peer::Error {
     peer::Error::Refused(malformed.to_string())
 }
@@ -215,6 +218,7 @@ fn stopped(error: RaftError<TypeConfig>) -> peer::Error {
     unreachable(error)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that it can be passed to map_err")]
 fn unreachable(error: impl ToString) -> peer::Error {
     peer::Error::Unreachable(error.to_string())
 }
@@ -244,7 +248,7 @@ fn append_to(
         std::future::ready(request.ok())
     });
     let answers = group.core().stream_append(readable).map(|answer| match answer {
-        Ok(result) => append_result_out(result),
+        Ok(result) => append_result_out(&result),
         Err(fatal) => append_unavailable(fatal.to_string()),
     });
     answers.boxed()

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
+use openraft::EntryPayload;
 use openraft::base::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use openraft::EntryPayload;
 use tokio::sync::watch;
 
 use super::snapshot::{Checkpoint, Checkpoints, Durability, Place, SnapshotPolicy};
@@ -245,7 +245,9 @@ impl State {
             }
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("the log was trimmed up to index {floor}, but there is no checkpoint of it"),
+                format!(
+                    "the log was trimmed up to index {floor}, but there is no checkpoint of it"
+                ),
             )),
         }
     }
@@ -402,7 +404,11 @@ impl RaftStateMachine<TypeConfig> for Driver {
         Builder { state: Arc::clone(&self.state), now }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        data: Bytes,
+    ) -> Result<(), io::Error> {
         let checkpoint = Checkpoint::decode(&data)?;
         if Some(checkpoint.last) != meta.last_log_id {
             let message = format!(
@@ -465,5 +471,48 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             progress.published = Some(checkpoint);
         }
         Ok(built)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::log_id;
+    use super::*;
+
+    fn entry(index: u64, time_micros: u64, len: usize) -> Entry {
+        let mut bytes = vec![0; len.max(12)];
+        bytes[4..12].copy_from_slice(&time_micros.to_le_bytes());
+        Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(Payload(bytes.into())) }
+    }
+
+    #[test]
+    fn checkpoint_is_due_by_bytes_and_by_log_time() {
+        let mut progress = Progress::default();
+        let start = 1_700_000_000_000_000;
+
+        // The first time is no jump from zero.
+        assert!(!progress.advance(&entry(1, start, 0)));
+        assert!(!progress.advance(&entry(2, start + CUT_MICROS - 1, 0)));
+        assert!(progress.advance(&entry(3, start + CUT_MICROS, 0)));
+        // An earlier leader time does not turn log time back.
+        assert!(!progress.advance(&entry(4, 5, 0)));
+        assert_eq!(progress.at.time_micros, start + CUT_MICROS);
+
+        assert!(!progress.advance(&entry(5, 0, 40 << 20)));
+        assert!(progress.advance(&entry(6, 0, 24 << 20)));
+        assert!(!progress.advance(&entry(7, 0, 0)));
+    }
+
+    #[test]
+    fn schedule_goes_on_after_a_checkpoint_is_installed() {
+        let mut sender = Progress::default();
+        sender.advance(&entry(1, 1_000, 40 << 20));
+        let mut receiver = Progress::default();
+        receiver.resume(&sender.checkpoint(Bytes::new()).unwrap());
+
+        let next = entry(2, 0, 24 << 20);
+
+        assert!(sender.advance(&next));
+        assert!(receiver.advance(&next));
     }
 }

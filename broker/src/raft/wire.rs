@@ -153,12 +153,12 @@ pub(super) fn append_in(
     })
 }
 
-pub(super) fn append_result_out(result: StreamAppendResult<TypeConfig>) -> wire::AppendResponse {
+pub(super) fn append_result_out(result: &StreamAppendResult<TypeConfig>) -> wire::AppendResponse {
     use wire::append_response::Outcome;
     let outcome = match result {
-        Ok(matched) => Outcome::Matched(matched_out(matched)),
-        Err(StreamAppendError::Conflict(id)) => Outcome::Conflict(log_id_out(id)),
-        Err(StreamAppendError::HigherVote(vote)) => Outcome::HigherVote(vote_out(&vote)),
+        Ok(matched) => Outcome::Matched(matched_out(*matched)),
+        Err(StreamAppendError::Conflict(id)) => Outcome::Conflict(log_id_out(*id)),
+        Err(StreamAppendError::HigherVote(vote)) => Outcome::HigherVote(vote_out(vote)),
     };
     wire::AppendResponse { outcome: Some(outcome) }
 }
@@ -239,16 +239,16 @@ pub(super) fn transfer_in(
 }
 
 pub(super) fn transfer_result_out(
-    result: TransferLeaderResponse<TypeConfig>,
+    result: &TransferLeaderResponse<TypeConfig>,
 ) -> wire::TransferLeaderResponse {
     use wire::transfer_leader_response::Outcome;
     let outcome = match result {
         Ok(()) => Outcome::Accepted(wire::Accepted {}),
         Err(TransferLeaderError::VoteChanged { actual, .. }) => {
-            Outcome::VoteChanged(vote_out(&actual))
+            Outcome::VoteChanged(vote_out(actual))
         }
         Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
-            Outcome::NotFlushed(matched_out(actual))
+            Outcome::NotFlushed(matched_out(*actual))
         }
     };
     wire::TransferLeaderResponse { outcome: Some(outcome) }
@@ -303,7 +303,10 @@ mod tests {
             leader_commit: None,
             entries: vec![
                 Entry { log_id: log_id(3, 10), payload: EntryPayload::Blank },
-                Entry { log_id: log_id(3, 11), payload: EntryPayload::Normal(Payload(payload.clone())) },
+                Entry {
+                    log_id: log_id(3, 11),
+                    payload: EntryPayload::Normal(Payload(payload.clone())),
+                },
                 Entry { log_id: log_id(3, 12), payload: EntryPayload::Membership(membership()) },
             ],
         };

@@ -179,7 +179,8 @@ impl Tape {
         let entry = Entry::decode(payload).map_err(unreadable)?;
         let Content::Batches(batches) = entry.content else { return Ok(0) };
         let mut bytes = 0;
-        for batch in batches.iter().filter(|batch| batch.header.partition == self.partition) {
+        let own = self.partition;
+        for batch in batches.iter().filter(|batch| batch.header.partition == own) {
             let base = at.end;
             let Some(end) = place(base, batch.header.expected, batch.header.count) else {
                 continue;

@@ -251,7 +251,8 @@ impl Session {
                         Some(v1::publish_stream_request::Frame::Batch(batch)) => {
                             let size = batch.events.iter().map(Bytes::len).sum();
                             bytes += size;
-                            waiting.push(self.take(size, batch).await);
+                            let landing = self.take(size, batch).await;
+                            waiting.push(landing);
                         }
                         _ => {
                             let error = Error::invalid("after open, every frame must be a batch");

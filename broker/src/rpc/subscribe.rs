@@ -171,11 +171,9 @@ impl Session {
             tokio::select! {
                 biased;
                 Some(end) = self.settling.next(), if !self.settling.is_empty() => {
-                    drop(changed);
                     self.settled(end).await?;
                 }
                 frame = frames.message() => {
-                    drop(changed);
                     match frame {
                         Ok(Some(frame)) => self.handle(frame).await?,
                         // Leases stay until another member takes them: nothing is settled for it.
@@ -219,7 +217,7 @@ impl Session {
         Ok(())
     }
 
-    async fn start(&self, group: &DataGroup, placement: &Placement) -> Result<Offset> {
+    async fn start(&mut self, group: &DataGroup, placement: &Placement) -> Result<Offset> {
         match self.subscription.start {
             SubscriptionStart::Earliest => Ok(Offset(0)),
             SubscriptionStart::Offset(offset) => Ok(offset),
@@ -481,7 +479,7 @@ impl Session {
         self.send(v1::subscribe_response::Frame::Idle(idle)).await
     }
 
-    async fn send(&self, frame: v1::subscribe_response::Frame) -> Result<()> {
+    async fn send(&mut self, frame: v1::subscribe_response::Frame) -> Result<()> {
         let response = v1::SubscribeResponse { frame: Some(frame) };
         self.answers.send(Ok(response)).await.map_err(|_gone| Error::unavailable("the member is gone"))
     }

@@ -153,6 +153,11 @@ impl Cursors {
         self.by_key.range(all).map(|(&(_, partition), cursor)| (partition, cursor))
     }
 
+    /// Subscriptions that have a cursor here, in order; one comes once for each of its partitions.
+    pub fn subscriptions(&self) -> impl Iterator<Item = ResourceUid> {
+        self.by_key.keys().map(|&(subscription, _)| subscription)
+    }
+
     /// Hands a cursor to a member.
     pub(crate) fn lease(&mut self, lease: &Lease, partition: Option<&Partition>) -> LeaseReply {
         let Some(partition) = partition else {

@@ -293,6 +293,17 @@ impl<'a> Array<'a, Tape> for Container<'a> {
     }
 
     fn is_unique(&self) -> bool {
+        // Tags and the like: few strings, compared where they lie.
+        if self.count() <= 16 && self.children().all(|item| item.is_string()) {
+            let mut items = self.children();
+            while let Some(item) = items.next() {
+                let mut rest = Children { at: items.at, ..self.children() };
+                if rest.any(|other| other.str() == item.str()) {
+                    return false;
+                }
+            }
+            return true;
+        }
         let values: Vec<Value> = self.children().map(TapeNode::value).collect();
         unique::is_unique(&values)
     }

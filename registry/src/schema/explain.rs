@@ -22,7 +22,8 @@ pub struct Violation {
     pub pointer: String,
     /// JSON pointer into the schema, to the keyword; empty if no keyword is to blame.
     pub schema_pointer: String,
-    /// The keyword, or `json` if the payload is none, or `steps` if the check was given up.
+    /// The keyword; or `json` if the payload is none, `steps` if the check was given up, `schema`
+    /// if there are too many reasons to find the best one.
     pub keyword: String,
     /// Lower case, no stop, no values of the payload but names of members.
     pub message: String,
@@ -56,12 +57,12 @@ impl Violation {
         Self::of_payload("data", "the event has no data, which the schema describes".to_owned())
     }
 
-    pub(super) fn too_costly(steps_max: u64) -> Self {
-        Self::of_payload("steps", format!("check was given up after {steps_max} steps"))
+    pub(super) fn too_costly(steps: u64) -> Self {
+        Self::of_payload("steps", format!("check was given up after {steps} steps"))
     }
 
     pub(super) fn unexplained() -> Self {
-        Self::of_payload("steps", "does not fit, for more reasons than can be told".to_owned())
+        Self::of_payload("schema", "does not fit, for more reasons than can be told".to_owned())
     }
 }
 

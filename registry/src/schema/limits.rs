@@ -27,8 +27,11 @@ pub struct Limits {
     pub pattern_program_bytes_max: usize,
     /// `maxItems` beside `uniqueItems`.
     pub unique_items_max: u64,
-    /// Steps of one check. A step is a lookup or a way down, weighted by what it can lead to.
-    pub steps_max: u64,
+    /// Steps that a check of any payload may take. A step is a lookup or a way down into the
+    /// payload, weighted by what it can lead to.
+    pub steps_base: u64,
+    /// Steps more for each JSON value in the payload: an honest check grows with its payload.
+    pub steps_per_value: u64,
 }
 
 impl Default for Limits {
@@ -43,7 +46,9 @@ impl Default for Limits {
             patterns_max: 256,
             pattern_program_bytes_max: 1 << 20,
             unique_items_max: 4_096,
-            steps_max: 4_000_000,
+            // Twice what it takes to explain a payload that fits none of 66 large alternatives.
+            steps_base: 150_000,
+            steps_per_value: 64,
         }
     }
 }
@@ -82,6 +87,10 @@ impl Limits {
             Limit::Patterns => self.patterns_max,
             Limit::UniqueItems => self.unique_items_max,
         }
+    }
+
+    pub(super) fn steps(&self, values: usize) -> u64 {
+        self.steps_per_value.saturating_mul(values as u64).saturating_add(self.steps_base)
     }
 
     pub(super) fn check(

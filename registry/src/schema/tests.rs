@@ -234,19 +234,32 @@ fn what_is_no_schema_of_its_draft_is_refused_where_it_deviates() {
 }
 
 #[test]
-fn check_that_doubles_at_each_level_is_given_up() {
-    // One place is visited twice from each level above: 2^n visits of level n.
-    let node = json!({"$ref": "#/$defs/node"});
-    let branch = json!({"properties": {"next": node}, "required": ["end"]});
-    let schema =
-        json!({"$defs": {"node": {"anyOf": [branch, branch, branch]}}, "$ref": "#/$defs/node"});
-    let payload = "{\"next\":".repeat(100) + "1" + &"}".repeat(100);
-    let limits = Limits { steps_max: 100_000, ..Limits::default() };
-    let schema = Schema::compile(schema.to_string().as_bytes(), &limits).unwrap();
+fn reasons_that_multiply_at_each_level_are_given_up() {
+    // One place is visited thrice from each level above: 3^n reasons at level n.
+    let branch = json!({"properties": {"next": {"$ref": "#"}}, "required": ["end"]});
+    let schema = json!({"anyOf": [branch, branch, branch]});
+    let payload: Value = (0..100).fold(json!(1), |inner, _| json!({"next": inner}));
 
-    let Verdict::Violation(violation) = schema.check(payload.as_bytes()) else { panic!() };
+    let violation = violation(&schema, &payload);
+
+    assert_eq!(violation.keyword, "schema");
+    assert_eq!(violation.message, "does not fit, for more reasons than can be told");
+}
+
+#[test]
+fn check_is_given_up_when_its_steps_are_spent() {
+    let limits = Limits { steps_base: 100, steps_per_value: 0, ..Limits::default() };
+    let schema =
+        json!({"items": {"properties": {"a": true, "b": true}, "additionalProperties": false}});
+    let schema = Schema::compile(schema.to_string().as_bytes(), &limits).unwrap();
+    let check =
+        |count: usize| schema.check(json!(vec![json!({"a": 1}); count]).to_string().as_bytes());
+
+    assert_eq!(check(2), Verdict::Fits);
+    let Verdict::Violation(violation) = check(1_000) else { panic!("more steps than allowed") };
 
     assert_eq!(violation.keyword, "steps");
+    assert_eq!(violation.message, "check was given up after 100 steps");
 }
 
 #[test]

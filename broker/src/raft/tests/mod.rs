@@ -208,7 +208,10 @@ async fn core_that_always_breaks_ends_the_process() {
     tokio::time::timeout(DEADLINE, breaking).await.unwrap();
 
     running.tasks.stop(DEADLINE).await;
-    assert_eq!(running.tasks.failure(), Some("group: the consensus core panicked 4 times within a minute"));
+    assert_eq!(
+        running.tasks.failure(),
+        Some("group: the consensus core panicked 4 times within a minute")
+    );
 }
 
 /// A follower that missed entries which are trimmed meanwhile.

@@ -114,7 +114,10 @@ impl Founding {
             return Ok(ordered);
         }
         let list = ordered.join(", ");
-        Err(Error::Founders(format!("this node's own address {} is not among {list}", self.address)))
+        Err(Error::Founders(format!(
+            "this node's own address {} is not among {list}",
+            self.address
+        )))
     }
 }
 

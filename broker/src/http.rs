@@ -1,0 +1,65 @@
+//! The HTTP port: health and metrics.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::raft::groups::Groups;
+
+/// What the port tells.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The groups of this node, once they run.
+    pub groups: watch::Receiver<Option<Groups>>,
+    /// Whether the catalog knows this node.
+    pub registered: watch::Receiver<bool>,
+    /// The process's metrics.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+impl Health {
+    /// Why this node cannot serve yet; nothing when it can.
+    fn missing(&self) -> Option<String> {
+        let groups = self.groups.borrow();
+        let Some(groups) = groups.as_ref() else { return Some("the groups are starting".to_owned()) };
+        let leaderless = groups.iter().find(|group| group.leader().is_none());
+        if let Some(group) = leaderless {
+            return Some(format!("group {} has no leader", group.id()));
+        }
+        (!*self.registered.borrow()).then(|| "the catalog does not know this node yet".to_owned())
+    }
+}
+
+/// Serves until `stop`.
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    stop: CancellationToken,
+) -> Result<(), std::io::Error> {
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(health);
+    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+}
+
+async fn ready(State(health): State<Health>) -> impl IntoResponse {
+    match health.missing() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")),
+    }
+}
+
+async fn metrics(State(health): State<Health>) -> impl IntoResponse {
+    match &health.metrics {
+        Some(handle) => (StatusCode::OK, handle.render()),
+        None => (StatusCode::NOT_FOUND, "this process records no metrics\n".to_owned()),
+    }
+}

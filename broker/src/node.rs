@@ -1,0 +1,442 @@
+//! One broker: starts its parts in order, stops them in order.
+//!
+//! *Owns* all parts; they do not know each other. *Never* installs a signal handler or ends the
+//! process: whoever calls [`run`] does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use weft_proto::internal::{self, catalog_command::Change};
+use weft_proto::{GroupId, NodeId, Principal};
+
+use crate::birth::{Birth, Founding};
+use crate::config::{Config, ConfigError, Profile};
+use crate::data::{DataGroup, DataMachine, sequencer};
+use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
+use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
+use crate::peer::grpc::{Grpc, Name};
+use crate::peer::{Peer, server};
+use crate::raft::group::{Parts, Timers};
+use crate::raft::groups::{Groups, Settings};
+use crate::raft::log::Logs;
+use crate::raft::snapshot::SnapshotPolicy;
+use crate::read::History;
+use crate::resources::{CatalogMachine, Resources};
+use crate::rpc::{self, Credential, Facts, Listener};
+use crate::store::{self, RocksEngine, StoreError, Writer, WriterOptions};
+use crate::tasks::Tasks;
+use crate::{birth, http};
+
+/// How long each step of a stop may take.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// Why a broker could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration makes no sense.
+    #[error("the configuration is wrong: {0}")]
+    Config(#[from] ConfigError),
+    /// A file of the configuration cannot be read.
+    #[error("cannot read {key} = {path}: {source}")]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// Its path.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A port is taken, or the address is not of this machine.
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Bind {
+        /// The key that names it.
+        key: &'static str,
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("{}", chain(.0))]
+    Folder(#[from] identity::Error),
+    /// The cluster cannot be joined.
+    #[error("{}", chain(.0))]
+    Birth(#[from] birth::Error),
+    /// The store cannot be opened.
+    #[error("the store in {path} cannot be opened: {}", chain(.source))]
+    Store {
+        /// Its folder.
+        path: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// Raft cannot start.
+    #[error("a Raft group cannot start: {}", chain(.0))]
+    Raft(#[from] crate::raft::group::Error),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// A part failed while the broker ran.
+    #[error("{0}")]
+    Failed(String),
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// What the process lends to the broker.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// Renders the metrics that the process records.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+/// The three listeners, bound before anything else: a port in use is found at once.
+struct Listeners {
+    grpc: TcpListener,
+    http: TcpListener,
+    peer: TcpListener,
+}
+
+/// Runs a broker until `stop` is ready or a part fails.
+///
+/// # Errors
+///
+/// Why it could not start, or which part failed; never after a stop that was asked for.
+pub async fn run(
+    config: Config,
+    process: Process,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), RunError> {
+    config.check()?;
+    let listeners = bind(&config).await?;
+    let folder = Folder::open(&config.node.data)?;
+    let tasks = Tasks::new();
+    let outcome = Node::start(&config, process, &folder, listeners, &tasks, stop).await;
+    let Some(node) = outcome? else {
+        tasks.stop(STOP_MAX).await;
+        return Ok(());
+    };
+    node.stop(&tasks).await
+}
+
+async fn bind(config: &Config) -> Result<Listeners, RunError> {
+    let bind = |key, address: String| async move {
+        TcpListener::bind(&address).await.map_err(|source| RunError::Bind { key, address, source })
+    };
+    Ok(Listeners {
+        grpc: bind("listen.grpc", config.listen.grpc.clone()).await?,
+        http: bind("listen.http", config.listen.http.clone()).await?,
+        peer: bind("listen.peer", config.listen.peer.clone()).await?,
+    })
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, RunError> {
+    std::fs::read(path)
+        .map_err(|source| RunError::File { key, path: path.display().to_string(), source })
+}
+
+/// A broker that runs.
+struct Node {
+    groups: Groups,
+    writer: Writer,
+    failure: watch::Receiver<Option<StoreError>>,
+    broken: Vec<watch::Receiver<Option<String>>>,
+    stop: CancellationToken,
+    node: NodeId,
+}
+
+impl Node {
+    /// Starts all parts; `None` when `stop` came first.
+    async fn start(
+        config: &Config,
+        process: Process,
+        folder: &Folder,
+        listeners: Listeners,
+        tasks: &Tasks,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Option<Self>, RunError> {
+        let asked = CancellationToken::new();
+        let signal = asked.clone();
+        tasks.spawn_short(async move {
+            stop.await;
+            signal.cancel();
+        });
+        let listener = client_listener(config, listeners.grpc)?;
+        let (groups_tx, groups_rx) = watch::channel(None);
+        let (registered_tx, registered_rx) = watch::channel(false);
+        let health = http::Health {
+            groups: groups_rx,
+            registered: registered_rx,
+            metrics: process.metrics,
+        };
+        let http_listener = listeners.http;
+        tasks.spawn("http", move |stop| http::serve(http_listener, health, stop));
+
+        // Other founders may ask who this is before anybody knows the cluster.
+        let founding = Founding {
+            address: config.listen.peer.clone(),
+            founders: config.cluster.founders.clone(),
+            data_groups: config.cluster.data_groups,
+        };
+        let birth = Birth::new(folder, founding)?;
+        let peers = server::Node::new(birth.introduction());
+        let remote = Remote::new();
+        let (served, forwarded) = (peers.clone(), remote.clone());
+        let peer_listener = listeners.peer;
+        tasks.spawn("peers", move |stop| server::serve(peer_listener, served, forwarded, stop));
+        let nameless = Grpc::nameless(tasks.clone());
+        let membership = tokio::select! {
+            biased;
+            () = asked.cancelled() => return Ok(None),
+            membership = birth.complete(&nameless) => membership?,
+        };
+        let node = membership.node_id;
+        info!(node = node.get(), cluster = membership.cluster_uid, "node known to its cluster");
+
+        let parts = Store::open(config, folder, &membership, tasks)?;
+        let name = Name { cluster_uid: membership.cluster_uid.clone(), node };
+        let transport = Grpc::new(name.clone(), tasks.clone());
+        let timers = Timers {
+            heartbeat: Duration::from_millis(config.cluster.heartbeat_ms),
+            election_min: Duration::from_millis(config.cluster.election_min_ms),
+            election_max: Duration::from_millis(config.cluster.election_max_ms),
+        };
+        let settings = Settings { node, timers, transport: Arc::new(transport.clone()) };
+        let groups = Groups::start(&settings, parts.rafts, tasks).await?;
+        peers.join(name, Arc::new(groups.clone()));
+        let voters: Vec<Peer> = membership
+            .founders
+            .iter()
+            .map(|founder| Peer { node: founder.node_id, address: founder.address.clone() })
+            .collect();
+        groups.initialize(&voters).await?;
+
+        let addresses = voters.iter().map(|peer| (peer.node, peer.address.clone())).collect();
+        let forwarder = Forwarder::new(transport, addresses, tasks.clone());
+        let missing = |group| RunError::Failed(format!("group {group} did not start"));
+        let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
+        let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
+        let mut data = BTreeMap::new();
+        for (id, machine, log) in parts.data {
+            let raft = groups.get(id).ok_or_else(|| missing(id.get()))?.clone();
+            let directory = Arc::new(resources.clone());
+            let (handle, task) = sequencer::new(
+                id,
+                node.to_string(),
+                raft.clone(),
+                Arc::clone(&machine),
+                directory,
+                tasks.clone(),
+            );
+            tasks.spawn("sequencer", move |stop| task.run(stop));
+            let engine = Arc::clone(&parts.engine);
+            data.insert(id, DataGroup { id, raft, log, engine, sequencer: handle, machine });
+        }
+        let guard = Guard::new(config.node.data.clone(), reserve(config.store.profile));
+        let watching = guard.clone();
+        tasks.spawn("disk-guard", move |stop| watching.run(stop));
+        let gates = Gates::new(resources.clone());
+        let ingest = Ingest::new(IngestParts {
+            node,
+            groups: data,
+            resources: resources.clone(),
+            gates,
+            forwarder,
+            guard,
+        });
+        remote.open(ingest.clone());
+        let history = History::start(tasks).map_err(RunError::Thread)?;
+        let facts = Facts { node, cluster_uid: membership.cluster_uid };
+        let services = rpc::Services {
+            publish: rpc::PublishService::new(ingest.clone(), tasks.clone()),
+            read: rpc::ReadService::new(ingest.clone(), history.clone()),
+            subscribe: rpc::SubscribeService::new(ingest.clone(), history, tasks.clone()),
+            catalog: rpc::CatalogService::new(resources.clone()),
+            cluster: rpc::ClusterService::new(facts, groups.clone(), ingest),
+        };
+        tasks.spawn("grpc", move |stop| rpc::serve(listener, services, stop));
+        groups_tx.send_replace(Some(groups.clone()));
+        let own = internal::CatalogNode {
+            id: node.get(),
+            grpc_address: config.advertised().to_owned(),
+            http_address: config.listen.http.clone(),
+            peer_address: config.listen.peer.clone(),
+        };
+        tasks.spawn_short(async move {
+            register(&resources, own).await;
+            registered_tx.send_replace(true);
+            // The receiver side lives as long as the HTTP port; keep the sender as long.
+            std::future::pending::<()>().await;
+        });
+        Ok(Some(Self {
+            groups,
+            failure: parts.writer.failure(),
+            writer: parts.writer,
+            broken: parts.broken,
+            stop: asked,
+            node,
+        }))
+    }
+
+    /// Waits for a reason to stop, then stops in order.
+    async fn stop(mut self, tasks: &Tasks) -> Result<(), RunError> {
+        let failed = tokio::select! {
+            biased;
+            failed = self.failure.wait_for(Option::is_some) => {
+                let error = failed.ok().and_then(|error| error.as_ref().map(|error| chain(error)));
+                // Nobody knows what is on disk now: whatever is in flight stays unknown, and the
+                // process must end without another write.
+                let reason = error.unwrap_or_else(|| "the writer ended".to_owned());
+                error!(node = self.node.get(), reason, "storage failed, stopping at once");
+                return Err(RunError::Failed(format!("storage failed: {reason}")));
+            }
+            message = any_broken(&mut self.broken) => Some(message),
+            () = tasks.stopping() => {
+                Some(tasks.failure().unwrap_or("a part ended early").to_owned())
+            }
+            () = self.stop.cancelled() => None,
+        };
+        if failed.is_none() {
+            info!(node = self.node.get(), "stopping");
+            let kept = self.groups.drain(DRAIN_MAX).await;
+            if kept > 0 {
+                warn!(node = self.node.get(), kept, "some groups found no other leader");
+            }
+        }
+        self.groups.shutdown().await;
+        // A barrier: all that was queued is on disk when it is.
+        if let Err(error) = self.writer.put_synced(store::Changes::new()).await {
+            warn!(error = %error, "the last writes are not on disk");
+        }
+        tasks.stop(STOP_MAX).await;
+        match failed.or_else(|| tasks.failure().map(str::to_owned)) {
+            Some(reason) => Err(RunError::Failed(reason)),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn any_broken(broken: &mut [watch::Receiver<Option<String>>]) -> String {
+    let waits = broken.iter_mut().map(|broken| {
+        Box::pin(async move {
+            match broken.wait_for(Option::is_some).await {
+                Ok(message) => message.clone().unwrap_or_default(),
+                Err(_closed) => std::future::pending().await,
+            }
+        })
+    });
+    futures::future::select_all(waits).await.0
+}
+
+/// What the store gives to the groups.
+struct Store {
+    engine: Arc<dyn store::LogEngine>,
+    writer: Writer,
+    catalog: Arc<Mutex<CatalogMachine>>,
+    data: Vec<(GroupId, Arc<Mutex<DataMachine>>, crate::raft::log::LogReader)>,
+    rafts: Vec<Parts<crate::raft::log::GroupLog>>,
+    broken: Vec<watch::Receiver<Option<String>>>,
+}
+
+impl Store {
+    fn open(
+        config: &Config,
+        folder: &Folder,
+        membership: &Membership,
+        tasks: &Tasks,
+    ) -> Result<Self, RunError> {
+        let path = folder.store();
+        let failed = |source| RunError::Store { path: path.display().to_string(), source };
+        let (profile, ballast, tail_bytes) = match config.store.profile {
+            Profile::Normal => (store::Profile::Normal, BALLAST_BYTES, Logs::TAIL_BYTES_NORMAL),
+            Profile::Small => (store::Profile::Small, BALLAST_BYTES_SMALL, Logs::TAIL_BYTES_SMALL),
+        };
+        let engine: Arc<dyn store::LogEngine> =
+            Arc::new(RocksEngine::open(&path, profile).map_err(failed)?);
+        folder.reserve_ballast(ballast)?;
+        let options = WriterOptions { node: membership.node_id.to_string(), ..WriterOptions::default() };
+        let (writer, writer_loop) = Writer::new(Arc::clone(&engine), &options);
+        tasks
+            .spawn_thread("writer", move |_stop| writer_loop.run_blocking())
+            .map_err(RunError::Thread)?;
+        let logs = Logs::new(Arc::clone(&engine), writer.clone(), tail_bytes);
+        let catalog = Arc::new(Mutex::new(CatalogMachine::new(membership.data_groups)));
+        let mut broken = vec![crate::data::lock(&catalog).broken()];
+        let shared: Arc<dyn crate::raft::machine::SharedMachine> = catalog.clone();
+        let (parts, _log) =
+            Parts::stored(&logs, GroupId::CATALOG, shared, SnapshotPolicy::AtApplied).map_err(failed)?;
+        let mut rafts = vec![parts];
+        let mut data = Vec::new();
+        for group in (1..=membership.data_groups).map(GroupId) {
+            let machine = Arc::new(Mutex::new(DataMachine::new(group, writer.clone())));
+            broken.push(crate::data::lock(&machine).broken());
+            let shared: Arc<dyn crate::raft::machine::SharedMachine> = machine.clone();
+            let (parts, log) =
+                Parts::stored(&logs, group, shared, SnapshotPolicy::AtFloor).map_err(failed)?;
+            rafts.push(parts);
+            data.push((group, machine, log));
+        }
+        Ok(Self { engine, writer, catalog, data, rafts, broken })
+    }
+}
+
+fn client_listener(config: &Config, tcp: TcpListener) -> Result<Listener, RunError> {
+    let security = &config.security;
+    let tls = match (&security.certificate, &security.key) {
+        (Some(certificate), Some(key)) => {
+            Some((read("security.certificate", certificate)?, read("security.key", key)?))
+        }
+        _ => None,
+    };
+    let credential = match &security.token_file {
+        Some(path) => {
+            let bytes = read("security.token_file", path)?;
+            let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+            if text.len() < 16 {
+                let problem = "the token has less than 16 characters".to_owned();
+                return Err(ConfigError { key: "security.token_file", problem }.into());
+            }
+            Credential::token(&text)
+        }
+        None => Credential::default(),
+    };
+    Ok(Listener { tcp, tls, credential })
+}
+
+const fn reserve(profile: Profile) -> Reserve {
+    match profile {
+        // Twice the memtables, and the write-ahead log.
+        Profile::Normal => Reserve { store_bytes: (2 * 256 + 1024) << 20, tenth_bytes_max: 5 << 30 },
+        Profile::Small => Reserve { store_bytes: 96 << 20, tenth_bytes_max: 96 << 20 },
+    }
+}
+
+/// Tells the catalog where this node is; tries until it is told.
+async fn register(resources: &Resources, own: internal::CatalogNode) {
+    let mut wait = Duration::from_millis(50);
+    while let Err(error) = resources.change(&Principal::system(), Change::Node(own.clone())).await {
+        tracing::debug!(%error, "the catalog cannot be told yet");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,248 @@
+//! `weft.v1.Catalog`: resources.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::broadcast;
+use tonic::{Request, Response, Status};
+use weft_proto::internal::catalog_command::Change as Wanted;
+use weft_proto::resource::{self, FunctionSpec, Kind, SchemaSpec, StreamSpec};
+use weft_proto::v1::catalog_server::Catalog;
+use weft_proto::{Error, Principal, QualifiedName, Reason, Result, internal, v1};
+
+use super::caller_of;
+use crate::access::{Action, authorize};
+use crate::catalog::{self, Change, Changed, Reply};
+use crate::ingest::compile;
+use crate::resources::Resources;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    resources: Resources,
+}
+
+impl Service {
+    /// The service over this node's catalog.
+    pub fn new(resources: Resources) -> Self {
+        Self { resources }
+    }
+
+    async fn change(&self, caller: &Principal, change: Wanted, dry_run: bool) -> Result<Reply> {
+        if !dry_run {
+            return self.resources.change(caller, change).await;
+        }
+        let mut copy = self.resources.snapshot();
+        let command = internal::CatalogCommand { change: Some(change), principal: String::new() };
+        let time = crate::clock::now();
+        let tried = copy.apply(&catalog::encode(&command, time), time);
+        tried.map(|(reply, _)| reply).map_err(|error| Error::internal(error.to_string()))
+    }
+
+    async fn put_one(&self, caller: &Principal, request: v1::PutRequest) -> Result<v1::PutResponse> {
+        self.resources.wait_for(request.min_generation).await?;
+        let wanted = request.resource.unwrap_or_default();
+        // What needs no other resource is refused here, before anything is proposed.
+        resource::check(&wanted)?;
+        let (kind, name) = resource::identify(&wanted)?;
+        authorize(caller, Action::Change, &name)?;
+        if kind == Kind::Schema {
+            let spec: SchemaSpec = resource::parse(kind, &wanted.spec)?;
+            compile(spec.document.get())?;
+        }
+        let warnings = self.warnings(kind, &wanted);
+        let put = internal::CatalogPut {
+            resource: Some(wanted),
+            expected_generation: request.expected_generation,
+        };
+        let reply = self.change(caller, Wanted::Put(put), request.dry_run).await?;
+        let stored = reply.outcome.map_err(Error::from_refusal)?;
+        Ok(v1::PutResponse {
+            resource: stored.map(Arc::unwrap_or_clone),
+            change: reply.change.into(),
+            catalog_generation: reply.generation,
+            warnings,
+        })
+    }
+
+    fn warnings(&self, kind: Kind, wanted: &v1::Resource) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if kind == Kind::Function
+            && let Ok(spec) = resource::parse::<FunctionSpec>(kind, &wanted.spec)
+            && spec.image.is_some()
+        {
+            warnings.push("no container launcher is part of this version: a function with an image is stored, but not started".to_owned());
+        }
+        if kind == Kind::Stream
+            && let Ok(spec) = resource::parse::<StreamSpec>(kind, &wanted.spec)
+            && spec != (StreamSpec { retention: resource::Retention::default(), ..spec.clone() })
+        {
+            warnings.push("this version keeps all events: retention is stored, but not carried out yet".to_owned());
+        }
+        warnings
+    }
+
+    async fn delete_one(&self, caller: &Principal, request: v1::DeleteRequest) -> Result<v1::DeleteResponse> {
+        let kind: Kind = request.kind.parse()?;
+        let name = named(&request.name)?;
+        authorize(caller, Action::Change, &name)?;
+        let delete = internal::CatalogDelete {
+            kind: kind.as_str().to_owned(),
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+            expected_generation: request.expected_generation,
+        };
+        let reply = self.change(caller, Wanted::Delete(delete), false).await?;
+        reply.outcome.map_err(Error::from_refusal)?;
+        Ok(v1::DeleteResponse { catalog_generation: reply.generation })
+    }
+
+    async fn set(&self, caller: &Principal, request: v1::SetStatusRequest) -> Result<v1::SetStatusResponse> {
+        let kind: Kind = request.kind.parse()?;
+        let name = named(&request.name)?;
+        authorize(caller, Action::Change, &name)?;
+        let status = internal::CatalogSetStatus {
+            kind: kind.as_str().to_owned(),
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+            uid: request.uid,
+            status: request.status,
+        };
+        let reply = self.change(caller, Wanted::SetStatus(status), false).await?;
+        reply.outcome.map_err(Error::from_refusal)?;
+        Ok(v1::SetStatusResponse { catalog_generation: reply.generation })
+    }
+}
+
+fn named(text: &str) -> Result<QualifiedName> {
+    text.parse().map_err(|error: weft_proto::NameError| Error::invalid(error.to_string()).with_field("name"))
+}
+
+type Frames = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Catalog for Service {
+    async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
+        let caller = caller_of(&request);
+        Ok(Response::new(self.put_one(&caller, request.into_inner()).await?))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let caller = caller_of(&request);
+        let request = request.into_inner();
+        self.resources.wait_for(request.min_generation).await?;
+        let kind: Kind = request.kind.parse()?;
+        let name = named(&request.name)?;
+        authorize(&caller, Action::Look, &name)?;
+        let state = self.resources.snapshot();
+        let Some(stored) = state.get(kind, &name) else {
+            let reason = if kind == Kind::Stream { Reason::UnknownStream } else { Reason::UnknownResource };
+            return Err(Error::new(reason, format!("there is no {kind} {name}")).into());
+        };
+        let resource = Some(v1::Resource::clone(stored));
+        Ok(Response::new(v1::GetResponse { resource, catalog_generation: state.generation() }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let caller = caller_of(&request);
+        let request = request.into_inner();
+        self.resources.wait_for(request.min_generation).await?;
+        let kind: Kind = request.kind.parse()?;
+        let state = self.resources.snapshot();
+        let visible = state.of_kind(kind).filter(|(name, _)| {
+            let wanted = request.namespace.is_empty() || name.namespace.as_str() == request.namespace;
+            wanted && authorize(&caller, Action::Look, name).is_ok()
+        });
+        let resources = visible.map(|(_, stored)| v1::Resource::clone(stored)).collect();
+        Ok(Response::new(v1::ListResponse { resources, catalog_generation: state.generation() }))
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        let caller = caller_of(&request);
+        Ok(Response::new(self.delete_one(&caller, request.into_inner()).await?))
+    }
+
+    async fn set_status(
+        &self,
+        request: Request<v1::SetStatusRequest>,
+    ) -> Result<Response<v1::SetStatusResponse>, Status> {
+        let caller = caller_of(&request);
+        Ok(Response::new(self.set(&caller, request.into_inner()).await?))
+    }
+
+    type WatchStream = Frames;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Frames>, Status> {
+        let caller = caller_of(&request);
+        let request = request.into_inner();
+        let kinds = request.kinds.iter().map(|kind| kind.parse()).collect::<Result<Vec<Kind>>>()?;
+        let wanted = Wants { caller, kinds, namespace: request.namespace };
+        let (state, changes) = self.resources.watch();
+        let generation = state.generation();
+        let present: Vec<_> = state
+            .resources()
+            .values()
+            .filter(|stored| wanted.has(stored))
+            .map(|stored| put_frame(stored, generation))
+            .chain([frame(v1::watch_response::Frame::Synced(v1::Synced {}), generation)])
+            .map(Ok)
+            .collect();
+        let rest = stream::unfold(Some((changes, wanted)), next_change);
+        Ok(Response::new(Box::pin(stream::iter(present).chain(rest))))
+    }
+}
+
+/// What a watcher wants to see, and may.
+struct Wants {
+    caller: Principal,
+    kinds: Vec<Kind>,
+    namespace: String,
+}
+
+impl Wants {
+    fn has(&self, stored: &v1::Resource) -> bool {
+        let Ok((kind, name)) = resource::identify(stored) else { return false };
+        (self.kinds.is_empty() || self.kinds.contains(&kind))
+            && (self.namespace.is_empty() || name.namespace.as_str() == self.namespace)
+            && authorize(&self.caller, Action::Look, &name).is_ok()
+    }
+}
+
+type Watching = Option<(broadcast::Receiver<Change>, Wants)>;
+
+async fn next_change(watching: Watching) -> Option<(Result<v1::WatchResponse, Status>, Watching)> {
+    let (mut changes, wants) = watching?;
+    loop {
+        match changes.recv().await {
+            Ok(Change { generation, what: Changed::Put(stored) }) if wants.has(&stored) => {
+                return Some((Ok(put_frame(&stored, generation)), Some((changes, wants))));
+            }
+            Ok(Change { generation, what: Changed::Deleted(stored) }) if wants.has(&stored) => {
+                let deleted = v1::Deleted {
+                    kind: stored.kind.clone(),
+                    namespace: stored.namespace.clone(),
+                    name: stored.name.clone(),
+                    uid: stored.uid,
+                };
+                let frame = frame(v1::watch_response::Frame::Deleted(deleted), generation);
+                return Some((Ok(frame), Some((changes, wants))));
+            }
+            Ok(_) => {}
+            // A gap would be worse than an end: the watcher begins anew.
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                let error = Error::unavailable("the watcher fell too far behind; watch again");
+                return Some((Err(error.into()), None));
+            }
+            Err(broadcast::error::RecvError::Closed) => return None,
+        }
+    }
+}
+
+fn put_frame(stored: &Arc<v1::Resource>, generation: u64) -> v1::WatchResponse {
+    frame(v1::watch_response::Frame::Put(v1::Resource::clone(stored)), generation)
+}
+
+fn frame(frame: v1::watch_response::Frame, catalog_generation: u64) -> v1::WatchResponse {
+    v1::WatchResponse { frame: Some(frame), catalog_generation }
+}

@@ -1,0 +1,94 @@
+//! The client port: its limits, TLS, and all services on it.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use weft_proto::v1::catalog_server::CatalogServer;
+use weft_proto::v1::cluster_server::ClusterServer;
+use weft_proto::v1::publish_server::PublishServer;
+use weft_proto::v1::read_server::ReadServer;
+use weft_proto::v1::subscribe_server::SubscribeServer;
+
+use super::{Credential, Services};
+
+/// Largest message; requests have smaller limits of their own, which answer first.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Streams of one connection.
+const STREAMS_MAX: u32 = 100;
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+const FRAME_BYTES_MAX: u32 = 16 << 10;
+const WINDOW_BYTES: u32 = 1 << 20;
+/// Unary calls end after this; streams are bounded by what they hold.
+const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A TLS handshake must end by then.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The listener of the client port.
+#[derive(Debug)]
+pub struct Listener {
+    /// Bound already.
+    pub tcp: TcpListener,
+    /// Certificate chain and key, in PEM; plain text without.
+    pub tls: Option<(Vec<u8>, Vec<u8>)>,
+    /// What callers must show.
+    pub credential: Credential,
+}
+
+/// Serves until `stop`.
+pub async fn serve(
+    listener: Listener,
+    services: Services,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    // tonic removes hyper's own limits, so each one is set here (RUSTSEC-2024-0003).
+    let mut server = Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_local_error_reset_streams(Some(1024))
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(4 * WINDOW_BYTES)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .timeout(UNARY_TIMEOUT);
+    if let Some((certificate, key)) = listener.tls {
+        let identity = Identity::from_pem(certificate, key);
+        let tls = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_TIMEOUT);
+        server = server.tls_config(tls)?;
+    }
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<PublishServer<super::PublishService>>().await;
+    health.set_serving::<ReadServer<super::ReadService>>().await;
+    health.set_serving::<SubscribeServer<super::SubscribeService>>().await;
+    health.set_serving::<CatalogServer<super::CatalogService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(weft_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    let credential = listener.credential;
+    let publish = PublishServer::new(services.publish).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let catalog = CatalogServer::new(services.catalog)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(16 << 20);
+    let router = server
+        .add_service(health_service)
+        .add_service(InterceptedService::new(publish, credential.clone()))
+        .add_service(InterceptedService::new(ReadServer::new(services.read), credential.clone()))
+        .add_service(InterceptedService::new(SubscribeServer::new(services.subscribe), credential.clone()))
+        .add_service(InterceptedService::new(catalog, credential.clone()))
+        .add_service(InterceptedService::new(ClusterServer::new(services.cluster), credential.clone()))
+        .add_optional_service(reflection.ok().map(|reflection| InterceptedService::new(reflection, credential)));
+    // Set here: a server given its connections ignores its own setting.
+    let incoming = TcpIncoming::from(listener.tcp).with_nodelay(Some(true));
+    tokio::select! {
+        biased;
+        // Streams of followers never end by themselves: no waiting for them.
+        () = stop.cancelled() => Ok(()),
+        served = router.serve_with_incoming(incoming) => served,
+    }
+}

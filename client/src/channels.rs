@@ -1,0 +1,200 @@
+//! Connections to nodes: one lazily opened channel per address, shared by all calls.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Status};
+use weft_proto::{Error, Result};
+
+use crate::options::{Options, Tls};
+
+/// A dead peer is noticed after interval plus timeout, even while nothing is sent.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a server may send ahead of a slow reader; a window of 64 KiB would cap the rate of one
+/// stream at about 64 MB/s on a link of 1 ms.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// A channel that adds the credential to every call.
+pub(crate) type Transport = InterceptedService<Channel, Credential>;
+
+/// The bearer token as metadata, if there is one.
+#[derive(Clone, Debug)]
+pub(crate) struct Credential(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Credential {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Channels {
+    scheme: &'static str,
+    credential: Credential,
+    tls: Option<ClientTlsConfig>,
+    connect_timeout: Duration,
+    /// Addresses come from the options and from the cluster's own nodes, so there are few.
+    open: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Channels {
+    /// Checks the options and returns the endpoints as addresses with a scheme.
+    pub(crate) fn new(options: &Options) -> Result<(Self, Vec<String>)> {
+        let endpoints: Vec<String> =
+            options.endpoints.iter().map(|text| with_scheme(text, "http")).collect();
+        let Some(first) = endpoints.first() else {
+            return Err(Error::invalid("no endpoint is given").with_field("endpoints"));
+        };
+        let secure = first.starts_with("https://");
+        if endpoints.iter().any(|endpoint| endpoint.starts_with("https://") != secure) {
+            let message = "either all endpoints are https or none is";
+            return Err(Error::invalid(message).with_field("endpoints"));
+        }
+        let channels = Self {
+            scheme: if secure { "https" } else { "http" },
+            credential: credential(options)?,
+            tls: if secure { Some(tls(options.tls.as_ref())?) } else { None },
+            connect_timeout: options.timeouts.connect,
+            open: Mutex::default(),
+        };
+        for endpoint in &endpoints {
+            channels.get(endpoint)?;
+        }
+        Ok((channels, endpoints))
+    }
+
+    /// The channel to an address; a bare `host:port`, as nodes tell it, gets our scheme.
+    pub(crate) fn get(&self, address: &str) -> Result<Transport> {
+        let address = with_scheme(address, self.scheme);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match open.get(&address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = self.endpoint(&address)?.connect_lazy();
+                open.insert(address, channel.clone());
+                channel
+            }
+        };
+        Ok(InterceptedService::new(channel, self.credential.clone()))
+    }
+
+    fn endpoint(&self, address: &str) -> Result<Endpoint> {
+        let wrong = |error: tonic::transport::Error| {
+            let message = format!("endpoint {address:?} is not usable: {}", root_cause(&error));
+            Error::invalid(message).with_field("endpoints").with_source(error)
+        };
+        let endpoint = Endpoint::from_shared(address.to_owned())
+            .map_err(wrong)?
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        match &self.tls {
+            Some(tls) => endpoint.tls_config(tls.clone()).map_err(wrong),
+            None => Ok(endpoint),
+        }
+    }
+}
+
+fn with_scheme(address: &str, scheme: &str) -> String {
+    if address.contains("://") { address.to_owned() } else { format!("{scheme}://{address}") }
+}
+
+fn credential(options: &Options) -> Result<Credential> {
+    let Some(token) = &options.token else { return Ok(Credential(None)) };
+    match format!("Bearer {}", token.expose()).parse::<MetadataValue<Ascii>>() {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            Ok(Credential(Some(value)))
+        }
+        Err(error) => {
+            let message = "the token has characters that cannot be sent; is there a line break?";
+            Err(Error::invalid(message).with_field("token").with_source(error))
+        }
+    }
+}
+
+fn tls(tls: Option<&Tls>) -> Result<ClientTlsConfig> {
+    let Some(tls) = tls else {
+        let message = "https endpoints need the certificate of the authority to trust";
+        return Err(Error::invalid(message).with_field("tls"));
+    };
+    let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
+    if let Some((certificate, key)) = &tls.identity_pem {
+        config = config.identity(Identity::from_pem(certificate, key.expose()));
+    }
+    if let Some(name) = &tls.server_name {
+        config = config.domain_name(name);
+    }
+    Ok(config)
+}
+
+/// The innermost sentence: the outer ones of transports say only "transport error".
+pub(crate) fn root_cause(error: &dyn StdError) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// The caller's error for a status. A connection that was never made certainly wrote nothing.
+pub(crate) fn error_of(status: Status) -> Error {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            let message = format!("cannot connect: {}", root_cause(error));
+            return Error::unavailable(message).with_not_applied();
+        }
+        cause = error.source();
+    }
+    Error::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Secret;
+
+    #[tokio::test]
+    async fn unusable_options_are_refused_with_the_field() {
+        let cases = [
+            (Options::default(), "endpoints"),
+            (Options::new(["http://a:1", "https://b:1"]), "endpoints"),
+            (Options::new(["https://a:1"]), "tls"),
+            (Options::new(["http://a b:1"]), "endpoints"),
+            (Options { token: Some(Secret::new("a\nb")), ..Options::new(["a:1"]) }, "token"),
+        ];
+        for (options, field) in cases {
+            let error = Channels::new(&options).unwrap_err();
+            assert_eq!(error.field(), Some(field), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_certainly_wrote_nothing() {
+        let (channels, endpoints) = Channels::new(&Options::new(["127.0.0.1:9"])).unwrap();
+        let transport = channels.get(&endpoints[0]).unwrap();
+        let mut cluster = weft_proto::v1::cluster_client::ClusterClient::new(transport);
+
+        let status = cluster.status(weft_proto::v1::StatusRequest {}).await.unwrap_err();
+        let error = error_of(status);
+
+        assert!(error.is_retryable());
+        assert!(error.not_applied(), "{error}");
+    }
+}

@@ -1,0 +1,103 @@
+//! How to reach a cluster, and how long to try.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How to reach a cluster.
+///
+/// # Examples
+///
+/// ```
+/// use weft_client::Options;
+///
+/// let options = Options::new(["http://127.0.0.1:7401", "http://127.0.0.1:7402"]);
+/// assert_eq!(options.endpoints.len(), 2);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Client addresses of any nodes: `http://host:port`, or `https://host:port` for TLS. A bare
+    /// `host:port` means `http`. They are tried in this order.
+    pub endpoints: Vec<String>,
+    /// Bearer token that goes with every call.
+    pub token: Option<Secret>,
+    /// Certificates for `https` endpoints.
+    pub tls: Option<Tls>,
+    /// How long to try.
+    pub timeouts: Timeouts,
+}
+
+impl Options {
+    /// Options for these endpoints, without credentials.
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { endpoints: endpoints.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+}
+
+/// Certificates for `https` endpoints, as the text of PEM files.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Authorities to trust. Required: no authority of the system is trusted on its own.
+    pub ca_pem: String,
+    /// Certificate and private key of this client, where the cluster asks for one.
+    pub identity_pem: Option<(String, Secret)>,
+    /// Name to expect in the server's certificate, if it is not the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// How long to try.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For one connection to be made.
+    pub connect: Duration,
+    /// For one attempt of a call to be answered; then another node is asked.
+    pub attempt: Duration,
+    /// For a call with all its attempts.
+    pub call: Duration,
+    /// For a publish with all its attempts; then its fate is reported as unknown.
+    pub publish: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            attempt: Duration::from_secs(5),
+            call: Duration::from_secs(20),
+            publish: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_hides_the_token() {
+        let options =
+            Options { token: Some(Secret::new("hunter2")), ..Options::new(["http://a:1"]) };
+
+        assert!(!format!("{options:?}").contains("hunter2"));
+    }
+}

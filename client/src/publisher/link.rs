@@ -1,0 +1,151 @@
+//! The connection of one partition's publisher to the node that leads the partition.
+
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use weft_proto::v1::publish_client::PublishClient;
+use weft_proto::v1::publish_stream_request::Frame as RequestFrame;
+use weft_proto::v1::publish_stream_response::Frame as ResponseFrame;
+use weft_proto::{Error, Reason, Result, v1};
+
+use crate::channels::{Transport, error_of};
+use crate::client::Client;
+
+/// Frames between the lane and HTTP/2; what is further ahead waits in the window.
+const FRAMES_LEN: usize = 4;
+
+pub(super) enum Link {
+    Closed,
+    Opening(BoxFuture<'static, Result<Session>>),
+    Open(Session),
+}
+
+pub(super) struct Session {
+    frames: mpsc::Sender<v1::PublishStreamRequest>,
+    answers: Streaming<v1::PublishStreamResponse>,
+}
+
+/// What happened on the link.
+pub(super) enum Event {
+    Opened,
+    Acks(Vec<v1::PublishAck>),
+    /// One more frame can be sent now.
+    Writable,
+    Broken(Error),
+}
+
+impl Link {
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+
+    /// Waits for what happens next; forever while closed. Safe to cancel.
+    pub(super) async fn next(&mut self, wants_to_send: bool) -> Event {
+        match self {
+            Self::Closed => std::future::pending().await,
+            Self::Opening(opening) => match opening.await {
+                Ok(session) => {
+                    *self = Self::Open(session);
+                    Event::Opened
+                }
+                Err(error) => {
+                    *self = Self::Closed;
+                    Event::Broken(error)
+                }
+            },
+            Self::Open(session) => {
+                let event = session.next(wants_to_send).await;
+                if matches!(event, Event::Broken(_)) {
+                    *self = Self::Closed;
+                }
+                event
+            }
+        }
+    }
+
+    /// Sends a frame right after `Writable`.
+    pub(super) fn send(&mut self, batch: v1::PublishBatch) {
+        if let Self::Open(session) = self {
+            let frame = Some(RequestFrame::Batch(batch));
+            // A stream that ended in between reports it by its answers; the window keeps the batch.
+            _ = session.frames.try_send(v1::PublishStreamRequest { frame });
+        }
+    }
+}
+
+impl Session {
+    async fn next(&mut self, wants_to_send: bool) -> Event {
+        loop {
+            tokio::select! {
+                biased;
+                answer = self.answers.message() => match answer {
+                    Ok(Some(v1::PublishStreamResponse { frame: Some(ResponseFrame::Acks(acks)) })) => {
+                        return Event::Acks(acks.acks);
+                    }
+                    // A frame of a newer server.
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Event::Broken(Error::unavailable("the node ended the stream")),
+                    Err(status) => return Event::Broken(error_of(status)),
+                },
+                permit = self.frames.reserve(), if wants_to_send => match permit {
+                    Ok(_) => return Event::Writable,
+                    Err(_closed) => return match self.answers.message().await {
+                        Err(status) => Event::Broken(error_of(status)),
+                        Ok(_) => Event::Broken(Error::unavailable("the connection broke")),
+                    },
+                },
+            }
+        }
+    }
+}
+
+/// Opens a stream to the leader if it is known and this is an even attempt, else to any node:
+/// an address that the leader tells may not be reachable from here.
+pub(super) fn open(
+    client: Client,
+    stream: String,
+    partition: u32,
+    attempt: usize,
+) -> BoxFuture<'static, Result<Session>> {
+    Box::pin(async move {
+        let limit = client.timeouts().attempt * 2;
+        let opening = async {
+            let routes = client.route(&stream).await?;
+            let route = routes.into_iter().find(|route| route.partition == partition);
+            let leader = route.and_then(|route| route.leader_address);
+            let (transport, place) = match leader.filter(|_| attempt.is_multiple_of(2)) {
+                Some(address) => (client.node(&address)?, None),
+                None => client.any_node().map(|(transport, place)| (transport, Some(place)))?,
+            };
+            let open = v1::PublishOpen { stream, min_generation: client.generation() };
+            let session = begin(transport, open).await;
+            if let (Err(_), Some(place)) = (&session, place) {
+                client.avoid(place);
+            }
+            session
+        };
+        timeout(limit, opening).await.unwrap_or_else(|_elapsed| {
+            Err(Error::new(Reason::DeadlineExceeded, "no node opened the stream in time"))
+        })
+    })
+}
+
+async fn begin(transport: Transport, open: v1::PublishOpen) -> Result<Session> {
+    let (frames, receiver) = mpsc::channel(FRAMES_LEN);
+    let frame = Some(RequestFrame::Open(open));
+    // The channel is new and has room.
+    _ = frames.try_send(v1::PublishStreamRequest { frame });
+    let mut client = PublishClient::new(transport);
+    let response = client.publish_stream(ReceiverStream::new(receiver)).await.map_err(error_of)?;
+    let mut answers = response.into_inner();
+    match answers.message().await.map_err(error_of)?.and_then(|answer| answer.frame) {
+        Some(ResponseFrame::Opened(_)) => Ok(Session { frames, answers }),
+        _ => Err(Error::unavailable("the node did not open the stream")),
+    }
+}

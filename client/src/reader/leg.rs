@@ -1,0 +1,221 @@
+//! One partition of a read, over all its connections.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Streaming;
+use weft_proto::v1::read_client::ReadClient;
+use weft_proto::v1::read_response::Frame;
+use weft_proto::{Error, Reason, Result, filter, v1};
+
+use super::ReadOptions;
+use crate::batch::Batch;
+use crate::channels::error_of;
+use crate::client::{Client, MESSAGE_BYTES_MAX};
+use crate::retry::Backoff;
+
+pub(super) enum LegItem {
+    Batch(Batch),
+    CaughtUp,
+}
+
+pub(super) struct Leg {
+    client: Client,
+    request: v1::ReadRequest,
+    partition: u32,
+    follows: bool,
+    /// The first offset that was not yielded, once a node told where it started.
+    next: Option<u64>,
+    /// The end of a range, once a node told it.
+    to: Option<u64>,
+    connection: Option<Streaming<v1::ReadResponse>>,
+    caught_up: bool,
+    attempt: usize,
+    backoff: Backoff,
+    failing_since: Option<Instant>,
+    over: bool,
+}
+
+impl Leg {
+    pub(super) fn new(client: Client, options: &ReadOptions, partition: u32) -> Self {
+        let request = v1::ReadRequest {
+            stream: options.stream.clone(),
+            partitions: vec![partition],
+            from: Some(options.from.into()),
+            to: options.to.map(Into::into),
+            filters: filter::to_wire(&options.filters),
+            events_max: options.events_max.unwrap_or_default(),
+            min_generation: 0,
+        };
+        Self {
+            client,
+            request,
+            partition,
+            follows: options.to.is_none(),
+            next: None,
+            to: None,
+            connection: None,
+            caught_up: false,
+            attempt: 0,
+            backoff: Backoff::default(),
+            failing_since: None,
+            over: false,
+        }
+    }
+
+    pub(super) fn into_stream(self) -> BoxStream<'static, Result<LegItem>> {
+        futures::stream::unfold(self, |mut leg| async move {
+            let item = leg.step().await?;
+            Some((item, leg))
+        })
+        .boxed()
+    }
+
+    async fn step(&mut self) -> Option<Result<LegItem>> {
+        while !self.over {
+            let progress = match &mut self.connection {
+                None => match self.connect().await {
+                    Ok(connection) => {
+                        self.connection = Some(connection);
+                        Ok(None)
+                    }
+                    Err(error) => Err(error),
+                },
+                Some(connection) => match connection.message().await {
+                    Ok(Some(response)) => self.handle(response),
+                    Ok(None) => Err(Error::unavailable("the node ended the read")),
+                    Err(status) => Err(error_of(status)),
+                },
+            };
+            match progress {
+                Ok(None) => {}
+                Ok(Some(item)) => return Some(Ok(item)),
+                Err(error) => {
+                    self.connection = None;
+                    if let Err(error) = self.pause(error).await {
+                        self.over = true;
+                        return Some(Err(error));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn handle(&mut self, response: v1::ReadResponse) -> Result<Option<LegItem>> {
+        match response.frame {
+            Some(Frame::Started(started)) => self.started(&started).map(|()| None),
+            Some(Frame::Batch(batch)) => {
+                self.healthy();
+                let from = self.next.unwrap_or_default();
+                let batch = Batch::from_wire(batch, from)?;
+                let Some((last, _)) = batch.events.last() else { return Ok(None) };
+                self.next = Some(last.get() + 1);
+                Ok(Some(LegItem::Batch(batch)))
+            }
+            Some(Frame::CaughtUp(_)) if !self.caught_up => {
+                self.healthy();
+                self.caught_up = true;
+                Ok(Some(LegItem::CaughtUp))
+            }
+            Some(Frame::End(_)) => {
+                self.over = true;
+                Ok(None)
+            }
+            // A second signal after a new connection, or a frame of a newer server.
+            Some(Frame::CaughtUp(_)) | None => Ok(None),
+        }
+    }
+
+    fn started(&mut self, started: &v1::ReadStarted) -> Result<()> {
+        let range = started.ranges.iter().find(|range| range.partition == self.partition);
+        let Some(range) = range else {
+            return Err(Error::internal("the node reads another partition"));
+        };
+        if let (Some(wanted), Some(told)) = (self.to, range.to)
+            && told < wanted
+        {
+            // A replica that lags would end the range early.
+            return Err(Error::unavailable("this node does not have the whole range yet"));
+        }
+        self.next.get_or_insert(range.from);
+        if self.to.is_none() {
+            self.to = range.to;
+        }
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<Streaming<v1::ReadResponse>> {
+        let mut request = self.request.clone();
+        request.min_generation = self.client.generation();
+        if let Some(next) = self.next {
+            request.from = Some(offset(next));
+        }
+        if let Some(to) = self.to {
+            request.to = Some(offset(to));
+        }
+        let leader = match self.follows {
+            true => None,
+            // Only the leader surely has all that was acknowledged before the call.
+            false if self.attempt.is_multiple_of(2) => self.leader().await?,
+            false => None,
+        };
+        self.attempt = self.attempt.wrapping_add(1);
+        let (transport, place) = match leader {
+            Some(address) => (self.client.node(&address)?, None),
+            None => self.client.any_node().map(|(transport, place)| (transport, Some(place)))?,
+        };
+        let mut client = ReadClient::new(transport).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let limit = self.client.timeouts().attempt;
+        let result = match timeout(limit, client.read(request)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(error_of(status)),
+            Err(_elapsed) => {
+                Err(Error::new(Reason::DeadlineExceeded, "the node did not begin to read in time"))
+            }
+        };
+        if let (Err(_), Some(place)) = (&result, place) {
+            self.client.avoid(place);
+        }
+        result
+    }
+
+    async fn leader(&self) -> Result<Option<String>> {
+        let routes = self.client.route(&self.request.stream).await?;
+        let route = routes.into_iter().find(|route| route.partition == self.partition);
+        Ok(route.and_then(|route| route.leader_address))
+    }
+
+    fn healthy(&mut self) {
+        self.backoff.reset();
+        self.failing_since = None;
+    }
+
+    /// Waits before the next attempt, or gives the error back if none makes sense.
+    async fn pause(&mut self, error: Error) -> Result<()> {
+        // After a start, an offset that is "not stored" may be one that this replica lacks yet.
+        let lags = error.reason() == Reason::OffsetOutOfRange && self.next.is_some();
+        if !error.is_retryable() && !lags {
+            return Err(error);
+        }
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        let delay = self.backoff.next(error.retry_after(), rand::random());
+        // Who follows a stream wants to hear again from a cluster that was away for an hour; but a
+        // start that is lost to retention will not come back.
+        let patient = self.follows && self.next.is_some() && !lags;
+        if !patient && since.elapsed() + delay > self.client.timeouts().call {
+            return Err(error);
+        }
+        if delay > Duration::from_millis(500) {
+            tracing::warn!(stream = self.request.stream, partition = self.partition, %error, "reading again");
+        }
+        sleep(delay).await;
+        Ok(())
+    }
+}
+
+fn offset(offset: u64) -> v1::Position {
+    v1::Position { at: Some(v1::position::At::Offset(offset)) }
+}

@@ -1,0 +1,249 @@
+//! Reading stored events: a range, or a stream as it grows.
+
+mod leg;
+
+use futures::stream::{BoxStream, SelectAll};
+use futures::{Stream, StreamExt as _};
+use weft_proto::filter::Filter;
+use weft_proto::{Error, Result, v1};
+
+use self::leg::{Leg, LegItem};
+use crate::batch::{Batch, Record};
+use crate::client::Client;
+use crate::position::Position;
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// `name` or `namespace/name`.
+    pub stream: String,
+    /// Partitions; empty = all.
+    pub partitions: Vec<u32>,
+    /// Where to start, inclusive.
+    pub from: Position,
+    /// Where to stop, exclusive; `None` follows the stream for ever.
+    pub to: Option<Position>,
+    /// Conditions that an event must all pass.
+    pub filters: Vec<Filter>,
+    /// Stop after this many events.
+    pub events_max: Option<u64>,
+}
+
+impl ReadOptions {
+    /// All that is stored now, from the first event to the last.
+    pub fn all(stream: impl Into<String>) -> Self {
+        Self {
+            stream: stream.into(),
+            partitions: Vec::new(),
+            from: Position::Earliest,
+            to: Some(Position::Latest),
+            filters: Vec::new(),
+            events_max: None,
+        }
+    }
+
+    /// Whatever is published from now on.
+    pub fn follow(stream: impl Into<String>) -> Self {
+        Self { from: Position::Latest, to: None, ..Self::all(stream) }
+    }
+}
+
+/// What a reader yields.
+#[derive(Clone, Debug)]
+pub enum ReadItem {
+    /// Events.
+    Batch(Batch),
+    /// Everything that was stored when the read began has been yielded; comes once, and only
+    /// while following.
+    CaughtUp,
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadSummary {
+    /// Number of events.
+    pub events: u64,
+    /// Bytes of encoded events.
+    pub bytes: u64,
+}
+
+/// A read that is under way. A broken connection is taken up again where it broke, without gap and
+/// without repetition.
+///
+/// Events of one partition come by offset. A range is merged by (append time, partition, offset);
+/// a followed stream yields each partition as it comes.
+pub struct Reader {
+    legs: Legs,
+    /// Legs that have not caught up; 0 = the signal was given, or never comes.
+    behind: usize,
+    events_max: Option<u64>,
+    summary: ReadSummary,
+}
+
+enum Legs {
+    Merged(Vec<Merging>),
+    Followed(SelectAll<BoxStream<'static, Result<LegItem>>>),
+    Ended,
+}
+
+struct Merging {
+    leg: BoxStream<'static, Result<LegItem>>,
+    head: Option<Batch>,
+    ended: bool,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("summary", &self.summary).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Begins to read.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an unknown stream or partition; `Unavailable` when no node answers in time.
+    pub async fn read(&self, options: ReadOptions) -> Result<Reader> {
+        let routes = self.route(&options.stream).await?;
+        let known = |wanted: &u32| routes.iter().any(|route| route.partition == *wanted);
+        if let Some(wrong) = options.partitions.iter().find(|wanted| !known(wanted)) {
+            let message = format!("stream {} has no partition {wrong}", options.stream);
+            return Err(Error::invalid(message).with_field("partitions"));
+        }
+        let chosen = |partition| {
+            options.partitions.is_empty() || options.partitions.contains(&partition)
+        };
+        let legs = routes.iter().map(|route| route.partition).filter(|&p| chosen(p));
+        let legs: Vec<_> = legs
+            .map(|partition| Leg::new(self.clone(), &options, partition).into_stream())
+            .collect();
+        let follows = options.to.is_none();
+        let behind = if follows { legs.len() } else { 0 };
+        let legs = if follows {
+            Legs::Followed(legs.into_iter().collect())
+        } else {
+            let merging = |leg| Merging { leg, head: None, ended: false };
+            Legs::Merged(legs.into_iter().map(merging).collect())
+        };
+        let summary = ReadSummary::default();
+        Ok(Reader { legs, behind, events_max: options.events_max, summary })
+    }
+
+    /// Resolves a position to an offset in each partition.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an unknown stream; `Unavailable` when no node answers in time.
+    pub async fn locate(
+        &self,
+        stream: &str,
+        position: Position,
+    ) -> Result<Vec<v1::PartitionOffset>> {
+        let request = v1::LocateRequest {
+            stream: stream.to_owned(),
+            position: Some(position.into()),
+            min_generation: self.generation(),
+        };
+        let locate = |transport| {
+            let request = request.clone();
+            async move { v1::read_client::ReadClient::new(transport).locate(request).await }
+        };
+        Ok(self.call(crate::client::Repeat::Always, locate).await?.offsets)
+    }
+}
+
+impl Reader {
+    /// What comes next; `None` at the end of the range. Waits while following.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the stream is gone or the start lies outside of what is stored; `Denied`;
+    /// `Unavailable` when a range cannot be read on in time. The read is then over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Option<ReadItem>> {
+        if self.events_max.is_some_and(|max| self.summary.events >= max) {
+            self.legs = Legs::Ended;
+        }
+        loop {
+            let item = match &mut self.legs {
+                Legs::Ended => None,
+                Legs::Merged(legs) => merged(legs).await.transpose(),
+                Legs::Followed(legs) => legs.next().await,
+            };
+            match item {
+                None => return Ok(None),
+                Some(Err(error)) => {
+                    self.legs = Legs::Ended;
+                    return Err(error);
+                }
+                Some(Ok(LegItem::CaughtUp)) if self.behind == 1 => {
+                    self.behind = 0;
+                    return Ok(Some(ReadItem::CaughtUp));
+                }
+                Some(Ok(LegItem::CaughtUp)) => self.behind = self.behind.saturating_sub(1),
+                Some(Ok(LegItem::Batch(batch))) => {
+                    return Ok(Some(ReadItem::Batch(self.count(batch))));
+                }
+            }
+        }
+    }
+
+    /// What was read until now; at the end, all of it.
+    pub fn summary(&self) -> ReadSummary {
+        self.summary
+    }
+
+    /// The events one by one.
+    pub fn into_records(self) -> impl Stream<Item = Result<Record>> + Send {
+        let batches = futures::stream::try_unfold(self, |mut reader| async move {
+            loop {
+                match reader.next().await? {
+                    None => return Ok::<_, Error>(None),
+                    Some(ReadItem::CaughtUp) => {}
+                    Some(ReadItem::Batch(batch)) => return Ok(Some((batch, reader))),
+                }
+            }
+        });
+        batches.flat_map(|batch| {
+            let (records, error) = match batch {
+                Ok(batch) => (batch.into_records().map(Ok).collect(), None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            futures::stream::iter(records.into_iter().chain(error))
+        })
+    }
+
+    fn count(&mut self, mut batch: Batch) -> Batch {
+        if let Some(max) = self.events_max {
+            let left = max.saturating_sub(self.summary.events);
+            batch.events.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        self.summary.events += batch.events.len() as u64;
+        self.summary.bytes += batch.bytes() as u64;
+        batch
+    }
+}
+
+/// The oldest of the next batches of all partitions.
+async fn merged(legs: &mut [Merging]) -> Result<Option<LegItem>> {
+    for merging in legs.iter_mut() {
+        while merging.head.is_none() && !merging.ended {
+            match merging.leg.next().await {
+                Some(Ok(LegItem::Batch(batch))) => merging.head = Some(batch),
+                Some(Ok(LegItem::CaughtUp)) => {}
+                Some(Err(error)) => return Err(error),
+                None => merging.ended = true,
+            }
+        }
+    }
+    let key = |batch: &Batch| (batch.append_time, batch.partition);
+    let oldest = legs
+        .iter_mut()
+        .filter(|merging| merging.head.is_some())
+        .min_by_key(|merging| merging.head.as_ref().map(key));
+    Ok(oldest.and_then(|merging| merging.head.take()).map(LegItem::Batch))
+}

@@ -1,0 +1,193 @@
+//! A member of a durable subscription: the cluster keeps what is done.
+
+mod acks;
+mod credit;
+mod member;
+
+use std::future::Future;
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::{mpsc, oneshot};
+use weft_proto::{Epoch, Error, Offset, PartitionId, Reason, Result};
+
+use self::acks::{Ack, Settled};
+use self::member::Member;
+use crate::batch::Batch;
+use crate::client::Client;
+use crate::spawn::spawn;
+
+/// Acknowledgements that wait for the member's task.
+const ACKS_LEN: usize = 4_096;
+/// Items that wait for the program; more wait in the member, within its credit.
+const ITEMS_LEN: usize = 64;
+
+/// How a member takes part.
+#[derive(Clone, Debug)]
+pub struct SubscriptionOptions {
+    /// Name of this member, for people and for the audit trail.
+    pub member: String,
+    /// Events that may be delivered and unacknowledged.
+    pub events_max: u32,
+    /// Bytes that may be delivered and unacknowledged.
+    pub bytes_max: u64,
+}
+
+impl Default for SubscriptionOptions {
+    fn default() -> Self {
+        Self { member: "weft-client".to_owned(), events_max: 1_024, bytes_max: 8 << 20 }
+    }
+}
+
+/// What a member is told.
+#[derive(Clone, Debug)]
+pub enum SubscriptionItem {
+    /// This member now holds the partition.
+    Assigned {
+        /// The partition.
+        partition: PartitionId,
+        /// Names this holding; goes with each acknowledgement.
+        epoch: Epoch,
+        /// Everything below is settled.
+        watermark: Offset,
+    },
+    /// Events to handle.
+    Delivery {
+        /// The holding under which they come.
+        epoch: Epoch,
+        /// The events.
+        batch: Batch,
+    },
+    /// This member no longer holds the partition: what is not settled is delivered again, here or
+    /// elsewhere. Also told for each holding when the connection breaks.
+    Revoked {
+        /// The partition.
+        partition: PartitionId,
+        /// The holding that ended.
+        epoch: Epoch,
+    },
+    /// Nothing else happened for a while.
+    Idle {
+        /// Partition, settled offset and end of each held partition.
+        positions: Vec<(PartitionId, Offset, Offset)>,
+    },
+}
+
+/// A member of a durable subscription. Every event comes at least once; what is acknowledged does
+/// not come again.
+///
+/// It connects again by itself. Dropping it leaves the subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    items: mpsc::Receiver<Result<SubscriptionItem>>,
+    acker: Acker,
+}
+
+/// Acknowledges events. Clones serve the same member.
+#[derive(Clone, Debug)]
+pub struct Acker {
+    acks: mpsc::Sender<Ack<Waiter>>,
+}
+
+type Waiter = oneshot::Sender<Result<Settled>>;
+
+/// An acknowledgement on its way; resolves after the cluster has stored it. It need not be awaited.
+///
+/// # Errors
+///
+/// `Conflict` with [`Reason::Fenced`] when the holding has ended: the events are delivered again.
+/// `Unavailable` when the member stopped first.
+#[derive(Debug)]
+pub struct Settling(oneshot::Receiver<Result<Settled>>);
+
+impl Future for Settling {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let settled = ready!(Pin::new(&mut self.0).poll(cx));
+        let stopped = || Error::unavailable("the member stopped before the answer came");
+        Poll::Ready(match settled {
+            Ok(Ok(Settled::Done)) => Ok(()),
+            Ok(Ok(Settled::Fenced)) => {
+                let message = "another holding of the partition began; the events come again";
+                Err(Error::new(Reason::Fenced, message))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_stopped) => Err(stopped()),
+        })
+    }
+}
+
+impl Client {
+    /// Joins a durable subscription, which must exist in the catalog. Errors come with the first
+    /// [`Subscription::next`].
+    pub fn subscribe(&self, subscription: &str, options: SubscriptionOptions) -> Subscription {
+        let (acks, ack_receiver) = mpsc::channel(ACKS_LEN);
+        let (item_sender, items) = mpsc::channel(ITEMS_LEN);
+        let member = Member::new(self.clone(), subscription, options, item_sender);
+        spawn("subscribe", member.run(ack_receiver));
+        Subscription { items, acker: Acker { acks } }
+    }
+}
+
+impl Subscription {
+    /// What comes next.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the subscription does not exist; `Denied`. The member is then over.
+    /// `Unavailable` when the cluster could not be reached at all.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<SubscriptionItem> {
+        let over = || Error::unavailable("the member has stopped");
+        self.items.recv().await.unwrap_or_else(|| Err(over()))
+    }
+
+    /// Acknowledges from anywhere.
+    pub fn acker(&self) -> Acker {
+        self.acker.clone()
+    }
+
+    /// Leaves the subscription after all acknowledgements are answered.
+    pub async fn close(self) {
+        let Self { mut items, acker } = self;
+        drop(acker);
+        // The member ends when all ackers are gone and their acknowledgements are answered.
+        while items.recv().await.is_some() {}
+    }
+}
+
+impl Acker {
+    /// Acknowledges events for good; waits only while the member's queue is full. Neighbouring
+    /// acknowledgements travel together.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the member has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future acknowledges nothing; dropping what it returns changes nothing.
+    pub async fn ack(
+        &self,
+        partition: PartitionId,
+        epoch: Epoch,
+        offsets: RangeInclusive<Offset>,
+    ) -> Result<Settling> {
+        let (waiter, receiver) = oneshot::channel();
+        let ack = Ack {
+            partition: partition.get(),
+            epoch: epoch.get(),
+            first: offsets.start().get(),
+            last: offsets.end().get(),
+            waiter,
+        };
+        let stopped = |_closed| Error::unavailable("the member has stopped").with_not_applied();
+        self.acks.send(ack).await.map_err(stopped)?;
+        Ok(Settling(receiver))
+    }
+}

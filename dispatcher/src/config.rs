@@ -1,0 +1,118 @@
+//! Settings of a dispatcher.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use weft_proto::{Error, Result};
+
+/// Settings of one dispatcher process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Addresses of brokers, `host:port`. Any one is enough; several survive the loss of one.
+    pub endpoints: Vec<String>,
+    /// File that holds the token to present to the brokers.
+    pub token_file: Option<PathBuf>,
+    /// Encryption towards the brokers.
+    pub tls: Tls,
+    /// Functions as processes of this host.
+    pub process: Process,
+}
+
+/// Encryption towards the brokers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Whether connections are encrypted. In production they should be.
+    pub enabled: bool,
+    /// File with the certificates of those who sign the brokers' certificates.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Functions as processes of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// Whether functions may run as processes of this host. Whoever may define functions then
+    /// runs programs here.
+    pub enabled: bool,
+    /// Programs must be in one of these directories.
+    pub directories: Vec<PathBuf>,
+}
+
+impl Config {
+    /// Checks what can be checked before anything starts.
+    pub fn check(&self) -> Result<()> {
+        if self.endpoints.is_empty() {
+            let message = "name at least one broker, for example [\"127.0.0.1:7400\"]";
+            return Err(Error::invalid(message).with_field("endpoints"));
+        }
+        if let Some(relative) = self.process.directories.iter().find(|path| path.is_relative()) {
+            let message = format!("{} must be an absolute path", relative.display());
+            return Err(Error::invalid(message).with_field("process.directories"));
+        }
+        if self.process.enabled && self.process.directories.is_empty() {
+            let message = "the process launcher is enabled, but no directory is allowed";
+            return Err(Error::invalid(message).with_field("process.directories"));
+        }
+        let far = self.endpoints.iter().find(|endpoint| !is_loopback(endpoint));
+        if let Some(far) = far
+            && self.token_file.is_some()
+            && !self.tls.enabled
+        {
+            let message = format!("the token would travel to {far} in plain text");
+            return Err(Error::invalid(message).with_field("tls.enabled"));
+        }
+        if self.tls.ca_file.is_none() && self.tls.enabled {
+            let message = "encryption needs the certificates of those who sign the brokers'";
+            return Err(Error::invalid(message).with_field("tls.ca_file"));
+        }
+        if self.tls.ca_file.is_some() && !self.tls.enabled {
+            let message = "a certificate file is given, but encryption is not enabled";
+            return Err(Error::invalid(message).with_field("tls.enabled"));
+        }
+        Ok(())
+    }
+}
+
+fn is_loopback(endpoint: &str) -> bool {
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_contradiction_is_named() {
+        let good = Config { endpoints: vec!["h:1".to_owned()], ..Config::default() };
+        assert!(good.check().is_ok());
+        let process = |enabled, directories: &[&str]| Process {
+            enabled,
+            directories: directories.iter().map(PathBuf::from).collect(),
+        };
+        let cases = [
+            ("endpoints", Config { endpoints: Vec::new(), ..good.clone() }),
+            ("process.directories", Config { process: process(true, &[]), ..good.clone() }),
+            ("process.directories", Config { process: process(true, &["bin"]), ..good.clone() }),
+            (
+                "tls.enabled",
+                Config { tls: Tls { enabled: false, ca_file: Some("ca".into()) }, ..good.clone() },
+            ),
+            ("tls.enabled", Config { token_file: Some("token".into()), ..good.clone() }),
+            ("tls.ca_file", Config { tls: Tls { enabled: true, ca_file: None }, ..good }),
+        ];
+        for near in ["127.0.0.1:1", "localhost:1", "[::1]:1"] {
+            let token_file = Some("token".into());
+            let config =
+                Config { endpoints: vec![near.to_owned()], token_file, ..Config::default() };
+            assert!(config.check().is_ok(), "{near}");
+        }
+        for (field, config) in cases {
+            assert_eq!(config.check().unwrap_err().field(), Some(field));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The instances of one function: started, watched, stopped.
+//!
+//! *Owns* the handles of all instances. *Never* decides how many there should be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::delivery::InstanceId;
+use crate::launch::{Exit, Instance, Launch, LaunchError, Launcher, Line, Stop};
+use crate::push::Target;
+
+/// What happened in the fleet.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Started { id: InstanceId },
+    NotStarted { error: LaunchError },
+    Wrote { id: InstanceId, line: Line },
+    Ended { id: InstanceId, exit: Exit, last_lines: Vec<Line> },
+}
+
+#[derive(Debug)]
+struct Member {
+    target: Arc<Target>,
+    stop: Stop,
+    is_draining: bool,
+    revision: u64,
+}
+
+struct Watched {
+    id: InstanceId,
+    lines: mpsc::Receiver<Line>,
+    exit: oneshot::Receiver<Exit>,
+}
+
+enum Event {
+    Start { id: InstanceId, revision: u64, result: Result<Instance, LaunchError> },
+    Line(Watched, Line),
+    Exit(Watched, Exit),
+}
+
+/// The instances of one function.
+pub(super) struct Fleet {
+    launcher: Arc<dyn Launcher>,
+    tasks: TaskTracker,
+    members: BTreeMap<InstanceId, Member>,
+    /// Starts under way, by revision.
+    starting: BTreeMap<InstanceId, u64>,
+    events: FuturesUnordered<BoxFuture<'static, Event>>,
+}
+
+impl Fleet {
+    pub(super) fn new(launcher: Arc<dyn Launcher>, tasks: TaskTracker) -> Self {
+        Self {
+            launcher,
+            tasks,
+            members: BTreeMap::new(),
+            starting: BTreeMap::new(),
+            events: FuturesUnordered::new(),
+        }
+    }
+
+    pub(super) fn start(&mut self, launch: Launch, revision: u64) {
+        let id = launch.id;
+        self.starting.insert(id, revision);
+        let launcher = Arc::clone(&self.launcher);
+        self.events.push(Box::pin(async move {
+            Event::Start { id, revision, result: launcher.start(launch).await }
+        }));
+    }
+
+    /// The next thing that happens; only to be asked while there is an instance.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Option<Happening> {
+        Some(match self.events.next().await? {
+            Event::Start { id, revision, result } => {
+                self.starting.remove(&id);
+                match result {
+                    Ok(instance) => self.admit(id, revision, instance),
+                    Err(error) => Happening::NotStarted { error },
+                }
+            }
+            Event::Line(watched, line) => {
+                let id = watched.id;
+                self.events.push(Box::pin(watch(watched)));
+                Happening::Wrote { id, line }
+            }
+            Event::Exit(mut watched, exit) => {
+                let last_lines = std::iter::from_fn(|| watched.lines.try_recv().ok()).collect();
+                self.members.remove(&watched.id);
+                Happening::Ended { id: watched.id, exit, last_lines }
+            }
+        })
+    }
+
+    fn admit(&mut self, id: InstanceId, revision: u64, instance: Instance) -> Happening {
+        let target = Arc::new(Target::new(instance.address, self.tasks.clone()));
+        let member = Member { target, stop: instance.stop, is_draining: false, revision };
+        self.members.insert(id, member);
+        let watched = Watched { id, lines: instance.lines, exit: instance.exit };
+        self.events.push(Box::pin(watch(watched)));
+        Happening::Started { id }
+    }
+
+    pub(super) fn target(&self, id: InstanceId) -> Option<Arc<Target>> {
+        self.members.get(&id).map(|member| Arc::clone(&member.target))
+    }
+
+    /// Marks an instance as one that gets no further event.
+    pub(super) fn drain(&mut self, id: InstanceId) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.is_draining = true;
+        }
+    }
+
+    /// Asks draining instances to end that have nothing in flight.
+    pub(super) fn stop_idle(&self, is_idle: impl Fn(InstanceId) -> bool, grace: Duration) {
+        for (&id, member) in &self.members {
+            if member.is_draining && is_idle(id) {
+                member.stop.stop(grace);
+            }
+        }
+    }
+
+    /// Instances that take events, the youngest first.
+    pub(super) fn serving(&self) -> impl Iterator<Item = InstanceId> {
+        let members = self.members.iter().rev();
+        members.filter(|(_, member)| !member.is_draining).map(|(&id, _)| id)
+    }
+
+    /// Instances of older revisions that still take events.
+    pub(super) fn outdated(&self, revision: u64) -> Vec<InstanceId> {
+        let members = self.members.iter();
+        let outdated =
+            members.filter(|(_, member)| !member.is_draining && member.revision < revision);
+        outdated.map(|(&id, _)| id).collect()
+    }
+
+    pub(super) fn starting_len(&self, revision: u64) -> usize {
+        self.starting.values().filter(|&&of| of == revision).count()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.starting.is_empty()
+    }
+}
+
+async fn watch(mut watched: Watched) -> Event {
+    tokio::select! {
+        biased;
+        Some(line) = watched.lines.recv() => Event::Line(watched, line),
+        exit = &mut watched.exit => {
+            let lost = |_| Exit::Crashed("the launcher lost sight of it".to_owned());
+            Event::Exit(watched, exit.unwrap_or_else(lost))
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! One suite for all launchers. Has its own `main`, because the process launcher starts this very
+//! program again: as the shim, and as the functions under test.
+#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
+#![expect(clippy::disallowed_methods, reason = "plays the part of a program, which has these")]
+
+mod process;
+mod programs;
+mod suite;
+mod whole;
+mod wire;
+
+use std::process::ExitCode;
+
+type Case = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_ref().and_then(|arg| arg.to_str()) {
+        Some("launch-shim") => {
+            eprintln!("{}", weft_dispatcher::launch::shim(args));
+            return ExitCode::from(127);
+        }
+        Some("as-program") => return programs::run(args),
+        Some("as-dispatcher") => return process::start_one_and_hang(),
+        _ => {}
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = args.iter().find(|arg| !arg.starts_with('-'));
+    let is_exact = args.iter().any(|arg| arg == "--exact");
+    let cases = suite::cases().into_iter().chain(process::cases());
+    let cases: Vec<Case> = cases.chain(whole::cases()).collect();
+    let cases = cases.into_iter().filter(|(name, _)| {
+        wanted.is_none_or(|wanted| if is_exact { name == wanted } else { name.contains(wanted) })
+    });
+    if args.iter().any(|arg| arg == "--list") {
+        cases.for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = 0;
+    for (name, case) in cases {
+        let is_good = std::panic::catch_unwind(case).is_ok();
+        println!("test {name} ... {}", if is_good { "ok" } else { "FAILED" });
+        failed += u32::from(!is_good);
+    }
+    ExitCode::from(u8::from(failed > 0))
+}

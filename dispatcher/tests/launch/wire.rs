@@ -1,0 +1,173 @@
+//! The wire contract, served from a mesh in memory.
+
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use weft_dispatcher::port::memory::MemoryMesh;
+use weft_dispatcher::port::{Change, FUNCTION, Member, Mesh, SUBSCRIPTION};
+use weft_proto::v1::catalog_server::{Catalog, CatalogServer};
+use weft_proto::v1::publish_server::{Publish, PublishServer};
+use weft_proto::v1::subscribe_request::Frame as Sent;
+use weft_proto::v1::subscribe_server::{Subscribe, SubscribeServer};
+use weft_proto::v1::{
+    DeleteRequest, DeleteResponse, Deleted, GetRequest, GetResponse, ListRequest, ListResponse,
+    PublishRequest, PublishResponse, PublishResult, PublishStreamRequest, PublishStreamResponse,
+    PutRequest, PutResponse, Receipt, SetStatusRequest, SetStatusResponse, SubscribeRequest,
+    SubscribeResponse, Synced, WatchRequest, WatchResponse, publish_result, watch_response,
+};
+use weft_proto::{Error, QualifiedName, Reason, ResourceUid};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[derive(Clone)]
+struct Broker(MemoryMesh);
+
+/// Serves the mesh on a free port and returns its address.
+pub(crate) async fn serve(mesh: MemoryMesh) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let broker = Broker(mesh);
+    let server = tonic::transport::Server::builder()
+        .add_service(CatalogServer::new(broker.clone()))
+        .add_service(PublishServer::new(broker.clone()))
+        .add_service(SubscribeServer::new(broker));
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    address
+}
+
+fn name(text: &str) -> Result<QualifiedName, Status> {
+    text.parse().map_err(|error| Status::invalid_argument(format!("{error}")))
+}
+
+fn kind(text: &str) -> &'static str {
+    if text == FUNCTION { FUNCTION } else { SUBSCRIPTION }
+}
+
+#[tonic::async_trait]
+impl Catalog for Broker {
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn put(&self, request: Request<PutRequest>) -> Answer<PutResponse> {
+        self.0.put(request.into_inner().resource.unwrap()).await?;
+        Ok(Response::new(PutResponse::default()))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Answer<GetResponse> {
+        let request = request.into_inner();
+        let resource = self.0.get(kind(&request.kind), &name(&request.name)?).await?;
+        let absent = || Error::new(Reason::UnknownResource, "no such resource");
+        let resource = Some(resource.ok_or_else(absent)?);
+        Ok(Response::new(GetResponse { resource, ..GetResponse::default() }))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
+        let resources = self.0.list(kind(&request.into_inner().kind)).await?;
+        Ok(Response::new(ListResponse { resources, ..ListResponse::default() }))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Answer<DeleteResponse> {
+        let request = request.into_inner();
+        self.0.delete(kind(&request.kind), &name(&request.name)?).await?;
+        Ok(Response::new(DeleteResponse::default()))
+    }
+
+    async fn watch(&self, _request: Request<WatchRequest>) -> Answer<Self::WatchStream> {
+        let frame = |change| match change {
+            Change::Put(resource) => watch_response::Frame::Put(*resource),
+            Change::Synced => watch_response::Frame::Synced(Synced {}),
+            Change::Deleted { name, uid } => watch_response::Frame::Deleted(Deleted {
+                kind: FUNCTION.to_owned(),
+                namespace: name.namespace.to_string(),
+                name: name.name.to_string(),
+                uid: uid.get(),
+            }),
+        };
+        let changes = self.0.watch_functions().await?;
+        let answers = changes.map_ok(move |change| WatchResponse {
+            frame: Some(frame(change)),
+            catalog_generation: 0,
+        });
+        Ok(Response::new(answers.map_err(Status::from).boxed()))
+    }
+
+    async fn set_status(&self, request: Request<SetStatusRequest>) -> Answer<SetStatusResponse> {
+        let request = request.into_inner();
+        let uid = ResourceUid(request.uid);
+        self.0.set_status(&name(&request.name)?, uid, request.status.to_vec()).await?;
+        Ok(Response::new(SetStatusResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl Publish for Broker {
+    type PublishStreamStream = BoxStream<'static, Result<PublishStreamResponse, Status>>;
+
+    async fn publish(&self, request: Request<PublishRequest>) -> Answer<PublishResponse> {
+        let request = request.into_inner();
+        let results = Mesh::publish(&self.0, &name(&request.stream)?, request.events).await?;
+        let result = |result: Result<(), Error>| PublishResult {
+            outcome: Some(match result {
+                Ok(()) => publish_result::Outcome::Receipt(Receipt::default()),
+                Err(error) => publish_result::Outcome::Refusal(error.to_refusal()),
+            }),
+        };
+        let results = results.into_iter().map(result).collect();
+        Ok(Response::new(PublishResponse { results }))
+    }
+
+    async fn publish_stream(
+        &self,
+        _request: Request<Streaming<PublishStreamRequest>>,
+    ) -> Answer<Self::PublishStreamStream> {
+        Err(Status::unimplemented("the dispatcher does not use it"))
+    }
+}
+
+#[tonic::async_trait]
+impl Subscribe for Broker {
+    type SubscribeStream = ReceiverStream<Result<SubscribeResponse, Status>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<SubscribeRequest>>,
+    ) -> Answer<Self::SubscribeStream> {
+        let mut frames = request.into_inner();
+        let first = frames.message().await?.and_then(|request| request.frame);
+        let Some(Sent::Open(open)) = first else {
+            return Err(Status::invalid_argument("the first frame must be open"));
+        };
+        let member = self.0.open(&name(&open.subscription)?, &open.member).await?;
+        let (answers_tx, answers_rx) = mpsc::channel(16);
+        tokio::spawn(converse(member, frames, answers_tx));
+        Ok(Response::new(ReceiverStream::new(answers_rx)))
+    }
+}
+
+async fn converse(
+    mut member: Box<dyn Member>,
+    mut frames: Streaming<SubscribeRequest>,
+    answers_tx: mpsc::Sender<Result<SubscribeResponse, Status>>,
+) {
+    loop {
+        tokio::select! {
+            frame = frames.message() => match frame.ok().flatten().and_then(|sent| sent.frame) {
+                Some(Sent::Credit(credit)) => {
+                    member.credit(credit.events, credit.bytes).await.unwrap();
+                }
+                Some(Sent::Settle(settle)) => {
+                    member.settle(settle.tag, settle.acks).await.unwrap();
+                }
+                _ => return,
+            },
+            answer = member.next() => {
+                let Ok(frame @ Some(_)) = answer else { return };
+                if answers_tx.send(Ok(SubscribeResponse { frame })).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What goes to standard output: tables for people, JSON for programs, one record a line.
+
+use std::io::{self, BufWriter, StdoutLock, Write as _};
+
+use clap::ValueEnum;
+use comfy_table::Table;
+use serde::Serialize;
+use weft_client::{Reason, Record};
+use weft_proto::event::{self, EventView};
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For people who edit; `weft apply` takes it back.
+    Yaml,
+}
+
+/// Standard output. A closed pipe is an error like any other here; `main` ends quietly on it.
+pub(crate) struct Out {
+    to: BufWriter<StdoutLock<'static>>,
+}
+
+impl Out {
+    pub(crate) fn new() -> Self {
+        Self { to: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+    }
+
+    /// Writes one line.
+    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.to.write_all(text.as_bytes())?;
+        self.to.write_all(b"\n")
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+
+    /// Writes a value as JSON over several lines.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.line(&serde_json::to_string_pretty(value)?)?;
+        Ok(self.flush()?)
+    }
+
+    /// Writes columns under a head line.
+    pub(crate) fn table(&mut self, head: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(head.to_vec());
+        table.add_rows(rows);
+        for line in table.lines() {
+            self.line(line.trim())?;
+        }
+        Ok(self.flush()?)
+    }
+
+    /// Writes an event as it is read.
+    pub(crate) fn record(&mut self, record: &Record, format: Format) -> anyhow::Result<()> {
+        Ok(self.line(&match format {
+            Format::Table => short(record),
+            Format::Json | Format::Yaml => record_json(record),
+        })?)
+    }
+}
+
+/// `{partition, offset, time, event}`; the payload is the one that was published.
+fn record_json(record: &Record) -> String {
+    let Record { partition, offset, append_time, event, .. } = record;
+    let event = match EventView::parse(event) {
+        Some(view) => event::to_json(&view),
+        // Brokers take nothing else; a newer one might.
+        None => "null".to_owned(),
+    };
+    format!(
+        r#"{{"partition":{partition},"offset":{offset},"time":"{append_time}","event":{event}}}"#
+    )
+}
+
+fn short(record: &Record) -> String {
+    let Record { partition, offset, append_time, event, .. } = record;
+    let place = format!("{partition}/{offset}  {append_time}");
+    let Some(view) = EventView::parse(event) else {
+        return format!("{place}  ({} bytes of another format)", event.len());
+    };
+    let subject = view.attribute("subject").unwrap_or_default();
+    let data = view.data_bytes().unwrap_or_default();
+    let data = match std::str::from_utf8(data) {
+        Ok(text) => text.escape_debug().to_string(),
+        Err(_) => format!("({} bytes)", data.len()),
+    };
+    format!("{place}  {}  {}  {subject}  {data}", view.ty, view.source)
+}
+
+/// What to do about an error, where that can be told.
+pub(crate) fn advice(error: &anyhow::Error, stream: Option<&str>) -> Option<String> {
+    let error = error.chain().find_map(|cause| cause.downcast_ref::<weft_client::Error>())?;
+    Some(match error.reason() {
+        Reason::UnknownStream => {
+            format!("create it: weft stream create {}", stream.unwrap_or("NAME"))
+        }
+        Reason::UnknownResource => "see what there is: weft get streams | schemas | \
+                                    subscriptions | functions"
+            .to_owned(),
+        Reason::Unauthenticated => "give a token: --token-file FILE, or $WEFT_TOKEN".to_owned(),
+        Reason::PermissionDenied => "ask whoever runs the cluster for the permission".to_owned(),
+        Reason::Unavailable | Reason::DeadlineExceeded => {
+            "is the cluster running? Start one here: weft dev; or name another: --endpoint URL"
+                .to_owned()
+        }
+        Reason::DiskFull => "free space on the nodes, or shorten the retention".to_owned(),
+        Reason::OffsetOutOfRange => "see what is stored: weft stream describe NAME".to_owned(),
+        _ => return None,
+    })
+}
+
+/// Whether the reader of our output went away, as `head` does.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().map(io::Error::kind)
+    };
+    error.chain().any(|cause| io(cause) == Some(io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_proto::{Offset, PartitionId, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_record_shows_the_payload_byte_for_byte() {
+        let json = br#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a": 1.50}}"#;
+        let event = prost::Message::encode_to_vec(&event::from_json(json).unwrap());
+        let record = Record {
+            partition: PartitionId(2),
+            offset: Offset(7),
+            append_time: Timestamp::from_micros(1),
+            schema: None,
+            event: event.into(),
+        };
+
+        let text = record_json(&record);
+
+        let start = r#"{"partition":2,"offset":7,"time":"1970-01-01T00:00:00.000001Z","event":{"#;
+        assert!(text.starts_with(start), "{text}");
+        assert!(text.contains(r#""data":{"a": 1.50}"#), "{text}");
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+    }
+
+    #[test]
+    fn an_unknown_stream_is_answered_with_the_command_that_creates_it() {
+        let error = weft_client::Error::new(Reason::UnknownStream, "no stream default/orders");
+
+        let advice = advice(&error.into(), Some("orders"));
+
+        assert_eq!(advice.as_deref(), Some("create it: weft stream create orders"));
+    }
+}

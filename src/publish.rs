@@ -1,0 +1,282 @@
+//! `weft publish`: publishes events from a file or from standard input.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::ValueEnum;
+use prost::Message as _;
+use weft_client::{Client, Error, PendingBatch, Publisher, PublisherOptions};
+use weft_proto::cloudevents::CloudEvent;
+use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
+use weft_proto::event;
+
+use crate::output::{Format, Out};
+use crate::progress::Progress;
+
+/// Events and bytes that are handed over at once.
+const CHUNK_EVENTS: usize = 1_000;
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks on their way; the publisher bounds their bytes.
+const PENDING_LEN: usize = 64;
+/// Longest line: an event has at most 1,000,000 bytes, its JSON may escape each of them.
+const LINE_BYTES_MAX: u64 = 8 << 20;
+
+/// Arguments of `weft publish`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+jsonl: one CloudEvent in JSON a line. JSON payloads are stored byte for byte. Refused lines are
+reported with line number, reason and place; the rest is published; the exit code is then 1.
+
+raw: the whole input is the payload of one event; --type and --source describe it.
+
+Events with the same --key, or else the same subject, keep their order.
+
+Examples:
+  weft publish orders --file orders.jsonl
+  echo '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/shop\",\"type\":\"order.placed\",\"data\":{\"total\":5}}' | weft publish orders
+  echo '{\"total\":5}' | weft publish orders --format raw --type order.placed --source /shop")]
+pub(crate) struct Args {
+    /// The stream: NAME or NAMESPACE/NAME
+    pub(crate) stream: String,
+
+    /// The input; - is standard input
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    file: String,
+
+    /// What the input is
+    #[arg(long, value_enum, default_value = "jsonl")]
+    format: Input,
+
+    /// raw: the event's type
+    #[arg(long = "type", value_name = "TYPE", required_if_eq("format", "raw"))]
+    ty: Option<String>,
+
+    /// raw: the event's source, a URI reference such as /shop
+    #[arg(long, value_name = "URI", required_if_eq("format", "raw"))]
+    source: Option<String>,
+
+    /// raw: the event's id; random without it
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+
+    /// raw: the event's subject
+    #[arg(long)]
+    subject: Option<String>,
+
+    /// raw: the event's partitionkey
+    #[arg(long)]
+    key: Option<String>,
+
+    /// raw: media type of the payload; without it, application/json or application/octet-stream
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Input {
+    /// One CloudEvent in JSON a line
+    Jsonl,
+    /// The whole input is the payload of one event
+    Raw,
+}
+
+pub(crate) async fn run(
+    args: Args,
+    client: &Client,
+    format: Option<Format>,
+) -> anyhow::Result<ExitCode> {
+    let described = args.ty.is_some() || args.source.is_some() || args.id.is_some();
+    let described = described || args.subject.is_some() || args.key.is_some();
+    if args.format == Input::Jsonl && (described || args.content_type.is_some()) {
+        anyhow::bail!(
+            "--type, --source, --id, --subject, --key and --content-type describe raw input: add --format raw"
+        );
+    }
+    let mut input: Box<dyn Read + Send> = match args.file.as_str() {
+        "-" => Box::new(std::io::stdin()),
+        file => {
+            let opened = std::fs::File::open(file);
+            Box::new(opened.with_context(|| format!("cannot read {file}"))?)
+        }
+    };
+    let publisher = client.publisher(&args.stream, PublisherOptions::default()).await?;
+    let mut run = Run::new(publisher);
+    match args.format {
+        Input::Jsonl => run.lines(BufReader::new(input)).await?,
+        Input::Raw => {
+            let mut data = Vec::new();
+            input.read_to_end(&mut data).context("cannot read the input")?;
+            run.add(1, raw_event(args, data).encode_to_vec().into()).await?;
+        }
+    }
+    run.finish().await?.report(format)
+}
+
+struct Run {
+    publisher: Publisher,
+    lines: Vec<u64>,
+    events: Vec<Bytes>,
+    bytes: usize,
+    pending: VecDeque<(Vec<u64>, PendingBatch)>,
+    progress: Progress,
+    outcome: Outcome,
+}
+
+#[derive(Default)]
+struct Outcome {
+    published: u64,
+    duplicates: u64,
+    refused: u64,
+}
+
+impl Run {
+    fn new(publisher: Publisher) -> Self {
+        Self {
+            publisher,
+            lines: Vec::new(),
+            events: Vec::new(),
+            bytes: 0,
+            pending: VecDeque::new(),
+            progress: Progress::new("publishing"),
+            outcome: Outcome::default(),
+        }
+    }
+
+    async fn lines(&mut self, mut input: impl BufRead) -> anyhow::Result<()> {
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            let read = input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+            let read = read.with_context(|| format!("cannot read line {number}"))?;
+            if read == 0 {
+                break;
+            }
+            if read as u64 == LINE_BYTES_MAX && !line.ends_with(b"\n") {
+                anyhow::bail!("line {number} is longer than {LINE_BYTES_MAX} bytes");
+            }
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            match event::from_json(&line) {
+                Ok(event) => self.add(number, event.encode_to_vec().into()).await?,
+                Err(error) => self.outcome.refuse(number, &error)?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, line: u64, event: Bytes) -> anyhow::Result<()> {
+        self.bytes += event.len();
+        self.lines.push(line);
+        self.events.push(event);
+        if self.events.len() >= CHUNK_EVENTS || self.bytes >= CHUNK_BYTES {
+            self.hand_over().await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&mut self) -> anyhow::Result<()> {
+        let (lines, events) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.events));
+        self.bytes = 0;
+        self.pending.push_back((lines, self.publisher.publish_batch(events).await?));
+        if self.pending.len() >= PENDING_LEN {
+            self.settle_first().await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_first(&mut self) -> anyhow::Result<()> {
+        let Some((lines, pending)) = self.pending.pop_front() else { return Ok(()) };
+        let receipts = pending.outcome().await.receipts();
+        self.progress.add(receipts.len());
+        for (line, receipt) in lines.into_iter().zip(receipts) {
+            match receipt {
+                Ok(receipt) => {
+                    self.outcome.published += 1;
+                    self.outcome.duplicates += u64::from(receipt.duplicate);
+                }
+                // With the cluster away, no line will do better.
+                Err(error) if error.is_retryable() => {
+                    return Err(anyhow::Error::from(error).context(format!(
+                        "stopped at line {line}, after {} published events",
+                        self.outcome.published
+                    )));
+                }
+                Err(error) if error.reason() == weft_client::Reason::UnknownStream => {
+                    return Err(error.into());
+                }
+                Err(error) => self.outcome.refuse(line, &error)?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> anyhow::Result<Outcome> {
+        if !self.events.is_empty() {
+            self.hand_over().await?;
+        }
+        while !self.pending.is_empty() {
+            self.settle_first().await?;
+        }
+        self.publisher.close().await;
+        Ok(self.outcome)
+    }
+}
+
+impl Outcome {
+    fn refuse(&mut self, line: u64, error: &Error) -> std::io::Result<()> {
+        self.refused += 1;
+        let place = error.field().filter(|field| !field.is_empty());
+        let place = place.map(|field| format!(" at {field}")).unwrap_or_default();
+        let reason = error.reason();
+        let text = format!("line {line}: {reason}{place}: {error}\n");
+        std::io::stderr().write_all(text.as_bytes())
+    }
+
+    fn report(&self, format: Option<Format>) -> anyhow::Result<ExitCode> {
+        let Self { published, duplicates, refused } = self;
+        let mut out = Out::new();
+        if format == Some(Format::Json) {
+            out.json(&serde_json::json!({
+                "published": published, "duplicates": duplicates, "refused": refused,
+            }))?;
+        } else {
+            let mut text = format!("{published} published");
+            if *duplicates > 0 {
+                text += &format!(", {duplicates} of them were there already");
+            }
+            if *refused > 0 {
+                text += &format!(", {refused} refused");
+            }
+            out.line(&text)?;
+            out.flush()?;
+        }
+        Ok(if *refused > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+fn raw_event(args: Args, data: Vec<u8>) -> CloudEvent {
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_ok();
+    let guess = if is_json { "application/json" } else { "application/octet-stream" };
+    let attributes = [
+        ("datacontenttype", Some(args.content_type.unwrap_or_else(|| guess.to_owned()))),
+        ("subject", args.subject),
+        ("partitionkey", args.key),
+    ];
+    let attribute = |(name, text): (&str, Option<String>)| {
+        let attr = Some(Attr::CeString(text?));
+        Some((name.to_owned(), CloudEventAttributeValue { attr }))
+    };
+    CloudEvent {
+        id: args.id.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>())),
+        source: args.source.unwrap_or_default(),
+        spec_version: "1.0".to_owned(),
+        r#type: args.ty.unwrap_or_default(),
+        attributes: attributes.into_iter().filter_map(attribute).collect(),
+        data: Some(Data::BinaryData(data.into())),
+    }
+}

@@ -1,0 +1,60 @@
+//! `weft replay`: reads a stored range again, and ends.
+
+use weft_client::{Client, ReadItem, ReadOptions};
+
+use crate::output::{Format, Out};
+use crate::progress::Progress;
+use crate::when::When;
+
+/// Arguments of `weft replay`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Writes one record a line: {\"partition\":0,\"offset\":5,\"time\":\"...\",\"event\":{...}}. Events of one
+partition come by offset, partitions are merged by time. Subscriptions and functions notice nothing.
+
+Examples:
+  weft replay orders
+  weft replay orders --from -1h --to latest
+  weft replay orders --from 2026-03-01T12:00:00Z --to 2026-03-01T13:00:00Z > noon.jsonl
+  weft replay orders --from 100 --to 200 | head")]
+pub(crate) struct Args {
+    /// The stream: NAME or NAMESPACE/NAME
+    pub(crate) stream: String,
+
+    /// Where to start: earliest, an offset, an RFC 3339 time, or an age such as -1h
+    #[arg(long, default_value = "earliest", allow_hyphen_values = true)]
+    from: When,
+
+    /// Where to stop, exclusive; latest is what is stored when the command begins
+    #[arg(long, default_value = "latest", allow_hyphen_values = true)]
+    to: When,
+
+    /// Stop after this many events
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+}
+
+pub(crate) async fn run(
+    args: Args,
+    client: &Client,
+    format: Option<Format>,
+) -> anyhow::Result<()> {
+    let mut reader = client
+        .read(ReadOptions {
+            from: args.from.position(),
+            to: Some(args.to.position()),
+            events_max: args.max,
+            ..ReadOptions::all(args.stream)
+        })
+        .await?;
+    let mut out = Out::new();
+    let progress = Progress::new("replaying");
+    while let Some(item) = reader.next().await? {
+        let ReadItem::Batch(batch) = item else { continue };
+        progress.add(batch.events.len());
+        for record in batch.into_records() {
+            out.record(&record, format.unwrap_or(Format::Json))?;
+        }
+    }
+    Ok(out.flush()?)
+}

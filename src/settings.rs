@@ -1,0 +1,58 @@
+//! How the command line reaches a cluster; the only reader of the environment.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use weft_client::{Client, Options, Secret, Tls};
+
+/// Where `weft broker` listens when its configuration says nothing.
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7400";
+
+/// How to reach the cluster.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub(crate) struct Connection {
+    /// Client address of a node; several, by commas or by repetition, for the case that one is
+    /// down. Default: $WEFT_ENDPOINT, else http://127.0.0.1:7400
+    #[arg(long, global = true, value_name = "URL", value_delimiter = ',', help_heading = "Connection")]
+    endpoint: Vec<String>,
+
+    /// File with the bearer token. Default: the token in $WEFT_TOKEN, if it is set
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    token_file: Option<PathBuf>,
+
+    /// File with the certificates (PEM) of the authorities to trust, for https endpoints
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    ca: Option<PathBuf>,
+}
+
+impl Connection {
+    /// A handle to the cluster. Connects later, when something is asked.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let endpoints = match (self.endpoint.is_empty(), variable("WEFT_ENDPOINT")) {
+            (false, _) => self.endpoint.clone(),
+            (true, Some(text)) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+            (true, None) => vec![DEFAULT_ENDPOINT.to_owned()],
+        };
+        let token = match &self.token_file {
+            Some(path) => Some(read(path)?.trim().to_owned()),
+            None => variable("WEFT_TOKEN"),
+        };
+        let tls = match &self.ca {
+            Some(path) => Some(Tls { ca_pem: read(path)?, ..Tls::default() }),
+            None => None,
+        };
+        let token = token.map(Secret::new);
+        Ok(Client::connect(&Options { token, tls, ..Options::new(endpoints) })?)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}

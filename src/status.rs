@@ -1,0 +1,93 @@
+//! `weft status`: nodes, groups and streams as one node sees them.
+
+use serde_json::json;
+use weft_client::Client;
+use weft_client::proto::v1;
+
+use crate::output::{Format, Out};
+
+/// Arguments of `weft status`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {}
+
+pub(crate) async fn run(client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+    let status = client.status().await?;
+    let mut out = Out::new();
+    if matches!(format, Some(Format::Json | Format::Yaml)) {
+        return out.json(&to_json(&status));
+    }
+    let (uid, version, node) = (&status.cluster_uid, &status.version, status.node_id);
+    out.line(&format!("cluster {uid}, version {version}, seen from node {node}\n"))?;
+    let nodes = status.nodes.iter().map(|node| {
+        let reachable = if node.reachable { "reachable" } else { "AWAY" };
+        let leads = status.groups.iter().filter(|group| group.leader == Some(node.id)).count();
+        vec![
+            node.id.to_string(),
+            reachable.to_owned(),
+            node.grpc_address.clone(),
+            node.http_address.clone(),
+            leads.to_string(),
+        ]
+    });
+    out.table(&["NODE", "STATE", "GRPC", "HTTP", "LEADS"], nodes.collect())?;
+    out.line("")?;
+    let groups = status.groups.iter().map(|group| {
+        let leader = group.leader.map_or_else(|| "ELECTING".to_owned(), |id| id.to_string());
+        vec![
+            if group.id == 0 { "0 (catalog)".to_owned() } else { group.id.to_string() },
+            leader,
+            group.term.to_string(),
+            group.committed_index.to_string(),
+            group.applied_index.to_string(),
+        ]
+    });
+    out.table(&["GROUP", "LEADER", "TERM", "COMMITTED", "APPLIED"], groups.collect())?;
+    if !status.streams.is_empty() {
+        out.line("")?;
+        let streams = status.streams.iter().map(|stream| {
+            let events = |at: &v1::PartitionStatus| at.end.saturating_sub(at.earliest);
+            vec![
+                stream.stream.clone(),
+                stream.partitions.len().to_string(),
+                stream.partitions.iter().map(events).sum::<u64>().to_string(),
+            ]
+        });
+        out.table(&["STREAM", "PARTITIONS", "EVENTS"], streams.collect())?;
+    }
+    Ok(())
+}
+
+fn to_json(status: &v1::StatusResponse) -> serde_json::Value {
+    let node = |node: &v1::NodeStatus| {
+        json!({
+            "id": node.id, "reachable": node.reachable, "grpc": node.grpc_address,
+            "http": node.http_address, "peer": node.peer_address,
+        })
+    };
+    let group = |group: &v1::GroupStatus| {
+        json!({
+            "id": group.id, "leader": group.leader, "term": group.term,
+            "last_index": group.last_index, "committed_index": group.committed_index,
+            "applied_index": group.applied_index, "voters": group.voters,
+        })
+    };
+    let partition = |at: &v1::PartitionStatus| {
+        json!({
+            "partition": at.partition, "group": at.group, "leader": at.leader,
+            "earliest": at.earliest, "end": at.end,
+        })
+    };
+    let stream = |stream: &v1::StreamStatus| {
+        let partitions: Vec<_> = stream.partitions.iter().map(partition).collect();
+        json!({ "stream": stream.stream, "partitions": partitions })
+    };
+    json!({
+        "cluster": status.cluster_uid,
+        "version": status.version,
+        "node": status.node_id,
+        "catalog_generation": status.catalog_generation,
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "groups": status.groups.iter().map(group).collect::<Vec<_>>(),
+        "streams": status.streams.iter().map(stream).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,184 @@
+//! `weft stream`: creates, lists, describes and deletes streams.
+
+use clap::Subcommand;
+use weft_client::{Client, Position, PutOptions, Reason, resource_of, spec_of};
+use weft_proto::resource::{Kind, MaxAge, Retention, StreamSpec};
+use weft_proto::v1;
+
+use crate::get;
+use crate::output::{Format, Out};
+
+/// Arguments of `weft stream`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Create a stream
+    #[command(after_help = "\
+Examples:
+  weft stream create orders
+  weft stream create clicks --partitions 8 --max-age 24h
+  weft stream create ledger --max-age forever")]
+    Create(Create),
+    /// List streams
+    List,
+    /// Show a stream and its partitions
+    Describe {
+        /// NAME or NAMESPACE/NAME
+        name: String,
+    },
+    /// Delete a stream and all its events, for good
+    Delete {
+        /// NAME or NAMESPACE/NAME
+        name: String,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Create {
+    /// NAME or NAMESPACE/NAME
+    name: String,
+
+    /// Number of partitions, fixed for ever; events of one key keep their order
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    partitions: u32,
+
+    /// How long events stay: 7d, 24h, ... or forever
+    #[arg(long, default_value = "7d", value_name = "AGE", value_parser = max_age)]
+    max_age: MaxAge,
+
+    /// Bytes that stay in each partition
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
+
+    /// Events that stay in each partition
+    #[arg(long, value_name = "N")]
+    max_events: Option<u64>,
+}
+
+fn max_age(text: &str) -> Result<MaxAge, String> {
+    MaxAge::try_from(text.to_owned())
+}
+
+impl Args {
+    pub(crate) fn stream(&self) -> Option<&str> {
+        match &self.verb {
+            Verb::Create(_) | Verb::List => None,
+            Verb::Describe { name } | Verb::Delete { name } => Some(name),
+        }
+    }
+}
+
+pub(crate) async fn run(
+    args: Args,
+    client: &Client,
+    format: Option<Format>,
+) -> anyhow::Result<()> {
+    match args.verb {
+        Verb::Create(args) => create(args, client).await,
+        Verb::List => list(client, format).await,
+        Verb::Describe { name } => describe(&name, client, format).await,
+        Verb::Delete { name } => {
+            client.catalog().delete(Kind::Stream, &name, None).await?;
+            said(&format!("stream {name} is deleted"))
+        }
+    }
+}
+
+fn said(text: &str) -> anyhow::Result<()> {
+    let mut out = Out::new();
+    out.line(text)?;
+    Ok(out.flush()?)
+}
+
+async fn create(args: Create, client: &Client) -> anyhow::Result<()> {
+    let spec = StreamSpec {
+        partitions: args.partitions,
+        retention: Retention {
+            max_age: args.max_age,
+            max_bytes: args.max_bytes,
+            max_events: args.max_events,
+        },
+        ..StreamSpec::default()
+    };
+    let name = &args.name;
+    let resource = resource_of(Kind::Stream, name, &spec)?;
+    let options = PutOptions { expected_generation: Some(0), ..PutOptions::default() };
+    let error = match client.catalog().put(resource, options).await {
+        Ok(_) => return said(&format!("stream {name} is created")),
+        Err(error) => error,
+    };
+    let exists = matches!(error.reason(), Reason::FailedPrecondition | Reason::AlreadyExists);
+    if exists && let Some(found) = client.catalog().find(Kind::Stream, name).await? {
+        if spec_of::<StreamSpec>(&found)? == spec {
+            return said(&format!("stream {name} exists already, just so"));
+        }
+        anyhow::bail!(
+            "stream {name} exists with other settings; see weft get stream {name} -o yaml, \
+             and change it with weft apply"
+        );
+    }
+    Err(error.into())
+}
+
+async fn list(client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+    let streams = client.catalog().list(Kind::Stream, "").await?;
+    if let Some(format @ (Format::Json | Format::Yaml)) = format {
+        return get::export(&streams, format);
+    }
+    let rows = streams.iter().map(|stream| {
+        let spec: StreamSpec = spec_of(stream)?;
+        let bindings = spec.schemas.iter().map(|b| format!("{}={}", b.event_type, b.schema));
+        Ok(vec![
+            get::name_of(stream),
+            spec.partitions.to_string(),
+            String::from(spec.retention.max_age),
+            bindings.collect::<Vec<_>>().join(" "),
+        ])
+    });
+    let rows = rows.collect::<anyhow::Result<_>>()?;
+    Out::new().table(&["STREAM", "PARTITIONS", "MAX AGE", "SCHEMAS"], rows)
+}
+
+async fn describe(name: &str, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+    // Also gives the error that names the command to create it.
+    let routes = client.route(name).await?;
+    let resource = client.catalog().get(Kind::Stream, name).await?;
+    let offsets = client.locate(name, Position::Latest).await?;
+    if let Some(Format::Json) = format {
+        let partitions: Vec<_> = offsets.iter().map(|at| partition_json(at, &routes)).collect();
+        let spec: serde_json::Value = spec_of(&resource)?;
+        let value = serde_json::json!({
+            "name": get::name_of(&resource), "spec": spec, "partitions": partitions,
+        });
+        return Out::new().json(&value);
+    }
+    get::export(std::slice::from_ref(&resource), Format::Yaml)?;
+    let mut out = Out::new();
+    out.line("")?;
+    let rows = offsets.iter().map(|at| {
+        let events = at.latest.saturating_sub(at.earliest);
+        let leader = leader_of(at.partition, &routes).unwrap_or_else(|| "ELECTING".to_owned());
+        [at.partition.to_string(), at.earliest.to_string(), at.latest.to_string()]
+            .into_iter()
+            .chain([events.to_string(), leader])
+            .collect()
+    });
+    out.table(&["PARTITION", "EARLIEST", "NEXT", "EVENTS", "LEADER"], rows.collect())
+}
+
+fn leader_of(partition: u32, routes: &[v1::PartitionRoute]) -> Option<String> {
+    let route = routes.iter().find(|route| route.partition == partition)?;
+    route.leader_address.clone()
+}
+
+fn partition_json(at: &v1::PartitionOffset, routes: &[v1::PartitionRoute]) -> serde_json::Value {
+    serde_json::json!({
+        "partition": at.partition, "earliest": at.earliest, "next": at.latest,
+        "leader": leader_of(at.partition, routes),
+    })
+}
