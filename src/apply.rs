@@ -8,8 +8,8 @@ use weft_client::proto::v1;
 use weft_client::{Client, PutOptions};
 use weft_proto::resource::{Kind, Manifest};
 
-use crate::output::{Format, Out};
 use crate::get;
+use crate::output::{Format, Out};
 
 /// Arguments of `weft apply`.
 #[derive(clap::Args, Debug)]
@@ -39,11 +39,7 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
-pub(crate) async fn run(
-    args: &Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: &Args, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     let manifests = read(&args.file)?;
     apply(client, &manifests, args.dry_run, format).await
 }
@@ -58,18 +54,25 @@ pub(crate) fn read(file: &str) -> anyhow::Result<Vec<Manifest>> {
 
 /// The text of a file, or of standard input.
 pub(crate) fn read_text(file: &str) -> anyhow::Result<String> {
-    let mut text = String::new();
+    String::from_utf8(read_bytes(file)?).with_context(|| format!("{file} is not UTF-8 text"))
+}
+
+/// The bytes of a file, or of standard input.
+pub(crate) fn read_bytes(file: &str) -> anyhow::Result<Vec<u8>> {
     if file == "-" {
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        return Ok(text);
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+        return Ok(bytes);
     }
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
+    std::fs::read(file).with_context(|| format!("cannot read {file}"))
 }
 
 fn parse(text: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests: Vec<Manifest> = match text.trim_start().chars().next() {
         Some('[') => serde_json::from_str(text)?,
-        Some('{') => serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>()?,
+        Some('{') => {
+            serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>()?
+        }
         _ => serde_saphyr::from_multiple(text)?,
     };
     for (place, manifest) in manifests.iter().enumerate() {
@@ -96,26 +99,20 @@ pub(crate) async fn apply(
     client: &Client,
     manifests: &[Manifest],
     dry_run: bool,
-    format: Option<Format>,
+    format: Format,
 ) -> anyhow::Result<ExitCode> {
     let mut out = Out::new();
     let mut code = ExitCode::SUCCESS;
-    let mut results = Vec::new();
     for manifest in manifests {
         let resource = manifest.to_resource()?;
         let kind: Kind = resource.kind.parse()?;
         let name = get::name_of(&resource);
-        let before = match dry_run {
-            true => client.catalog().find(kind, &name).await?,
-            false => None,
-        };
+        let before = if dry_run { client.catalog().find(kind, &name).await? } else { None };
         let options = PutOptions { dry_run, ..PutOptions::default() };
         let (word, notes) = match client.catalog().put(resource, options).await {
             Ok(put) => {
-                let mut notes = match dry_run {
-                    true => difference(before.as_ref(), manifest)?,
-                    false => Vec::new(),
-                };
+                let mut notes =
+                    if dry_run { difference(before.as_ref(), manifest)? } else { Vec::new() };
                 notes.extend(put.warnings.into_iter().map(|text| format!("warning: {text}")));
                 (word_of(put.change, dry_run), notes)
             }
@@ -127,19 +124,16 @@ pub(crate) async fn apply(
                 ("refused", vec![format!("{field}{error}")])
             }
         };
-        if format == Some(Format::Json) {
-            results.push(serde_json::json!({
+        if format == Format::Json {
+            out.json(&serde_json::json!({
                 "kind": kind.as_str(), "name": name, "result": word, "notes": notes,
-            }));
+            }))?;
             continue;
         }
         out.line(&format!("{} {name}: {word}", kind.as_str().to_lowercase()))?;
         for note in notes {
             out.line(&format!("  {note}"))?;
         }
-    }
-    if format == Some(Format::Json) {
-        out.json(&results)?;
     }
     out.flush()?;
     Ok(code)
@@ -176,9 +170,10 @@ fn line_difference(old: &str, new: &str) -> Vec<String> {
     let mut common = vec![vec![0_usize; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {
         for j in (0..new.len()).rev() {
-            common[i][j] = match old[i] == new[j] {
-                true => common[i + 1][j + 1] + 1,
-                false => common[i + 1][j].max(common[i][j + 1]),
+            common[i][j] = if old[i] == new[j] {
+                common[i + 1][j + 1] + 1
+            } else {
+                common[i + 1][j].max(common[i][j + 1])
             };
         }
     }

@@ -30,14 +30,12 @@ fn kinds(text: &str) -> Result<Kinds, String> {
     if text == "all" {
         return Ok(Kinds(Kind::ALL.to_vec()));
     }
-    text.parse().map(|kind| Kinds(vec![kind])).map_err(|error: weft_client::Error| error.to_string())
+    text.parse()
+        .map(|kind| Kinds(vec![kind]))
+        .map_err(|error: weft_client::Error| error.to_string())
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     let mut found = Vec::new();
     for kind in args.kind.0 {
         match &args.name {
@@ -67,8 +65,7 @@ pub(crate) fn name_of(resource: &v1::Resource) -> String {
     }
 }
 
-/// Writes resources so that `weft apply` takes them back. In JSON, one is an object and several
-/// are an array.
+/// Writes resources so that `weft apply` takes them back. In JSON, one a line.
 pub(crate) fn export(resources: &[v1::Resource], format: Format) -> anyhow::Result<()> {
     let manifests = resources.iter().map(Manifest::from_resource);
     let manifests = manifests.collect::<weft_client::Result<Vec<_>>>()?;
@@ -82,10 +79,7 @@ pub(crate) fn export(resources: &[v1::Resource], format: Format) -> anyhow::Resu
         }
         return Ok(out.flush()?);
     }
-    match manifests.as_slice() {
-        [one] => out.json(one),
-        all => out.json(&all),
-    }
+    manifests.iter().try_for_each(|manifest| out.json(manifest))
 }
 
 /// A resource as YAML.

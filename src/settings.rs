@@ -10,12 +10,19 @@ use weft_client::{Client, Options, Secret, Tls};
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7400";
 
 /// How to reach the cluster.
+#[expect(clippy::doc_markdown, reason = "the command line shows these comments as they are")]
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub(crate) struct Connection {
     /// Client address of a node; several, by commas or by repetition, for the case that one is
     /// down. Default: $WEFT_ENDPOINT, else http://127.0.0.1:7400
-    #[arg(long, global = true, value_name = "URL", value_delimiter = ',', help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Connection"
+    )]
     endpoint: Vec<String>,
 
     /// File with the bearer token. Default: the token in $WEFT_TOKEN, if it is set
@@ -28,13 +35,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A handle to the cluster. Connects later, when something is asked.
-    pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        let endpoints = match (self.endpoint.is_empty(), variable("WEFT_ENDPOINT")) {
+    /// The addresses to try, in this order.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        match (self.endpoint.is_empty(), variable("WEFT_ENDPOINT")) {
             (false, _) => self.endpoint.clone(),
             (true, Some(text)) => text.split(',').map(|part| part.trim().to_owned()).collect(),
             (true, None) => vec![DEFAULT_ENDPOINT.to_owned()],
-        };
+        }
+    }
+
+    /// A handle to the cluster. Connects later, when something is asked.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let token = match &self.token_file {
             Some(path) => Some(read(path)?.trim().to_owned()),
             None => variable("WEFT_TOKEN"),
@@ -44,7 +55,7 @@ impl Connection {
             None => None,
         };
         let token = token.map(Secret::new);
-        Ok(Client::connect(&Options { token, tls, ..Options::new(endpoints) })?)
+        Ok(Client::connect(&Options { token, tls, ..Options::new(self.endpoints()) })?)
     }
 }
 

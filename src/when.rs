@@ -62,7 +62,7 @@ mod tests {
 
         assert_eq!(at("earliest"), When::At(Position::Earliest));
         assert_eq!(at("42"), When::At(Position::Offset(Offset(42))));
-        assert_eq!(at("-1h"), When::Ago(Duration::from_secs(3_600)));
+        assert_eq!(at("-1h"), When::Ago(Duration::from_hours(1)));
         assert!(matches!(at("2026-03-01T12:00:00+01:00"), When::At(Position::Time(_))));
     }
 

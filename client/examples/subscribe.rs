@@ -5,7 +5,9 @@
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use weft_client::proto::resource::{Kind, Start, SubscriptionMode, SubscriptionSpec};
-use weft_client::{Client, Options, PutOptions, SubscriptionItem, SubscriptionOptions, resource_of};
+use weft_client::{
+    Client, Options, PutOptions, SubscriptionItem, SubscriptionOptions, resource_of,
+};
 
 #[tokio::main]
 async fn main() -> weft_client::Result<()> {

@@ -1,8 +1,8 @@
 //! Streams, schemas, subscriptions and functions: put, get, list, delete, watch.
 
 use futures::future::BoxFuture;
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tonic::Streaming;
 use weft_proto::resource::{self, Kind};
 use weft_proto::v1::catalog_client::CatalogClient;
@@ -88,9 +88,10 @@ pub fn status_of<T: DeserializeOwned + Default>(resource: &v1::Resource) -> Resu
 ///
 /// `Invalid` when the name is none or the spec breaks a rule.
 pub fn resource_of(kind: Kind, name: &str, spec: &impl Serialize) -> Result<v1::Resource> {
-    let name: weft_proto::QualifiedName = name.parse().map_err(|error: weft_proto::NameError| {
-        Error::invalid(error.to_string()).with_field("metadata.name")
-    })?;
+    let name: weft_proto::QualifiedName =
+        name.parse().map_err(|error: weft_proto::NameError| {
+            Error::invalid(error.to_string()).with_field("metadata.name")
+        })?;
     let spec = serde_json::to_vec(spec).map_err(|error| {
         Error::invalid("the spec cannot be written as JSON").with_source(error).with_field("spec")
     })?;

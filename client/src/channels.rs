@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,18 +79,21 @@ impl Channels {
     pub(crate) fn get(&self, address: &str) -> Result<Transport> {
         let address = with_scheme(address, self.scheme);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match open.get(&address) {
-            Some(channel) => channel.clone(),
-            None => {
-                let channel = self.endpoint(&address)?.connect_lazy();
-                open.insert(address, channel.clone());
-                channel
-            }
+        let channel = if let Some(channel) = open.get(&address) {
+            channel.clone()
+        } else {
+            let channel = self.endpoint(&address)?.connect_lazy();
+            open.insert(address, channel.clone());
+            channel
         };
         Ok(InterceptedService::new(channel, self.credential.clone()))
     }
 
     fn endpoint(&self, address: &str) -> Result<Endpoint> {
+        if self.credential.0.is_some() && !address.starts_with("https://") && !is_local(address) {
+            let message = format!("the token would travel to {address} in plain text; use https");
+            return Err(Error::invalid(message).with_field("endpoints"));
+        }
         let wrong = |error: tonic::transport::Error| {
             let message = format!("endpoint {address:?} is not usable: {}", root_cause(&error));
             Error::invalid(message).with_field("endpoints").with_source(error)
@@ -108,6 +112,13 @@ impl Channels {
             None => Ok(endpoint),
         }
     }
+}
+
+/// Whether an address with a scheme is on this machine.
+fn is_local(address: &str) -> bool {
+    let Ok(uri) = address.parse::<tonic::codegen::http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn with_scheme(address: &str, scheme: &str) -> String {
@@ -178,10 +189,20 @@ mod tests {
             (Options::new(["https://a:1"]), "tls"),
             (Options::new(["http://a b:1"]), "endpoints"),
             (Options { token: Some(Secret::new("a\nb")), ..Options::new(["a:1"]) }, "token"),
+            (Options { token: Some(Secret::new("t")), ..Options::new(["a:1"]) }, "endpoints"),
         ];
         for (options, field) in cases {
             let error = Channels::new(&options).unwrap_err();
             assert_eq!(error.field(), Some(field), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_may_stay_on_this_machine_in_plain_text() {
+        for near in ["127.0.0.1:1", "localhost:1", "http://[::1]:1"] {
+            let token = Some(Secret::new("t"));
+            let options = Options { token, ..Options::new([near]) };
+            assert!(Channels::new(&options).is_ok(), "{near}");
         }
     }
 

@@ -116,8 +116,7 @@ impl Client {
         mut request: v1::PublishRequest,
     ) -> Result<Vec<v1::PublishResult>> {
         request.min_generation = request.min_generation.max(self.generation());
-        let repeat =
-            if request.identity.is_some() { Repeat::Always } else { Repeat::IfNotApplied };
+        let repeat = if request.identity.is_some() { Repeat::Always } else { Repeat::IfNotApplied };
         let publish = |transport| {
             let request = request.clone();
             async move { PublishClient::new(transport).publish(request).await }
@@ -196,9 +195,10 @@ impl Client {
             leader = error.leader().filter(|_| hint.is_none()).map(str::to_owned);
             let round_ends = attempt % self.inner.endpoints.len() == 0;
             // Another node is asked at once; a round without success is followed by a pause.
-            let pause = match round_ends || error.kind() == ErrorKind::Overloaded {
-                true => backoff.next(error.retry_after(), rand::random()),
-                false => Duration::ZERO,
+            let pause = if round_ends || error.kind() == ErrorKind::Overloaded {
+                backoff.next(error.retry_after(), rand::random())
+            } else {
+                Duration::ZERO
             };
             if Instant::now() + pause >= deadline {
                 return Err(error);

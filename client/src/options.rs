@@ -63,7 +63,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(2),
             attempt: Duration::from_secs(5),
             call: Duration::from_secs(20),
-            publish: Duration::from_secs(60),
+            publish: Duration::from_mins(1),
         }
     }
 }

@@ -139,8 +139,12 @@ impl Lane {
             }
             if self.link.is_closed() && self.window.may_connect(now) {
                 let client = self.client.clone();
-                self.link =
-                    Link::Opening(link::open(client, self.stream.clone(), self.partition, self.attempt));
+                self.link = Link::Opening(link::open(
+                    client,
+                    self.stream.clone(),
+                    self.partition,
+                    self.attempt,
+                ));
                 self.attempt = self.attempt.wrapping_add(1);
             }
             let wake = self.wake_at(now);
@@ -185,8 +189,7 @@ impl Lane {
             (self.queue_bytes, self.queue_events) = (0, 0);
         }
         while let Some((_, oldest)) = self.queue.front() {
-            let full =
-                self.queue_bytes >= BATCH_BYTES_MAX || self.queue_events >= BATCH_EVENTS_MAX;
+            let full = self.queue_bytes >= BATCH_BYTES_MAX || self.queue_events >= BATCH_EVENTS_MAX;
             let due = now >= *oldest + self.linger();
             let hurry = ending || self.window.is_empty() || !self.flushes.is_empty();
             if !(full || due || hurry) || !self.window.has_room(BATCH_BYTES_MAX) {

@@ -19,7 +19,7 @@ const FRAMES_LEN: usize = 4;
 pub(super) enum Link {
     Closed,
     Opening(BoxFuture<'static, Result<Session>>),
-    Open(Session),
+    Open(Box<Session>),
 }
 
 pub(super) struct Session {
@@ -51,7 +51,7 @@ impl Link {
             Self::Closed => std::future::pending().await,
             Self::Opening(opening) => match opening.await {
                 Ok(session) => {
-                    *self = Self::Open(session);
+                    *self = Self::Open(Box::new(session));
                     Event::Opened
                 }
                 Err(error) => {

@@ -214,9 +214,9 @@ impl BatchOutcome {
             for place in 0..indexes.len() {
                 if let Some(result) = results.get_mut(indexes.get(place)) {
                     *result = match part {
-                        Ok(part) => part.batch.receipt(part.first.saturating_add(
-                            u32::try_from(place).unwrap_or(u32::MAX),
-                        )),
+                        Ok(part) => part.batch.receipt(
+                            part.first.saturating_add(u32::try_from(place).unwrap_or(u32::MAX)),
+                        ),
                         Err(error) => Err(copy_of(error)),
                     };
                 }

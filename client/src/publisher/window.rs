@@ -90,7 +90,6 @@ impl<B> Slot<B> {
     fn base(&self) -> u64 {
         self.instead.unwrap_or(self.previous)
     }
-
 }
 
 #[derive(Debug)]
@@ -304,9 +303,8 @@ impl<B> Window<B> {
             Some(next) if next.previous == sequence || next.instead == Some(sequence) => {
                 next.instead = Some(base);
             }
-            Some(_) => {}
             None if self.tail.0 == sequence => self.tail = (base, None),
-            None => {}
+            Some(_) | None => {}
         }
     }
 

@@ -21,6 +21,7 @@ pub(super) enum LegItem {
     CaughtUp,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one read")]
 pub(super) struct Leg {
     client: Client,
     request: v1::ReadRequest,
@@ -156,12 +157,9 @@ impl Leg {
         if let Some(to) = self.to {
             request.to = Some(offset(to));
         }
-        let leader = match self.follows {
-            true => None,
-            // Only the leader surely has all that was acknowledged before the call.
-            false if self.attempt.is_multiple_of(2) => self.leader().await?,
-            false => None,
-        };
+        // Only the leader surely has all that was acknowledged before the call.
+        let asks_leader = !self.follows && self.attempt.is_multiple_of(2);
+        let leader = if asks_leader { self.leader().await? } else { None };
         self.attempt = self.attempt.wrapping_add(1);
         let (transport, place) = match leader {
             Some(address) => (self.client.node(&address)?, None),

@@ -111,9 +111,8 @@ impl Client {
             let message = format!("stream {} has no partition {wrong}", options.stream);
             return Err(Error::invalid(message).with_field("partitions"));
         }
-        let chosen = |partition| {
-            options.partitions.is_empty() || options.partitions.contains(&partition)
-        };
+        let chosen =
+            |partition| options.partitions.is_empty() || options.partitions.contains(&partition);
         let legs = routes.iter().map(|route| route.partition).filter(|&p| chosen(p));
         let legs: Vec<_> = legs
             .map(|partition| Leg::new(self.clone(), &options, partition).into_stream())

@@ -108,10 +108,8 @@ impl Member {
     }
 
     async fn connect(&mut self) -> Result<Session> {
-        let open = v1::SubscribeOpen {
-            min_generation: self.client.generation(),
-            ..self.open.clone()
-        };
+        let open =
+            v1::SubscribeOpen { min_generation: self.client.generation(), ..self.open.clone() };
         let (transport, place) = self.client.any_node()?;
         let mut client =
             SubscribeClient::new(transport).max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -238,9 +236,10 @@ impl Member {
                 let waits = |item: &SubscriptionItem| matches!(item, SubscriptionItem::Idle { .. });
                 // An unread older one says nothing more.
                 self.outbox.retain(|item| !waits(item));
-                let positions = idle.positions.iter().map(|at| {
-                    (PartitionId(at.partition), Offset(at.watermark), Offset(at.end))
-                });
+                let positions = idle
+                    .positions
+                    .iter()
+                    .map(|at| (PartitionId(at.partition), Offset(at.watermark), Offset(at.end)));
                 self.outbox.push_back(SubscriptionItem::Idle { positions: positions.collect() });
             }
             // A frame of a newer server.

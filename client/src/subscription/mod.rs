@@ -20,8 +20,8 @@ use crate::spawn::spawn;
 
 /// Acknowledgements that wait for the member's task.
 const ACKS_LEN: usize = 4_096;
-/// Items that wait for the program; more wait in the member, within its credit.
-const ITEMS_LEN: usize = 64;
+/// Items handed over; more wait in the member, where they can be taken back.
+const ITEMS_LEN: usize = 2;
 
 /// How a member takes part.
 #[derive(Clone, Debug)]
