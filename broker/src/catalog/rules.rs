@@ -41,7 +41,11 @@ impl State {
                 self.check_stream(&spec.stream, "spec.stream")?;
                 let Some(old) = old else { return Ok(()) };
                 let old: SubscriptionSpec = resource::parse(kind, &old.spec)?;
-                let same = SubscriptionSpec { filters: spec.filters.clone(), ..old };
+                // `orders` and `default/orders` are one stream.
+                let is_same_stream =
+                    old.stream.parse::<QualifiedName>() == spec.stream.parse::<QualifiedName>();
+                let stream = if is_same_stream { &spec.stream } else { &old.stream }.clone();
+                let same = SubscriptionSpec { stream, filters: spec.filters.clone(), ..old };
                 if same != spec {
                     let message = format!(
                         "only the filters of the subscription {name} can change; its cursor belongs to the rest"

@@ -60,17 +60,34 @@ impl Filter {
         if *nodes > NODES_MAX {
             return Err(format!("there are more than {NODES_MAX} filters"));
         }
+        let dialect = self.dialect();
         match self {
             Self::Exact(wanted) | Self::Prefix(wanted) | Self::Suffix(wanted) => {
-                check_names(wanted)
+                check_names(wanted).map_err(|problem| format!("{dialect}: {problem}"))
             }
             Self::All(filters) | Self::Any(filters) if filters.is_empty() => {
-                Err("all and any need at least one filter".to_owned())
+                Err(format!("{dialect}: at least one filter is needed"))
             }
             Self::All(filters) | Self::Any(filters) => {
-                filters.iter().try_for_each(|filter| filter.check(depth + 1, nodes))
+                filters.iter().enumerate().try_for_each(|(place, filter)| {
+                    let inside = |problem| format!("{dialect}[{place}].{problem}");
+                    filter.check(depth + 1, nodes).map_err(inside)
+                })
             }
-            Self::Not(filter) => filter.check(depth + 1, nodes),
+            Self::Not(filter) => {
+                filter.check(depth + 1, nodes).map_err(|problem| format!("{dialect}.{problem}"))
+            }
+        }
+    }
+
+    fn dialect(&self) -> &'static str {
+        match self {
+            Self::Exact(_) => "exact",
+            Self::Prefix(_) => "prefix",
+            Self::Suffix(_) => "suffix",
+            Self::All(_) => "all",
+            Self::Any(_) => "any",
+            Self::Not(_) => "not",
         }
     }
 }
@@ -109,7 +126,7 @@ fn compare(
 
 fn check_names(wanted: &BTreeMap<String, String>) -> Result<(), String> {
     if wanted.is_empty() {
-        return Err("exact, prefix and suffix need at least one attribute".to_owned());
+        return Err("at least one attribute is needed".to_owned());
     }
     for (name, value) in wanted {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -170,6 +187,10 @@ mod tests {
             let filters: Vec<Filter> = serde_json::from_str(text).unwrap();
             assert_eq!(check_all(&filters).unwrap_err().field(), Some("filters[0]"), "{text}");
         }
+        let inner = r#"[{"exact":{"type":"a"}},{"any":[{"not":{"suffix":{"id":""}}}]}]"#;
+        let refused = check_all(&serde_json::from_str::<Vec<Filter>>(inner).unwrap()).unwrap_err();
+        assert_eq!(refused.field(), Some("filters[1]"));
+        assert_eq!(refused.message(), "filter 1: any[0].not.suffix: the value for id is empty");
         let nested = |depth: usize| {
             let leaf = Filter::Exact([("type".to_owned(), "a".to_owned())].into());
             vec![(1..depth).fold(leaf, |inner, _| Filter::Not(Box::new(inner)))]

@@ -1,5 +1,6 @@
 //! Filters in JSON and YAML: a map with one entry, named by the dialect.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
@@ -30,9 +31,9 @@ impl<'de> Visitor<'de> for OneDialect {
             return Err(A::Error::custom(format!("a filter needs a dialect: {KNOWN}")));
         };
         let filter = match dialect.as_str() {
-            "exact" => Filter::Exact(map.next_value()?),
-            "prefix" => Filter::Prefix(map.next_value()?),
-            "suffix" => Filter::Suffix(map.next_value()?),
+            "exact" => Filter::Exact(map.next_value::<Wanted>()?.0),
+            "prefix" => Filter::Prefix(map.next_value::<Wanted>()?.0),
+            "suffix" => Filter::Suffix(map.next_value::<Wanted>()?.0),
             "all" => Filter::All(map.next_value()?),
             "any" => Filter::Any(map.next_value()?),
             "not" => Filter::Not(map.next_value()?),
@@ -55,6 +56,37 @@ impl<'de> Visitor<'de> for OneDialect {
     }
 }
 
+/// Attributes and values. Of two equal names the last must not silently win: the other condition
+/// would be gone.
+struct Wanted(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Wanted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(WantedVisitor).map(Self)
+    }
+}
+
+struct WantedVisitor;
+
+impl<'de> Visitor<'de> for WantedVisitor {
+    type Value = BTreeMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of attribute names and text")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut wanted = BTreeMap::new();
+        while let Some((name, value)) = map.next_entry::<String, String>()? {
+            if wanted.contains_key(&name) {
+                return Err(A::Error::custom(format!("the attribute {name} is there twice")));
+            }
+            wanted.insert(name, value);
+        }
+        Ok(wanted)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +99,8 @@ mod tests {
             (r#"{"regex":{"type":"a"}}"#, "\"regex\" is no filter dialect"),
             (r#"{"exact":{"type":"a"},"any":[]}"#, "one filter has one dialect"),
             ("{}", "needs a dialect"),
+            (r#"{"exact":{"type":"a","type":"b"}}"#, "attribute type is there twice"),
+            (r#"{"exact":"a"}"#, "a map of attribute names and text"),
             (r#"{"exact":{"count":5}}"#, "expected a string"),
             (r#""exact""#, "expected a filter, as in"),
         ];

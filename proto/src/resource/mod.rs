@@ -3,6 +3,7 @@
 //! The wire carries a spec as JSON; here it gets types, defaults and rules. Unknown fields are
 //! errors, so that a misspelt one never passes for a default.
 
+mod canonical;
 mod duration;
 mod function;
 mod kind;

@@ -1,16 +1,13 @@
 //! Schemas: a document and its versions.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::canonical::canonical;
 use crate::{Error, Reason, Result};
-
-/// Values within values at most.
-const DEPTH_MAX: usize = 128;
 
 /// A schema as it is put. Another document makes the next version; earlier ones stay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,54 +64,9 @@ impl SchemaSpec {
     ///
     /// `InvalidSchema` when the document cannot be read.
     pub fn hash(&self) -> Result<String> {
-        let mut canonical = String::new();
-        write_canonical(self.document()?.get(), 1, &mut canonical)?;
+        let canonical = canonical(&self.document()?).map_err(wrong)?;
         Ok(format!("{:032x}", xxh3_128(canonical.as_bytes())))
     }
-}
-
-/// Writes a value without space and with sorted keys.
-///
-/// Replicas compare the result, so it depends on no feature of a library (`preserve_order`), and
-/// numbers stay as they are written: those beyond 64 bits are different numbers, too.
-fn write_canonical(text: &str, depth: usize, out: &mut String) -> Result<()> {
-    if depth > DEPTH_MAX {
-        return Err(wrong(format!("the document is nested deeper than {DEPTH_MAX}")));
-    }
-    let broken = |error: serde_json::Error| wrong(format!("the document cannot be read: {error}"));
-    match text.as_bytes().first() {
-        Some(b'{') => {
-            let members: BTreeMap<String, &RawValue> =
-                serde_json::from_str(text).map_err(broken)?;
-            out.push('{');
-            for (place, (key, value)) in members.iter().enumerate() {
-                if place > 0 {
-                    out.push(',');
-                }
-                out.push_str(&serde_json::to_string(key).map_err(broken)?);
-                out.push(':');
-                write_canonical(value.get(), depth + 1, out)?;
-            }
-            out.push('}');
-        }
-        Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(text).map_err(broken)?;
-            out.push('[');
-            for (place, value) in items.iter().enumerate() {
-                if place > 0 {
-                    out.push(',');
-                }
-                write_canonical(value.get(), depth + 1, out)?;
-            }
-            out.push(']');
-        }
-        Some(b'"') => {
-            let string: String = serde_json::from_str(text).map_err(broken)?;
-            out.push_str(&serde_json::to_string(&string).map_err(broken)?);
-        }
-        _ => out.push_str(text),
-    }
-    Ok(())
 }
 
 fn wrong(message: impl Into<String>) -> Error {
@@ -193,12 +145,12 @@ mod tests {
     fn what_is_no_schema_is_refused() {
         let deep =
             |depth: usize| format!("{}true{}", r#"{"not":"#.repeat(depth), "}".repeat(depth));
-        for document in ["1", "null", "[]", r#""""#, r#""{""#, r#""1""#, &deep(DEPTH_MAX)] {
+        for document in ["1", "null", "[]", r#""""#, r#""{""#, r#""1""#, &deep(128)] {
             let error = spec(document).check().unwrap_err();
             assert_eq!(error.field(), Some("spec.document"), "{document}");
             assert_eq!(error.reason(), Reason::InvalidSchema);
         }
-        for document in ["true", "false", "{}", r#""{}""#, &deep(DEPTH_MAX - 1)] {
+        for document in ["true", "false", "{}", r#""{}""#, &deep(127)] {
             assert!(spec(document).check().is_ok(), "{document}");
         }
     }

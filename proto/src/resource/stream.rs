@@ -1,6 +1,9 @@
 //! Streams: partitions, retention, limits, and which schema governs which events.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{DurationText, problem};
 use crate::event::EVENT_BYTES_MAX;
@@ -105,30 +108,54 @@ pub struct BindingSpec {
 }
 
 /// Which version of a schema.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BindingVersion {
     /// This one.
     Number(u32),
     /// Whichever is the newest when the event is checked.
     #[default]
-    #[serde(with = "latest")]
     Latest,
 }
 
-mod latest {
-    //! The word `latest`.
+impl Serialize for BindingVersion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(number) => serializer.serialize_u32(*number),
+            Self::Latest => serializer.serialize_str("latest"),
+        }
+    }
+}
 
-    use serde::{Deserialize as _, Deserializer, Serializer, de};
+// Written by hand for the errors: an untagged enum says only that no variant fitted.
+impl<'de> Deserialize<'de> for BindingVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(VersionVisitor)
+    }
+}
 
-    pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("latest")
+struct VersionVisitor;
+
+impl Visitor<'_> for VersionVisitor {
+    type Value = BindingVersion;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the number of a version, or latest")
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "latest" => Ok(()),
-            other => Err(de::Error::custom(format!("{other:?} is neither a number nor latest"))),
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<BindingVersion, E> {
+        let wrong = |_| E::invalid_value(de::Unexpected::Unsigned(number), &self);
+        u32::try_from(number).map(BindingVersion::Number).map_err(wrong)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<BindingVersion, E> {
+        let wrong = |_| E::invalid_value(de::Unexpected::Signed(number), &self);
+        u32::try_from(number).map(BindingVersion::Number).map_err(wrong)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<BindingVersion, E> {
+        match text {
+            "latest" => Ok(BindingVersion::Latest),
+            other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
         }
     }
 }
@@ -241,8 +268,20 @@ mod tests {
         let text = r#"{"type":"a","schema":"s","version":"latest","mode":"enforce"}"#;
         let binding: BindingSpec = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&binding).unwrap(), text);
-        assert!(serde_json::from_str::<BindingSpec>(&text.replace("latest", "newest")).is_err());
+        let text = text.replace("\"latest\"", "3");
+        let binding: BindingSpec = serde_json::from_str(&text).unwrap();
+        assert_eq!(binding.version, BindingVersion::Number(3));
+        assert_eq!(serde_json::to_string(&binding).unwrap(), text);
         assert!(serde_json::from_str::<StreamSpec>(r#"{"partitons":2}"#).is_err());
+    }
+
+    #[test]
+    fn a_wrong_version_says_what_is_right() {
+        for version in ["\"newest\"", "-1", "1.5", "4294967296", "null"] {
+            let text = format!(r#"{{"type":"a","schema":"s","version":{version}}}"#);
+            let refused = serde_json::from_str::<BindingSpec>(&text).unwrap_err().to_string();
+            assert!(refused.contains("the number of a version, or latest"), "{refused}");
+        }
     }
 
     #[test]
