@@ -165,7 +165,7 @@ struct Node {
     failure: watch::Receiver<Option<StoreError>>,
     broken: Vec<watch::Receiver<Option<String>>>,
     stop: CancellationToken,
-    node: NodeId,
+    id: NodeId,
 }
 
 impl Node {
@@ -202,9 +202,9 @@ impl Node {
         let birth = Birth::new(folder, founding)?;
         let peers = server::Node::new(birth.introduction());
         let remote = Remote::new();
-        let (served, forwarded) = (peers.clone(), remote.clone());
+        let (introduced, requests) = (peers.clone(), remote.clone());
         let peer_listener = listeners.peer;
-        tasks.spawn("peers", move |stop| server::serve(peer_listener, served, forwarded, stop));
+        tasks.spawn("peers", move |stop| server::serve(peer_listener, introduced, requests, stop));
         let nameless = Grpc::nameless(tasks.clone());
         let membership = tokio::select! {
             biased;
@@ -295,7 +295,7 @@ impl Node {
             writer: parts.writer,
             broken: parts.broken,
             stop: asked,
-            node,
+            id: node,
         }))
     }
 
@@ -308,7 +308,7 @@ impl Node {
                 // Nobody knows what is on disk now: whatever is in flight stays unknown, and the
                 // process must end without another write.
                 let reason = error.unwrap_or_else(|| "the writer ended".to_owned());
-                error!(node = self.node.get(), reason, "storage failed, stopping at once");
+                error!(node = self.id.get(), reason, "storage failed, stopping at once");
                 return Err(RunError::Failed(format!("storage failed: {reason}")));
             }
             message = any_broken(&mut self.broken) => Some(message),
@@ -318,10 +318,10 @@ impl Node {
             () = self.stop.cancelled() => None,
         };
         if failed.is_none() {
-            info!(node = self.node.get(), "stopping");
+            info!(node = self.id.get(), "stopping");
             let kept = self.groups.drain(DRAIN_MAX).await;
             if kept > 0 {
-                warn!(node = self.node.get(), kept, "some groups found no other leader");
+                warn!(node = self.id.get(), kept, "some groups found no other leader");
             }
         }
         self.groups.shutdown().await;
@@ -384,7 +384,8 @@ impl Store {
         let logs = Logs::new(Arc::clone(&engine), writer.clone(), tail_bytes);
         let catalog = Arc::new(Mutex::new(CatalogMachine::new(membership.data_groups)));
         let mut broken = vec![crate::data::lock(&catalog).broken()];
-        let shared: Arc<dyn crate::raft::machine::SharedMachine> = Arc::<Mutex<CatalogMachine>>::clone(&catalog);
+        let shared: Arc<dyn crate::raft::machine::SharedMachine> =
+            Arc::<Mutex<CatalogMachine>>::clone(&catalog);
         let (parts, _log) =
             Parts::stored(&logs, GroupId::CATALOG, shared, SnapshotPolicy::AtApplied)
                 .map_err(failed)?;
@@ -393,7 +394,8 @@ impl Store {
         for group in (1..=membership.data_groups).map(GroupId) {
             let machine = Arc::new(Mutex::new(DataMachine::new(group, writer.clone())));
             broken.push(crate::data::lock(&machine).broken());
-            let shared: Arc<dyn crate::raft::machine::SharedMachine> = Arc::<Mutex<DataMachine>>::clone(&machine);
+            let shared: Arc<dyn crate::raft::machine::SharedMachine> =
+                Arc::<Mutex<DataMachine>>::clone(&machine);
             let (parts, log) =
                 Parts::stored(&logs, group, shared, SnapshotPolicy::AtFloor).map_err(failed)?;
             rafts.push(parts);

@@ -146,13 +146,11 @@ impl State {
         let name: QualifiedName = text
             .parse()
             .map_err(|error: weft_proto::NameError| Error::invalid(error.to_string()))?;
-        match self.get(Kind::Stream, &name) {
-            Some(_) => Ok(()),
-            None => {
-                let message = format!("there is no Stream {name}; create it first");
-                Err(Error::new(Reason::UnknownStream, message).with_field(field))
-            }
+        if self.get(Kind::Stream, &name).is_some() {
+            return Ok(());
         }
+        let message = format!("there is no Stream {name}; create it first");
+        Err(Error::new(Reason::UnknownStream, message).with_field(field))
     }
 
     /// Refuses to delete what others stand on, and names them.

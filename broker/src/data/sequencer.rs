@@ -466,7 +466,9 @@ impl Loop {
                 self.readmit();
             }
             (Cargo::Batches(cargo), _) => {
-                cargo.into_iter().for_each(|(append, _)| reply(append, Err(unknown())));
+                for (append, _) in cargo {
+                    reply(append, Err(unknown()));
+                }
             }
             (Cargo::Command(answer), decoded) => {
                 if let Some(answer) = answer {

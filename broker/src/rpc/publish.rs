@@ -95,27 +95,25 @@ impl Service {
         let mut offset = outcome.first;
         let mut accepted = 0_usize;
         for (number, &index) in (0_u32..).zip(indexes) {
-            results[index] = Some(match refusals.get(&number) {
-                Some(refusal) => refused(refusal.refusal.clone().unwrap_or_default()),
-                None => {
-                    let id = match &outcome.schemas {
-                        SchemaIds::All(id) => *id,
-                        SchemaIds::Each(ids) => ids.get(accepted).copied().unwrap_or_default(),
-                    };
-                    let receipt = v1::Receipt {
-                        partition: partition.get(),
-                        offset,
-                        append_time: Some(outcome.time.into()),
-                        duplicate: outcome.duplicate,
-                        schema: self.ingest.resources().schema_ref(id),
-                    };
-                    offset += 1;
-                    accepted += 1;
-                    v1::PublishResult {
-                        outcome: Some(v1::publish_result::Outcome::Receipt(receipt)),
-                    }
-                }
-            });
+            if let Some(refusal) = refusals.get(&number) {
+                results[index] = Some(refused(refusal.refusal.clone().unwrap_or_default()));
+                continue;
+            }
+            let id = match &outcome.schemas {
+                SchemaIds::All(id) => *id,
+                SchemaIds::Each(ids) => ids.get(accepted).copied().unwrap_or_default(),
+            };
+            let receipt = v1::Receipt {
+                partition: partition.get(),
+                offset,
+                append_time: Some(outcome.time.into()),
+                duplicate: outcome.duplicate,
+                schema: self.ingest.resources().schema_ref(id),
+            };
+            offset += 1;
+            accepted += 1;
+            let outcome = Some(v1::publish_result::Outcome::Receipt(receipt));
+            results[index] = Some(v1::PublishResult { outcome });
         }
     }
 }
@@ -148,7 +146,8 @@ fn sort(
     }
     let mut parcels = Parcels::default();
     // One partition needs no routing; its leader checks the events.
-    let only = partition.map(PartitionId).or_else(|| (stream.partitions() == 1).then_some(PartitionId(0)));
+    let only =
+        partition.map(PartitionId).or_else(|| (stream.partitions() == 1).then_some(PartitionId(0)));
     if let Some(partition) = only {
         let parcel = Parcel { indexes: (0..events.len()).collect(), events };
         parcels.by_partition.insert(partition, parcel);
@@ -250,19 +249,19 @@ impl Session {
                     }
                 }
                 frame = frames.message(), if reads => match frame {
-                    Ok(Some(frame)) => match frame.frame {
-                        Some(v1::publish_stream_request::Frame::Batch(batch)) => {
-                            let size = batch.events.iter().map(Bytes::len).sum();
-                            bytes += size;
-                            let landing = self.take(size, batch).await;
-                            waiting.push(landing);
-                        }
-                        _ => {
-                            let error = Error::invalid("after open, every frame must be a batch");
-                            _ = self.answers.send(Err(error.into())).await;
-                            ended = true;
-                        }
-                    },
+                    Ok(Some(v1::PublishStreamRequest {
+                        frame: Some(v1::publish_stream_request::Frame::Batch(batch)),
+                    })) => {
+                        let size = batch.events.iter().map(Bytes::len).sum();
+                        bytes += size;
+                        let landing = self.take(size, batch).await;
+                        waiting.push(landing);
+                    }
+                    Ok(Some(_)) => {
+                        let error = Error::invalid("after open, every frame must be a batch");
+                        _ = self.answers.send(Err(error.into())).await;
+                        ended = true;
+                    }
                     Ok(None) | Err(_) => ended = true,
                 },
             }

@@ -196,7 +196,7 @@ impl Session {
 
     /// Takes all partitions over from whoever held them.
     async fn lease(&mut self) -> Result<()> {
-        for placement in self.subscription.stream.placements.clone().iter() {
+        for placement in std::sync::Arc::clone(&self.subscription.stream.placements).iter() {
             let group = self.ingest.group(placement.group)?.clone();
             let start = self.start(&group, placement).await?;
             let lease = Lease {

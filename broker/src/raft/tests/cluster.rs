@@ -174,7 +174,9 @@ impl Cluster {
                 };
                 let serving = PeerNode::new(Arc::new(Silent));
                 serving.join(name, Arc::new(groups.clone()));
-                tasks.spawn("peers", move |stop| server::serve(listener, serving, crate::ingest::Remote::new(), stop));
+                tasks.spawn("peers", move |stop| {
+                    server::serve(listener, serving, crate::ingest::Remote::new(), stop)
+                });
             }
         }
         node.running = Some(Running { groups, machines, checkpoints, readers, tasks, writer });
