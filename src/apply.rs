@@ -39,11 +39,7 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
-pub(crate) async fn run(
-    args: &Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: &Args, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     let manifests = read(&args.file)?;
     apply(client, &manifests, args.dry_run, format).await
 }
@@ -58,12 +54,17 @@ pub(crate) fn read(file: &str) -> anyhow::Result<Vec<Manifest>> {
 
 /// The text of a file, or of standard input.
 pub(crate) fn read_text(file: &str) -> anyhow::Result<String> {
-    let mut text = String::new();
+    String::from_utf8(read_bytes(file)?).with_context(|| format!("{file} is not UTF-8 text"))
+}
+
+/// The bytes of a file, or of standard input.
+pub(crate) fn read_bytes(file: &str) -> anyhow::Result<Vec<u8>> {
     if file == "-" {
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        return Ok(text);
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+        return Ok(bytes);
     }
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
+    std::fs::read(file).with_context(|| format!("cannot read {file}"))
 }
 
 fn parse(text: &str) -> anyhow::Result<Vec<Manifest>> {
@@ -98,11 +99,10 @@ pub(crate) async fn apply(
     client: &Client,
     manifests: &[Manifest],
     dry_run: bool,
-    format: Option<Format>,
+    format: Format,
 ) -> anyhow::Result<ExitCode> {
     let mut out = Out::new();
     let mut code = ExitCode::SUCCESS;
-    let mut results = Vec::new();
     for manifest in manifests {
         let resource = manifest.to_resource()?;
         let kind: Kind = resource.kind.parse()?;
@@ -124,19 +124,16 @@ pub(crate) async fn apply(
                 ("refused", vec![format!("{field}{error}")])
             }
         };
-        if format == Some(Format::Json) {
-            results.push(serde_json::json!({
+        if format == Format::Json {
+            out.json(&serde_json::json!({
                 "kind": kind.as_str(), "name": name, "result": word, "notes": notes,
-            }));
+            }))?;
             continue;
         }
         out.line(&format!("{} {name}: {word}", kind.as_str().to_lowercase()))?;
         for note in notes {
             out.line(&format!("  {note}"))?;
         }
-    }
-    if format == Some(Format::Json) {
-        out.json(&results)?;
     }
     out.flush()?;
     Ok(code)

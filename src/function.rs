@@ -7,6 +7,7 @@ use weft_client::proto::v1;
 use weft_client::{Client, spec_of, status_of};
 use weft_proto::resource::{FunctionSpec, FunctionStatus, Kind};
 
+use crate::delete::delete;
 use crate::output::{Format, Out};
 use crate::{apply, get};
 
@@ -63,41 +64,34 @@ The function is an HTTP server on the port in $PORT; it gets each event as a Clo
     },
 }
 
-pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     match args.verb {
-        Verb::Deploy { file, dry_run } => deploy(client, &file, dry_run, format).await,
-        Verb::List => list(client, format).await,
-        Verb::Describe { name } => describe(client, &name, format).await,
-        Verb::Logs { name } => logs(client, &name, format).await,
-        Verb::Delete { name } => {
-            client.catalog().delete(Kind::Function, &name, None).await?;
-            let mut out = Out::new();
-            out.line(&format!("function {name} is deleted"))?;
-            Ok(out.flush()?)
-        }
+        Verb::Deploy { file, dry_run } => return deploy(client, &file, dry_run, format).await,
+        Verb::List => list(client, format).await?,
+        Verb::Describe { name } => describe(client, &name, format).await?,
+        Verb::Logs { name } => logs(client, &name, format).await?,
+        Verb::Delete { name } => delete(client, Kind::Function, &name, format).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn deploy(
     client: &Client,
     file: &str,
     dry_run: bool,
-    format: Option<Format>,
-) -> anyhow::Result<()> {
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     let manifests = apply::read(file)?;
     let other = manifests.iter().find(|m| m.kind.parse::<Kind>().ok() != Some(Kind::Function));
     if let Some(other) = other {
         anyhow::bail!("{file} has a {}; weft apply -f {file} takes all kinds", other.kind);
     }
-    match apply::apply(client, &manifests, dry_run, format).await? {
-        code if code == ExitCode::SUCCESS => Ok(()),
-        _ => anyhow::bail!("not all functions are deployed"),
-    }
+    apply::apply(client, &manifests, dry_run, format).await
 }
 
-async fn list(client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+async fn list(client: &Client, format: Format) -> anyhow::Result<()> {
     let functions = client.catalog().list(Kind::Function, "").await?;
-    if let Some(format @ (Format::Json | Format::Yaml)) = format {
+    if format != Format::Table {
         return get::export(&functions, format);
     }
     let rows = functions.iter().map(|function| {
@@ -129,10 +123,10 @@ fn state_of(function: &v1::Resource, status: &FunctionStatus) -> String {
     if words.is_empty() { "idle".to_owned() } else { words.join(" ") }
 }
 
-async fn describe(client: &Client, name: &str, format: Option<Format>) -> anyhow::Result<()> {
+async fn describe(client: &Client, name: &str, format: Format) -> anyhow::Result<()> {
     let function = client.catalog().get(Kind::Function, name).await?;
     let status: FunctionStatus = status_of(&function)?;
-    if format == Some(Format::Json) {
+    if format == Format::Json {
         let spec: serde_json::Value = spec_of(&function)?;
         let value = serde_json::json!({
             "name": get::name_of(&function), "generation": function.generation,
@@ -162,13 +156,13 @@ async fn describe(client: &Client, name: &str, format: Option<Format>) -> anyhow
     Ok(out.flush()?)
 }
 
-async fn logs(client: &Client, name: &str, format: Option<Format>) -> anyhow::Result<()> {
+async fn logs(client: &Client, name: &str, format: Format) -> anyhow::Result<()> {
     let function = client.catalog().get(Kind::Function, name).await?;
     let status: FunctionStatus = status_of(&function)?;
     let mut out = Out::new();
     for line in &status.logs {
         match format {
-            Some(Format::Json) => out.line(&serde_json::to_string(line)?)?,
+            Format::Json => out.line(&serde_json::to_string(line)?)?,
             _ => out.line(&format!("{}  {}  {}", line.time, line.instance, line.line))?,
         }
     }

@@ -65,8 +65,7 @@ pub(crate) fn name_of(resource: &v1::Resource) -> String {
     }
 }
 
-/// Writes resources so that `weft apply` takes them back. In JSON, one is an object and several
-/// are an array.
+/// Writes resources so that `weft apply` takes them back. In JSON, one a line.
 pub(crate) fn export(resources: &[v1::Resource], format: Format) -> anyhow::Result<()> {
     let manifests = resources.iter().map(Manifest::from_resource);
     let manifests = manifests.collect::<weft_client::Result<Vec<_>>>()?;
@@ -80,10 +79,7 @@ pub(crate) fn export(resources: &[v1::Resource], format: Format) -> anyhow::Resu
         }
         return Ok(out.flush()?);
     }
-    match manifests.as_slice() {
-        [one] => out.json(one),
-        all => out.json(&all),
-    }
+    manifests.iter().try_for_each(|manifest| out.json(manifest))
 }
 
 /// A resource as YAML.

@@ -1,18 +1,29 @@
 //! The one binary of Weft: picks a subcommand and turns its outcome into an exit code.
 
 mod apply;
+mod bench;
+mod broker;
+mod cluster;
 mod completions;
+mod delete;
+mod demo;
+mod dev;
+mod dispatcher;
 mod function;
 mod get;
 mod output;
 mod progress;
 mod publish;
 mod replay;
+mod sample_function;
 mod schema;
 mod settings;
+mod signals;
 mod status;
 mod stream;
 mod subscribe;
+mod telemetry;
+mod toml_file;
 mod when;
 
 use std::io::Write as _;
@@ -28,7 +39,7 @@ use crate::settings::Connection;
 /// Publish CloudEvents to streams that are replicated and stored, read them live or again, check
 /// them against schemas, and run functions for them.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, propagate_version = true, after_long_help = EXAMPLES)]
+#[command(name = "weft", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -69,10 +80,26 @@ enum Command {
     Apply(apply::Args),
     /// Show resources; the YAML is taken back by apply
     Get(get::Args),
+    /// Delete a resource
+    Delete(delete::Args),
     /// Show nodes, groups and streams
     Status(status::Args),
     /// Write a completion script for a shell
     Completions(completions::Args),
+    /// Show it all: three nodes, a schema, a function, a killed leader, a replay
+    Demo(demo::Args),
+    /// Run brokers and a dispatcher on this machine, for development
+    Dev(dev::Args),
+    /// Run one broker
+    Broker(broker::Args),
+    /// Measure publishing or replay
+    #[command(subcommand)]
+    Bench(bench::Args),
+    /// Serve as a sample function that confirms orders
+    SampleFunction(sample_function::Args),
+    /// The step through which the dispatcher starts processes
+    #[command(hide = true, name = "launch-shim")]
+    LaunchShim(dispatcher::ShimArgs),
 }
 
 impl Command {
@@ -84,6 +111,7 @@ impl Command {
             Self::Replay(args) => Some(&args.stream),
             Self::Stream(args) => args.stream(),
             Self::Schema(args) => args.stream(),
+            Self::Delete(args) => args.stream(),
             _ => None,
         }
     }
@@ -92,13 +120,12 @@ impl Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let stream = cli.command.stream().map(str::to_owned);
+    let endpoints = cli.connection.endpoints();
     match run(cli) {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let advice = output::advice(&error, stream.as_deref());
-            let advice = advice.map(|advice| format!("  {advice}\n")).unwrap_or_default();
-            let text = format!("error: {error:#}\n{advice}");
+            let text = output::explain(&error, stream.as_deref(), &endpoints);
             // If standard error is closed as well, the exit code is all that is left.
             _ = std::io::stderr().write_all(text.as_bytes());
             ExitCode::FAILURE
@@ -106,24 +133,53 @@ fn main() -> ExitCode {
     }
 }
 
+/// Processes bring their own runtime; verbs over the client share one.
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Runtime::new()?.block_on(dispatch(cli))
+    match cli.command {
+        Command::Demo(args) => demo::run(&args)?,
+        Command::Dev(args) => dev::run(&args)?,
+        Command::Broker(args) => broker::run(&args)?,
+        Command::Bench(args) => bench::run(&args)?,
+        Command::SampleFunction(args) => sample_function::run(&args)?,
+        Command::LaunchShim(args) => return Err(dispatcher::shim(args)),
+        command => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let result = runtime.block_on(dispatch(command, &cli.connection, cli.output));
+            // A read of standard input cannot be cancelled; without this, it would hold up the end.
+            runtime.shutdown_background();
+            return result;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli { command, connection, output } = cli;
+async fn dispatch(
+    command: Command,
+    connection: &Connection,
+    output: Option<Format>,
+) -> anyhow::Result<ExitCode> {
+    let format = output.unwrap_or(Format::Table);
     let client = || connection.client();
     match command {
-        Command::Stream(args) => stream::run(args, &client()?, output).await?,
-        Command::Publish(args) => return publish::run(args, &client()?, output).await,
-        Command::Subscribe(args) => subscribe::run(args, &client()?, output).await?,
-        Command::Replay(args) => replay::run(args, &client()?, output).await?,
-        Command::Schema(args) => schema::run(args, &client()?, output).await?,
-        Command::Function(args) => function::run(args, &client()?, output).await?,
-        Command::Apply(args) => return apply::run(&args, &client()?, output).await,
+        Command::Stream(args) => stream::run(args, &client()?, format).await?,
+        Command::Publish(args) => return publish::run(args, &client()?, format).await,
+        Command::Subscribe(args) => subscribe::run(args, &client()?, format).await?,
+        Command::Replay(args) => replay::run(args, &client()?, format).await?,
+        Command::Schema(args) => return schema::run(args, &client()?, format).await,
+        Command::Function(args) => return function::run(args, &client()?, format).await,
+        Command::Apply(args) => return apply::run(&args, &client()?, format).await,
         Command::Get(args) => get::run(args, &client()?, output).await?,
-        Command::Status(_) => status::run(&client()?, output).await?,
+        Command::Delete(args) => delete::run(&args, &client()?, format).await?,
+        Command::Status(_) => status::run(&client()?, format).await?,
         Command::Completions(args) => completions::run::<Cli>(&args)?,
+        Command::Demo(_)
+        | Command::Dev(_)
+        | Command::Broker(_)
+        | Command::Bench(_)
+        | Command::SampleFunction(_)
+        | Command::LaunchShim(_) => {
+            anyhow::bail!("this runs without a cluster")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -143,6 +199,29 @@ mod tests {
     fn endpoint_is_taken_before_and_after_the_verb() {
         for line in ["weft --endpoint http://a:1 status", "weft status --endpoint http://a:1"] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_verb_of_the_readme_is_taken() {
+        for line in [
+            "weft stream create orders --partitions 3 --max-age 24h",
+            "weft publish orders --file a.jsonl --type order.placed --source /shop",
+            "weft subscribe orders --from -1h --filter-type order.*",
+            "weft subscribe orders --subscription audit -o json",
+            "weft replay orders --from 2026-03-01T12:00:00Z --to latest",
+            "weft schema register order -f order.json",
+            "weft schema get order --version 2",
+            "weft schema check order -f payload.json",
+            "weft schema bind orders --type * --schema order --version 1 --mode off",
+            "weft function deploy -f confirm.yaml",
+            "weft apply -f mesh.yaml --dry-run",
+            "weft get streams -o yaml",
+            "weft delete function confirm",
+            "weft launch-shim 1 /bin/true --flag",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
     }
 }

@@ -7,6 +7,7 @@ use comfy_table::Table;
 use serde::Serialize;
 use weft_client::{Reason, Record};
 use weft_proto::event::{self, EventView};
+use weft_proto::resource::Kind;
 
 /// Form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,9 +40,24 @@ impl Out {
         self.to.flush()
     }
 
-    /// Writes a value as JSON over several lines.
+    /// Writes a value as JSON on one line.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
-        self.line(&serde_json::to_string_pretty(value)?)?;
+        self.line(&serde_json::to_string(value)?)?;
+        Ok(self.flush()?)
+    }
+
+    /// Tells what became of a resource.
+    pub(crate) fn result(
+        &mut self,
+        (kind, name): (Kind, &str),
+        word: &str,
+        format: Format,
+    ) -> anyhow::Result<()> {
+        if format == Format::Json {
+            let kind = kind.as_str();
+            return self.json(&serde_json::json!({ "kind": kind, "name": name, "result": word }));
+        }
+        self.line(&format!("{} {name}: {word}", kind.as_str().to_lowercase()))?;
         Ok(self.flush()?)
     }
 
@@ -52,7 +68,7 @@ impl Out {
         table.set_header(head.to_vec());
         table.add_rows(rows);
         for line in table.lines() {
-            self.line(line.trim())?;
+            self.line(line.trim_end())?;
         }
         Ok(self.flush()?)
     }
@@ -88,30 +104,54 @@ fn short(record: &Record) -> String {
     let subject = view.attribute("subject").unwrap_or_default();
     let data = view.data_bytes().unwrap_or_default();
     let data = match std::str::from_utf8(data) {
-        Ok(text) => text.escape_debug().to_string(),
+        Ok(text) => printable(text),
         Err(_) => format!("({} bytes)", data.len()),
     };
-    format!("{place}  {}  {}  {subject}  {data}", view.ty, view.source)
+    let [ty, source, subject] = [view.ty, view.source, &subject].map(printable);
+    format!("{place}  {ty}  {source}  {subject}  {data}").trim_end().to_owned()
+}
+
+/// On one line and without control characters: an event must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What went wrong, in which place, for which reason, and what to do.
+pub(crate) fn explain(error: &anyhow::Error, stream: Option<&str>, endpoints: &[String]) -> String {
+    let mut text = format!("error: {error:#}\n");
+    let found = error.chain().find_map(|cause| cause.downcast_ref::<weft_client::Error>());
+    let Some(found) = found else { return text };
+    text += &format!("  reason: {}\n", found.reason());
+    if let Some(field) = found.field() {
+        text += &format!("  at: {field}\n");
+    }
+    if let Some(advice) = advice(found, stream, endpoints) {
+        text += &format!("  {advice}\n");
+    }
+    text
 }
 
 /// What to do about an error, where that can be told.
-pub(crate) fn advice(error: &anyhow::Error, stream: Option<&str>) -> Option<String> {
-    let error = error.chain().find_map(|cause| cause.downcast_ref::<weft_client::Error>())?;
+fn advice(
+    error: &weft_client::Error,
+    stream: Option<&str>,
+    endpoints: &[String],
+) -> Option<String> {
     Some(match error.reason() {
         Reason::UnknownStream => {
             format!("create it: weft stream create {}", stream.unwrap_or("NAME"))
         }
-        Reason::UnknownResource => "see what there is: weft get streams | schemas | \
-                                    subscriptions | functions"
-            .to_owned(),
+        Reason::UnknownResource => "see what there is: weft get all".to_owned(),
         Reason::Unauthenticated => "give a token: --token-file FILE, or $WEFT_TOKEN".to_owned(),
         Reason::PermissionDenied => "ask whoever runs the cluster for the permission".to_owned(),
-        Reason::Unavailable | Reason::DeadlineExceeded => {
-            "is the cluster running? Start one here: weft dev; or name another: --endpoint URL"
-                .to_owned()
-        }
+        Reason::Unavailable | Reason::DeadlineExceeded => format!(
+            "is a cluster running at {}? Start one here: weft dev; or name another: --endpoint URL",
+            endpoints.join(", ")
+        ),
         Reason::DiskFull => "free space on the nodes, or shorten the retention".to_owned(),
-        Reason::OffsetOutOfRange => "see what is stored: weft stream describe NAME".to_owned(),
+        Reason::OffsetOutOfRange => {
+            format!("see what is stored: weft stream describe {}", stream.unwrap_or("NAME"))
+        }
         _ => return None,
     })
 }
@@ -154,8 +194,23 @@ mod tests {
     fn an_unknown_stream_is_answered_with_the_command_that_creates_it() {
         let error = weft_client::Error::new(Reason::UnknownStream, "no stream default/orders");
 
-        let advice = advice(&error.into(), Some("orders"));
+        let text = explain(&error.into(), Some("orders"), &[]);
 
-        assert_eq!(advice.as_deref(), Some("create it: weft stream create orders"));
+        assert!(text.contains("weft stream create orders\n"), "{text}");
+    }
+
+    #[test]
+    fn an_unreachable_cluster_is_named() {
+        let error = weft_client::Error::unavailable("cannot connect: refused");
+        let error = anyhow::Error::from(error).context("stopped at line 3");
+
+        let text = explain(&error, None, &["http://a:1".to_owned(), "http://b:1".to_owned()]);
+
+        assert!(text.contains("http://a:1, http://b:1") && text.contains("weft dev"), "{text}");
+    }
+
+    #[test]
+    fn an_event_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\n{\"c\":1}\n"), "a [2Jb {\"c\":1}");
     }
 }

@@ -84,11 +84,7 @@ enum Input {
     Raw,
 }
 
-pub(crate) async fn run(
-    args: Args,
-    client: &Client,
-    format: Option<Format>,
-) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     let described = args.ty.is_some() || args.source.is_some() || args.id.is_some();
     let described = described || args.subject.is_some() || args.key.is_some();
     if args.format == Input::Jsonl && (described || args.content_type.is_some()) {
@@ -106,7 +102,7 @@ pub(crate) async fn run(
     let publisher = client.publisher(&args.stream, PublisherOptions::default()).await?;
     let mut run = Run::new(publisher);
     match args.format {
-        Input::Jsonl => run.lines(BufReader::new(input)).await?,
+        Input::Jsonl => run.lines(BufReader::with_capacity(CHUNK_BYTES, input)).await?,
         Input::Raw => {
             let mut data = Vec::new();
             input.read_to_end(&mut data).context("cannot read the input")?;
@@ -146,7 +142,7 @@ impl Run {
         }
     }
 
-    async fn lines(&mut self, mut input: impl BufRead) -> anyhow::Result<()> {
+    async fn lines(&mut self, mut input: BufReader<impl Read>) -> anyhow::Result<()> {
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
@@ -164,6 +160,10 @@ impl Run {
             match event::from_json(&line) {
                 Ok(event) => self.add(number, event.encode_to_vec().into()).await?,
                 Err(error) => self.outcome.refuse(number, &error)?,
+            }
+            // Whoever writes the lines may pause now; what came so far shall not wait for it.
+            if input.buffer().is_empty() && !self.events.is_empty() {
+                self.hand_over().await?;
             }
         }
         Ok(())
@@ -237,10 +237,10 @@ impl Outcome {
         std::io::stderr().write_all(text.as_bytes())
     }
 
-    fn report(&self, format: Option<Format>) -> anyhow::Result<ExitCode> {
+    fn report(&self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { published, duplicates, refused } = self;
         let mut out = Out::new();
-        if format == Some(Format::Json) {
+        if format == Format::Json {
             out.json(&serde_json::json!({
                 "published": published, "duplicates": duplicates, "refused": refused,
             }))?;

@@ -9,13 +9,13 @@ use crate::when::When;
 /// Arguments of `weft replay`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Writes one record a line: {\"partition\":0,\"offset\":5,\"time\":\"...\",\"event\":{...}}. Events of one
-partition come by offset, partitions are merged by time. Subscriptions and functions notice nothing.
+Writes one event a line; with -o json, as
+{\"partition\":0,\"offset\":5,\"time\":\"...\",\"event\":{...}}. Events of one partition come by offset, partitions are merged by time. Subscriptions and functions notice nothing.
 
 Examples:
   weft replay orders
   weft replay orders --from -1h --to latest
-  weft replay orders --from 2026-03-01T12:00:00Z --to 2026-03-01T13:00:00Z > noon.jsonl
+  weft replay orders --from 2026-03-01T12:00:00Z --to 2026-03-01T13:00:00Z -o json > noon.jsonl
   weft replay orders --from 100 --to 200 | head")]
 pub(crate) struct Args {
     /// The stream: NAME or NAMESPACE/NAME
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     max: Option<u64>,
 }
 
-pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<()> {
     let mut reader = client
         .read(ReadOptions {
             from: args.from.position(),
@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> 
         let ReadItem::Batch(batch) = item else { continue };
         progress.add(batch.events.len());
         for record in batch.into_records() {
-            out.record(&record, format.unwrap_or(Format::Json))?;
+            out.record(&record, format)?;
         }
     }
     Ok(out.flush()?)

@@ -1,5 +1,8 @@
 //! `weft schema`: registers, lists, gets and checks schemas; binds them to streams.
 
+use std::io::Write as _;
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::value::RawValue;
@@ -7,10 +10,11 @@ use weft_client::proto::v1;
 use weft_client::{Client, PutOptions, resource_of, spec_of, status_of};
 use weft_proto::resource::{
     BindingMode, BindingSpec, BindingVersion, Kind, SchemaFormat, SchemaSpec, SchemaStatus,
-    StreamSpec,
+    SchemaVersion, StreamSpec,
 };
+use weft_registry::{Limits, Schema, Verdict, Violation};
 
-use crate::apply::read_text;
+use crate::apply::{read_bytes, read_text};
 use crate::get;
 use crate::output::{Format, Out};
 
@@ -26,9 +30,22 @@ enum Verb {
     /// Register a schema, or its next version; the same document again changes nothing
     #[command(after_help = "Example:\n  weft schema register order -f order.schema.json")]
     Register(Document),
-    /// Check what register would do, without doing it
-    #[command(after_help = "Example:\n  weft schema check order -f order.schema.json")]
-    Check(Document),
+    /// Check whether a payload fits a schema; nothing is published
+    #[command(after_help = "\
+Exit code 0: it fits; 1: it does not, and standard error tells where.
+
+Example:
+  weft schema check order -f payload.json")]
+    Check {
+        /// NAME or NAMESPACE/NAME
+        name: String,
+        /// File with the payload; - is standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: String,
+        /// The newest without it
+        #[arg(long = "version", value_name = "N")]
+        number: Option<u32>,
+    },
     /// List schemas
     List,
     /// Show a version of a schema: the document as it was registered
@@ -36,7 +53,7 @@ enum Verb {
         /// NAME or NAMESPACE/NAME
         name: String,
         /// The newest without it
-        #[arg(long = "schema-version", value_name = "N")]
+        #[arg(long = "version", value_name = "N")]
         number: Option<u32>,
     },
     /// Let a schema govern events of a type in a stream
@@ -45,7 +62,7 @@ The most specific type wins: a type, a prefix that ends in *, or * for all event
 
 Examples:
   weft schema bind orders --type 'order.*' --schema order
-  weft schema bind orders --type 'order.*' --schema order --pin 2
+  weft schema bind orders --type 'order.*' --schema order --version 2
   weft schema bind orders --type 'order.*' --schema order --mode off")]
     Bind(Bind),
 }
@@ -74,7 +91,7 @@ struct Bind {
     schema: String,
 
     /// Stay with this version; without it the newest governs
-    #[arg(long, value_name = "N")]
+    #[arg(long = "version", value_name = "N")]
     pin: Option<u32>,
 
     /// enforce refuses events that do not fit; off checks nothing
@@ -99,44 +116,115 @@ impl Args {
     }
 }
 
-pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     match args.verb {
-        Verb::Register(document) => register(&document, false, client).await,
-        Verb::Check(document) => register(&document, true, client).await,
-        Verb::List => list(client, format).await,
-        Verb::Get { name, number } => show(&name, number, client).await,
-        Verb::Bind(bind) => run_bind(&bind, client).await,
+        Verb::Register(document) => register(&document, client, format).await?,
+        Verb::Check { name, file, number } => {
+            return check(client, (&name, number), &file, format).await;
+        }
+        Verb::List => list(client, format).await?,
+        Verb::Get { name, number } => show(&name, number, client).await?,
+        Verb::Bind(bind) => run_bind(&bind, client, format).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn register(document: &Document, dry_run: bool, client: &Client) -> anyhow::Result<()> {
+async fn register(document: &Document, client: &Client, format: Format) -> anyhow::Result<()> {
     let Document { name, file } = document;
     let text = read_text(file)?;
     let document: Box<RawValue> =
-        serde_json::from_str(&text).with_context(|| format!("{file} is not JSON"))?;
+        serde_json::from_str(text.trim()).with_context(|| format!("{file} is not JSON"))?;
     let spec = SchemaSpec { format: SchemaFormat::JsonSchema, document };
-    let resource = resource_of(Kind::Schema, name, &spec)?;
-    let options = PutOptions { dry_run, ..PutOptions::default() };
-    let put = client.catalog().put(resource, options).await?;
+    let mut resource = resource_of(Kind::Schema, name, &spec)?;
+    // Another version does not take the labels away.
+    if let Some(before) = client.catalog().find(Kind::Schema, name).await? {
+        resource.labels = before.labels;
+    }
+    let put = client.catalog().put(resource, PutOptions::default()).await?;
     let versions = status_of::<SchemaStatus>(&put.resource)?.versions;
-    let newest = versions.last().map_or_else(String::new, |newest| {
+    let newest = versions.last();
+    let word = match put.change {
+        v1::Change::Unchanged => "unchanged",
+        _ => "registered",
+    };
+    let mut out = Out::new();
+    if format == Format::Json {
+        return out.json(&serde_json::json!({
+            "kind": "Schema", "name": name, "result": word, "warnings": put.warnings,
+            "version": newest.map(|newest| newest.version), "id": newest.map(|newest| newest.id),
+        }));
+    }
+    let newest = newest.map_or_else(String::new, |newest| {
         format!(" (version {}, id {})", newest.version, newest.id)
     });
-    let mut out = Out::new();
-    out.line(&match (put.change, dry_run) {
-        (v1::Change::Unchanged, _) => format!("schema {name} is this document already{newest}"),
-        (_, true) => format!("schema {name} would be accepted"),
-        (_, false) => format!("schema {name} is registered{newest}"),
-    })?;
+    out.line(&format!("schema {name}: {word}{newest}"))?;
     for warning in put.warnings {
         out.line(&format!("  warning: {warning}"))?;
     }
     Ok(out.flush()?)
 }
 
-async fn list(client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+/// The document of a version, the newest without a number.
+async fn fetch(client: &Client, name: &str, number: Option<u32>) -> anyhow::Result<SchemaVersion> {
+    let schema = client.catalog().get(Kind::Schema, name).await?;
+    let versions = status_of::<SchemaStatus>(&schema)?.versions;
+    let last = versions.last().map_or(0, |last| last.version);
+    let wanted = number.unwrap_or(last);
+    let found = versions.into_iter().find(|version| version.version == wanted);
+    found.with_context(|| format!("schema {name} has no version {wanted}; the newest is {last}"))
+}
+
+/// Checks here, with the code that brokers check with.
+async fn check(
+    client: &Client,
+    (name, number): (&str, Option<u32>),
+    file: &str,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let payload = read_bytes(file)?;
+    let found = fetch(client, name, number).await?;
+    let schema = Schema::compile(found.document.get().as_bytes(), &Limits::default())
+        .with_context(|| format!("schema {name} version {} is not usable", found.version))?;
+    let verdict = schema.check(&payload);
+    let mut out = Out::new();
+    let version = found.version;
+    let (fits, text) = match &verdict {
+        Verdict::Fits => (true, format!("{file} fits schema {name} version {version}")),
+        Verdict::Violation(violation) => (false, explain(violation)),
+    };
+    if format == Format::Json {
+        let violation = match &verdict {
+            Verdict::Fits => None,
+            Verdict::Violation(violation) => Some(serde_json::json!({
+                "pointer": violation.pointer, "schema_pointer": violation.schema_pointer,
+                "keyword": violation.keyword, "message": violation.message,
+                "more": violation.more,
+            })),
+        };
+        out.json(&serde_json::json!({
+            "schema": name, "version": version, "fits": fits, "violation": violation,
+        }))?;
+    } else if fits {
+        out.line(&text)?;
+        out.flush()?;
+    }
+    if !fits {
+        let text = format!("{file} does not fit schema {name} version {version}: {text}\n");
+        std::io::stderr().write_all(text.as_bytes())?;
+    }
+    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn explain(violation: &Violation) -> String {
+    let Violation { pointer, keyword, message, more, .. } = violation;
+    let place = if pointer.is_empty() { "the whole payload" } else { pointer };
+    let more = if *more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("at {place}: {message} ({keyword}){more}")
+}
+
+async fn list(client: &Client, format: Format) -> anyhow::Result<()> {
     let schemas = client.catalog().list(Kind::Schema, "").await?;
-    if let Some(format @ (Format::Json | Format::Yaml)) = format {
+    if format != Format::Table {
         return get::export(&schemas, format);
     }
     let rows = schemas.iter().map(|schema| {
@@ -154,22 +242,13 @@ async fn list(client: &Client, format: Option<Format>) -> anyhow::Result<()> {
 }
 
 async fn show(name: &str, number: Option<u32>, client: &Client) -> anyhow::Result<()> {
-    let schema = client.catalog().get(Kind::Schema, name).await?;
-    let versions = status_of::<SchemaStatus>(&schema)?.versions;
-    let found = match number {
-        Some(number) => versions.iter().find(|version| version.version == number),
-        None => versions.last(),
-    };
-    let Some(found) = found else {
-        let last = versions.last().map_or(0, |last| last.version);
-        anyhow::bail!("schema {name} has no such version; the newest is {last}");
-    };
+    let found = fetch(client, name, number).await?;
     let mut out = Out::new();
     out.line(found.document.get())?;
     Ok(out.flush()?)
 }
 
-async fn run_bind(bind: &Bind, client: &Client) -> anyhow::Result<()> {
+async fn run_bind(bind: &Bind, client: &Client, format: Format) -> anyhow::Result<()> {
     let catalog = client.catalog();
     // Also gives the error that names the command to create it.
     client.route(&bind.stream).await?;
@@ -191,6 +270,12 @@ async fn run_bind(bind: &Bind, client: &Client) -> anyhow::Result<()> {
     let expected_generation = Some(stream.generation);
     let put = catalog.put(changed, PutOptions { expected_generation, dry_run: false }).await?;
     let mut out = Out::new();
+    if format == Format::Json {
+        return out.json(&serde_json::json!({
+            "kind": "Stream", "name": bind.stream, "generation": put.resource.generation,
+            "schemas": spec.schemas, "warnings": put.warnings,
+        }));
+    }
     let Bind { stream, ty, schema, .. } = bind;
     let word = match bind.mode {
         BindingMode::Enforce => "governs",

@@ -35,13 +35,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A handle to the cluster. Connects later, when something is asked.
-    pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        let endpoints = match (self.endpoint.is_empty(), variable("WEFT_ENDPOINT")) {
+    /// The addresses to try, in this order.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        match (self.endpoint.is_empty(), variable("WEFT_ENDPOINT")) {
             (false, _) => self.endpoint.clone(),
             (true, Some(text)) => text.split(',').map(|part| part.trim().to_owned()).collect(),
             (true, None) => vec![DEFAULT_ENDPOINT.to_owned()],
-        };
+        }
+    }
+
+    /// A handle to the cluster. Connects later, when something is asked.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let token = match &self.token_file {
             Some(path) => Some(read(path)?.trim().to_owned()),
             None => variable("WEFT_TOKEN"),
@@ -51,7 +55,7 @@ impl Connection {
             None => None,
         };
         let token = token.map(Secret::new);
-        Ok(Client::connect(&Options { token, tls, ..Options::new(endpoints) })?)
+        Ok(Client::connect(&Options { token, tls, ..Options::new(self.endpoints()) })?)
     }
 }
 

@@ -10,10 +10,10 @@ use crate::output::{Format, Out};
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {}
 
-pub(crate) async fn run(client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+pub(crate) async fn run(client: &Client, format: Format) -> anyhow::Result<()> {
     let status = client.status().await?;
     let mut out = Out::new();
-    if matches!(format, Some(Format::Json | Format::Yaml)) {
+    if matches!(format, Format::Json | Format::Yaml) {
         return out.json(&to_json(&status));
     }
     let (uid, version, node) = (&status.cluster_uid, &status.version, status.node_id);

@@ -5,6 +5,7 @@ use weft_client::{Client, Position, PutOptions, Reason, resource_of, spec_of};
 use weft_proto::resource::{Kind, MaxAge, Retention, StreamSpec};
 use weft_proto::v1;
 
+use crate::delete::delete;
 use crate::get;
 use crate::output::{Format, Out};
 
@@ -73,25 +74,17 @@ impl Args {
     }
 }
 
-pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<()> {
     match args.verb {
-        Verb::Create(args) => create(args, client).await,
+        Verb::Create(args) => create(args, client, format).await,
         Verb::List => list(client, format).await,
         Verb::Describe { name } => describe(&name, client, format).await,
-        Verb::Delete { name } => {
-            client.catalog().delete(Kind::Stream, &name, None).await?;
-            said(&format!("stream {name} is deleted"))
-        }
+        Verb::Delete { name } => delete(client, Kind::Stream, &name, format).await,
     }
 }
 
-fn said(text: &str) -> anyhow::Result<()> {
-    let mut out = Out::new();
-    out.line(text)?;
-    Ok(out.flush()?)
-}
-
-async fn create(args: Create, client: &Client) -> anyhow::Result<()> {
+async fn create(args: Create, client: &Client, format: Format) -> anyhow::Result<()> {
+    let said = |word| Out::new().result((Kind::Stream, &args.name), word, format);
     let spec = StreamSpec {
         partitions: args.partitions,
         retention: Retention {
@@ -104,13 +97,14 @@ async fn create(args: Create, client: &Client) -> anyhow::Result<()> {
     let name = &args.name;
     let resource = resource_of(Kind::Stream, name, &spec)?;
     let options = PutOptions { expected_generation: Some(0), ..PutOptions::default() };
-    let Err(error) = client.catalog().put(resource, options).await else {
-        return said(&format!("stream {name} is created"));
+    let error = match client.catalog().put(resource, options).await {
+        Ok(_) => return said("created"),
+        Err(error) => error,
     };
     let exists = matches!(error.reason(), Reason::FailedPrecondition | Reason::AlreadyExists);
     if exists && let Some(found) = client.catalog().find(Kind::Stream, name).await? {
         if spec_of::<StreamSpec>(&found)? == spec {
-            return said(&format!("stream {name} exists already, just so"));
+            return said("unchanged");
         }
         anyhow::bail!(
             "stream {name} exists with other settings; see weft get stream {name} -o yaml, \
@@ -120,9 +114,9 @@ async fn create(args: Create, client: &Client) -> anyhow::Result<()> {
     Err(error.into())
 }
 
-async fn list(client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+async fn list(client: &Client, format: Format) -> anyhow::Result<()> {
     let streams = client.catalog().list(Kind::Stream, "").await?;
-    if let Some(format @ (Format::Json | Format::Yaml)) = format {
+    if format != Format::Table {
         return get::export(&streams, format);
     }
     let rows = streams.iter().map(|stream| {
@@ -139,12 +133,12 @@ async fn list(client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     Out::new().table(&["STREAM", "PARTITIONS", "MAX AGE", "SCHEMAS"], rows)
 }
 
-async fn describe(name: &str, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
+async fn describe(name: &str, client: &Client, format: Format) -> anyhow::Result<()> {
     // Also gives the error that names the command to create it.
     let routes = client.route(name).await?;
     let resource = client.catalog().get(Kind::Stream, name).await?;
     let offsets = client.locate(name, Position::Latest).await?;
-    if let Some(Format::Json) = format {
+    if format == Format::Json {
         let partitions: Vec<_> = offsets.iter().map(|at| partition_json(at, &routes)).collect();
         let spec: serde_json::Value = spec_of(&resource)?;
         let value = serde_json::json!({

@@ -1,9 +1,11 @@
 //! `weft subscribe`: follows a stream, with or without the cluster keeping what is done.
 
+use std::collections::BTreeMap;
+
 use weft_client::{
-    Client, Position, ReadItem, ReadOptions, Subscription, SubscriptionItem, SubscriptionOptions,
-    spec_of,
+    Client, ReadItem, ReadOptions, Subscription, SubscriptionItem, SubscriptionOptions, spec_of,
 };
+use weft_proto::filter::Filter;
 use weft_proto::resource::{Kind, SubscriptionSpec};
 
 use crate::output::{Format, Out};
@@ -19,8 +21,8 @@ the next call goes on behind it. The subscription must exist; weft apply creates
 
 Examples:
   weft subscribe orders
-  weft subscribe orders --from earliest
-  weft subscribe orders --subscription audit >> audit.jsonl")]
+  weft subscribe orders --from earliest --filter-type 'order.*'
+  weft subscribe orders --subscription audit -o json >> audit.jsonl")]
 pub(crate) struct Args {
     /// The stream: NAME or NAMESPACE/NAME
     pub(crate) stream: String,
@@ -29,15 +31,25 @@ pub(crate) struct Args {
     #[arg(long, default_value = "latest", allow_hyphen_values = true)]
     from: When,
 
-    /// Join this durable subscription instead; it knows where to start
-    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    /// Join this durable subscription instead; it knows where to start and what to pass
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["from", "filter_type"])]
     subscription: Option<String>,
+
+    /// Only events of this type, or with a type that starts so if it ends in *
+    #[arg(long, value_name = "TYPE")]
+    filter_type: Option<String>,
 }
 
-pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
-    let format = format.unwrap_or(Format::Json);
+pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<()> {
     match args.subscription {
-        None => follow(client, args.stream, args.from.position(), format).await,
+        None => {
+            let options = ReadOptions {
+                from: args.from.position(),
+                filters: type_filter(args.filter_type.as_deref()),
+                ..ReadOptions::follow(args.stream)
+            };
+            follow(client, options, format).await
+        }
         Some(name) => {
             check_stream(client, &args.stream, &name).await?;
             let member = client.subscribe(&name, SubscriptionOptions::default());
@@ -46,13 +58,17 @@ pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> 
     }
 }
 
-async fn follow(
-    client: &Client,
-    stream: String,
-    from: Position,
-    format: Format,
-) -> anyhow::Result<()> {
-    let options = ReadOptions { from, ..ReadOptions::follow(stream) };
+/// A type, a prefix that ends in `*`, or `*` for all: as in bindings of schemas.
+fn type_filter(text: Option<&str>) -> Vec<Filter> {
+    let one = |value: &str| BTreeMap::from([("type".to_owned(), value.to_owned())]);
+    match text.map(|text| (text, text.strip_suffix('*'))) {
+        None | Some((_, Some(""))) => Vec::new(),
+        Some((_, Some(prefix))) => vec![Filter::Prefix(one(prefix))],
+        Some((exact, None)) => vec![Filter::Exact(one(exact))],
+    }
+}
+
+async fn follow(client: &Client, options: ReadOptions, format: Format) -> anyhow::Result<()> {
     let mut reader = client.read(options).await?;
     let mut out = Out::new();
     loop {
@@ -112,4 +128,19 @@ async fn check_stream(client: &Client, stream: &str, subscription: &str) -> anyh
         anyhow::bail!("subscription {subscription} reads stream {}, not {stream}", spec.stream);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_makes_a_prefix() {
+        let text = |wanted| serde_json::to_string(&type_filter(wanted)).unwrap();
+
+        assert_eq!(text(Some("order.placed")), r#"[{"exact":{"type":"order.placed"}}]"#);
+        assert_eq!(text(Some("order.*")), r#"[{"prefix":{"type":"order."}}]"#);
+        assert_eq!(text(Some("*")), "[]");
+        assert_eq!(text(None), "[]");
+    }
 }

@@ -1,0 +1,53 @@
+//! `weft broker`: one node of a cluster.
+
+use std::path::PathBuf;
+
+use weft_broker::config::Config;
+
+use crate::{signals, telemetry, toml_file};
+
+/// Run one broker until SIGTERM or Ctrl-C.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of a command line")]
+pub(crate) struct Args {
+    /// TOML file with the settings. Environment variables WEFT_<SECTION>__<KEY> win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings in force as TOML, and end.
+    #[arg(long)]
+    print_config: bool,
+    /// What to log: a level, or a list as in `info,weft_broker=debug`.
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// End when standard input closes: whoever started this process is gone.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// Runs until stopped.
+#[expect(clippy::print_stdout, reason = "--print-config is for standard output")]
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let config: Config = toml_file::load(args.config.as_deref(), toml_file::environment())?;
+    config.check()?;
+    if args.print_config {
+        print!("{}", toml::to_string(&config)?);
+        return Ok(());
+    }
+    telemetry::start(&args.log)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let until_stdin_closes = args.until_stdin_closes;
+    let result = runtime.block_on(async {
+        let signal = signals::stop()?;
+        let stop = async move {
+            tokio::select! {
+                () = signal => {}
+                () = signals::stdin_closed(), if until_stdin_closes => {}
+            }
+        };
+        weft_broker::run(config, telemetry::process(), stop).await?;
+        Ok(())
+    });
+    // A read of standard input cannot be cancelled; without this, it would hold up the end.
+    runtime.shutdown_background();
+    result
+}

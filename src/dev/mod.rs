@@ -1,0 +1,172 @@
+//! `weft dev`: a cluster and a dispatcher on this machine, with data in a local folder.
+
+mod folder;
+
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+
+use anyhow::{Context as _, bail};
+use tokio_util::sync::CancellationToken;
+use weft_broker::config::Profile;
+
+use self::folder::Folder;
+use crate::cluster::{self, Cluster, Plan, Ports};
+use crate::{signals, telemetry};
+
+/// What a newcomer may do next, each a command line of this program.
+const TRY: [&str; 3] = [
+    "stream create orders",
+    "publish orders --file order.json   # one CloudEvent as JSON in each line",
+    "subscribe orders --from earliest",
+];
+
+/// Run a cluster and a dispatcher on this machine until Ctrl-C.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Brokers: 1 within this process, or 3 processes that survive the loss of one.
+    #[arg(long, default_value_t = 1, value_parser = nodes)]
+    nodes: u16,
+    /// Folder for the data; a cluster that is there goes on.
+    #[arg(long, default_value = "./weft-data")]
+    dir: PathBuf,
+    /// Port for clients of the first broker; the others count up. Peers use this + 200.
+    #[arg(long, default_value_t = 7400, value_name = "PORT")]
+    grpc_port: u16,
+    /// Port for health and metrics of the first broker; the others count up.
+    #[arg(long, default_value_t = 7500, value_name = "PORT")]
+    http_port: u16,
+    /// What to log: a level, or a list as in `info,weft_dispatcher=debug`.
+    #[arg(long, default_value = "warn", value_name = "FILTER")]
+    log: String,
+}
+
+fn nodes(text: &str) -> Result<u16, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("write 1 or 3".to_owned()),
+    }
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    telemetry::start(&args.log)?;
+    tokio::runtime::Runtime::new()?.block_on(serve(args))
+}
+
+async fn serve(args: &Args) -> anyhow::Result<()> {
+    let stop = pin!(signals::stop()?);
+    let ports = Ports::consecutive(args.grpc_port, args.http_port, args.nodes)?;
+    let folder = Folder::open(&args.dir, &ports)?;
+    let plan =
+        Plan { dir: folder.path().to_owned(), ports, data_groups: 2, profile: Profile::Small };
+    let result = match args.nodes {
+        1 => within(&plan, &folder, stop).await,
+        _ => beside(plan, &folder, stop).await,
+    };
+    // Nothing runs any more; a failure to say so must not hide what went wrong before.
+    let noted = folder.record(&[]);
+    result.and(noted)
+}
+
+type Stop<'a, F> = Pin<&'a mut F>;
+
+/// One broker within this process.
+async fn within<F>(plan: &Plan, folder: &Folder, mut stop: Stop<'_, F>) -> anyhow::Result<()>
+where
+    F: Future<Output = ()> + Send,
+{
+    let config = plan.config(1).context("there is no first node")?;
+    config.check()?;
+    let dispatcher = plan.dispatcher()?;
+    let token = CancellationToken::new();
+    let mut broker = pin!(weft_broker::run(config, telemetry::process(), token.clone().cancelled_owned()));
+    let work = async {
+        tokio::select! {
+            () = stop.as_mut() => return Ok(()),
+            ready = cluster::ready(plan.ports[0].http) => ready?,
+        }
+        folder.record(&[std::process::id()])?;
+        announce(plan);
+        weft_dispatcher::run(dispatcher, stop).await?;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        ended = &mut broker => {
+            ended?;
+            bail!("the broker stopped by itself")
+        }
+        result = work => {
+            // Clients first, then what they talk to.
+            token.cancel();
+            let ended = broker.await;
+            result?;
+            Ok(ended?)
+        }
+    }
+}
+
+/// Several brokers, each a child of this process.
+async fn beside<F>(plan: Plan, folder: &Folder, mut stop: Stop<'_, F>) -> anyhow::Result<()>
+where
+    F: Future<Output = ()> + Send,
+{
+    let dispatcher = plan.dispatcher()?;
+    let mut cluster = tokio::select! {
+        () = stop.as_mut() => return Ok(()),
+        cluster = Cluster::start(plan) => cluster?,
+    };
+    folder.record(&cluster.pids())?;
+    announce(cluster.plan());
+    let result = tokio::select! {
+        result = weft_dispatcher::run(dispatcher, stop) => result,
+        never = report_ends(&mut cluster, folder) => match never {},
+    };
+    let killed = cluster.stop().await;
+    result?;
+    if !killed.is_empty() {
+        bail!(
+            "nodes {killed:?} did not stop in order; their logs in {} say why",
+            folder.path().display()
+        );
+    }
+    Ok(())
+}
+
+/// A crash is told, not mended: whoever develops wants to see it.
+#[expect(clippy::print_stderr, reason = "the user of the terminal shall see it")]
+async fn report_ends(cluster: &mut Cluster, folder: &Folder) -> std::convert::Infallible {
+    loop {
+        let (number, status) = cluster.ended().await;
+        let log = cluster.log_of(number);
+        eprintln!("\nbroker {number} ended by itself ({status}). The end of its log:\n{log}\n");
+        eprintln!("The others go on. To have it back, stop with Ctrl-C and start again.");
+        if let Err(error) = folder.record(&cluster.pids()) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the user of the terminal shall see it")]
+fn announce(plan: &Plan) {
+    let each = |port: fn(&Ports) -> u16| {
+        let list: Vec<_> =
+            plan.ports.iter().map(|ports| format!("http://127.0.0.1:{}", port(ports))).collect();
+        list.join(" ")
+    };
+    println!("Weft is ready. Data are in {}.", plan.dir.display());
+    println!("  clients (gRPC)      {}", each(|ports| ports.grpc));
+    println!("  health and metrics  {}", each(|ports| ports.http));
+    println!("Try, in another terminal:");
+    // The first port is the default of all commands.
+    let endpoint = match plan.ports.first() {
+        Some(ports) if ports.grpc != 7_400 => {
+            format!(" --endpoint http://127.0.0.1:{}", ports.grpc)
+        }
+        _ => String::new(),
+    };
+    for command in TRY {
+        println!("  weft{endpoint} {command}");
+    }
+    println!("Ctrl-C stops it.");
+}
