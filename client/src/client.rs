@@ -119,7 +119,12 @@ impl Client {
         let repeat = if request.identity.is_some() { Repeat::Always } else { Repeat::IfNotApplied };
         let publish = |transport| {
             let request = request.clone();
-            async move { PublishClient::new(transport).publish(request).await }
+            async move {
+                PublishClient::new(transport)
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .publish(request)
+                    .await
+            }
         };
         Ok(self.call(repeat, publish).await?.results)
     }

@@ -296,8 +296,8 @@ impl Lane {
             self.give_up(&error);
             self.over = Some(error);
         } else if breaks && self.link.is_open() {
-            // This node does not lead any more, or has no majority: ask again who does.
-            self.link = Link::Closed;
+            // This node does not lead any more, or has no majority: ask another one who does.
+            self.link.leave();
             self.broken(error, now);
         } else {
             self.last_error = Some(error);
@@ -336,7 +336,7 @@ impl Lane {
 
     fn expire(&mut self, now: Duration) {
         if self.window.is_stuck(now) {
-            self.link = Link::Closed;
+            self.link.leave();
             let error = Error::new(Reason::DeadlineExceeded, "the node does not acknowledge");
             self.broken(error, now);
         }

@@ -11,10 +11,13 @@ use weft_proto::v1::publish_stream_response::Frame as ResponseFrame;
 use weft_proto::{Error, Reason, Result, v1};
 
 use crate::channels::{Transport, error_of};
-use crate::client::Client;
+use crate::client::{Client, MESSAGE_BYTES_MAX};
 
 /// Frames between the lane and HTTP/2; what is further ahead waits in the window.
 const FRAMES_LEN: usize = 4;
+
+type Frames = mpsc::Sender<v1::PublishStreamRequest>;
+type Answers = Streaming<v1::PublishStreamResponse>;
 
 pub(super) enum Link {
     Closed,
@@ -23,8 +26,11 @@ pub(super) enum Link {
 }
 
 pub(super) struct Session {
-    frames: mpsc::Sender<v1::PublishStreamRequest>,
-    answers: Streaming<v1::PublishStreamResponse>,
+    client: Client,
+    /// The endpoint that was asked for the leader or took the stream.
+    place: usize,
+    frames: Frames,
+    answers: Answers,
 }
 
 /// What happened on the link.
@@ -62,10 +68,20 @@ impl Link {
             Self::Open(session) => {
                 let event = session.next(wants_to_send).await;
                 if matches!(event, Event::Broken(_)) {
-                    *self = Self::Closed;
+                    self.leave();
                 }
                 event
             }
+        }
+    }
+
+    /// Closes a link that does not serve; the next one is opened with the help of another node.
+    ///
+    /// A node that is cut off from the others still opens streams, and names the leader that it
+    /// knew: whoever stays with it fails until it is back.
+    pub(super) fn leave(&mut self) {
+        if let Self::Open(session) = std::mem::replace(self, Self::Closed) {
+            session.client.avoid(session.place);
         }
     }
 
@@ -117,35 +133,42 @@ pub(super) fn open(
         let limit = client.timeouts().attempt * 2;
         let opening = async {
             let routes = client.route(&stream).await?;
+            let (asked, place) = client.any_node()?;
             let route = routes.into_iter().find(|route| route.partition == partition);
             let leader = route.and_then(|route| route.leader_address);
-            let (transport, place) = match leader.filter(|_| attempt.is_multiple_of(2)) {
-                Some(address) => (client.node(&address)?, None),
-                None => client.any_node().map(|(transport, place)| (transport, Some(place)))?,
+            let transport = match leader.filter(|_| attempt.is_multiple_of(2)) {
+                Some(address) => client.node(&address)?,
+                None => asked,
             };
             let open = v1::PublishOpen { stream, min_generation: client.generation() };
-            let session = begin(transport, open).await;
-            if let (Err(_), Some(place)) = (&session, place) {
-                client.avoid(place);
+            match begin(transport, open).await {
+                Ok((frames, answers)) => {
+                    Ok(Session { client: client.clone(), place, frames, answers })
+                }
+                Err(error) => {
+                    client.avoid(place);
+                    Err(error)
+                }
             }
-            session
         };
         timeout(limit, opening).await.unwrap_or_else(|_elapsed| {
+            client.avoid(client.any_node()?.1);
             Err(Error::new(Reason::DeadlineExceeded, "no node opened the stream in time"))
         })
     })
 }
 
-async fn begin(transport: Transport, open: v1::PublishOpen) -> Result<Session> {
+async fn begin(transport: Transport, open: v1::PublishOpen) -> Result<(Frames, Answers)> {
     let (frames, receiver) = mpsc::channel(FRAMES_LEN);
     let frame = Some(RequestFrame::Open(open));
     // The channel is new and has room.
     _ = frames.try_send(v1::PublishStreamRequest { frame });
-    let mut client = PublishClient::new(transport);
+    // The answer to a batch may tell a reason for each of its events.
+    let mut client = PublishClient::new(transport).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let response = client.publish_stream(ReceiverStream::new(receiver)).await.map_err(error_of)?;
     let mut answers = response.into_inner();
     match answers.message().await.map_err(error_of)?.and_then(|answer| answer.frame) {
-        Some(ResponseFrame::Opened(_)) => Ok(Session { frames, answers }),
+        Some(ResponseFrame::Opened(_)) => Ok((frames, answers)),
         _ => Err(Error::unavailable("the node did not open the stream")),
     }
 }

@@ -153,7 +153,8 @@ impl Publisher {
     pub async fn publish_batch(&self, events: Vec<Bytes>) -> Result<PendingBatch> {
         let mut pending =
             PendingBatch { events: events.len(), jobs: Vec::new(), refused: Vec::new() };
-        if let [_] = *self.lanes {
+        let fits = |event: &Bytes| event.len() <= EVENT_BYTES_MAX;
+        if self.lanes.len() == 1 && events.iter().all(fits) {
             self.queue_all(0, None, events, &mut pending).await?;
             return Ok(pending);
         }
@@ -198,8 +199,9 @@ impl Publisher {
     }
 
     fn partition_of(&self, event: &[u8]) -> Result<usize> {
-        // The leader of the only partition checks the event; there is nothing to route.
-        if self.lanes.len() == 1 {
+        // The leader of the only partition checks the event; there is nothing to route. A frame that
+        // is too large for the server would end the stream, and its neighbours with it.
+        if self.lanes.len() == 1 && event.len() <= EVENT_BYTES_MAX {
             return Ok(0);
         }
         let view = event::check(event, EVENT_BYTES_MAX)?;

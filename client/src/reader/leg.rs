@@ -32,6 +32,8 @@ pub(super) struct Leg {
     /// The end of a range, once a node told it.
     to: Option<u64>,
     connection: Option<Streaming<v1::ReadResponse>>,
+    /// The endpoint that was asked last, for the leader or for the events.
+    place: Option<usize>,
     caught_up: bool,
     attempt: usize,
     backoff: Backoff,
@@ -58,6 +60,7 @@ impl Leg {
             next: None,
             to: None,
             connection: None,
+            place: None,
             caught_up: false,
             attempt: 0,
             backoff: Backoff::default(),
@@ -95,6 +98,9 @@ impl Leg {
                 Ok(Some(item)) => return Some(Ok(item)),
                 Err(error) => {
                     self.connection = None;
+                    if let Some(place) = self.place.take() {
+                        self.client.avoid(place);
+                    }
                     if let Err(error) = self.pause(error).await {
                         self.over = true;
                         return Some(Err(error));
@@ -161,23 +167,21 @@ impl Leg {
         let asks_leader = !self.follows && self.attempt.is_multiple_of(2);
         let leader = if asks_leader { self.leader().await? } else { None };
         self.attempt = self.attempt.wrapping_add(1);
-        let (transport, place) = match leader {
-            Some(address) => (self.client.node(&address)?, None),
-            None => self.client.any_node().map(|(transport, place)| (transport, Some(place)))?,
+        let (asked, place) = self.client.any_node()?;
+        self.place = Some(place);
+        let transport = match leader {
+            Some(address) => self.client.node(&address)?,
+            None => asked,
         };
         let mut client = ReadClient::new(transport).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let limit = self.client.timeouts().attempt;
-        let result = match timeout(limit, client.read(request)).await {
+        match timeout(limit, client.read(request)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(error_of(status)),
             Err(_elapsed) => {
                 Err(Error::new(Reason::DeadlineExceeded, "the node did not begin to read in time"))
             }
-        };
-        if let (Err(_), Some(place)) = (&result, place) {
-            self.client.avoid(place);
         }
-        result
     }
 
     async fn leader(&self) -> Result<Option<String>> {

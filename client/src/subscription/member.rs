@@ -44,6 +44,8 @@ pub(super) struct Member {
 }
 
 struct Session {
+    /// The endpoint that serves it.
+    place: usize,
     frames: mpsc::Sender<v1::SubscribeRequest>,
     answers: Streaming<v1::SubscribeResponse>,
 }
@@ -85,10 +87,17 @@ impl Member {
     pub(super) async fn run(mut self, mut acks: mpsc::Receiver<Ack<Waiter>>) {
         loop {
             let error = match self.connect().await {
-                Ok(session) => match self.serve(session, &mut acks).await {
-                    Ended::Left => return,
-                    Ended::Broken(error) => error,
-                },
+                Ok(session) => {
+                    let place = session.place;
+                    match self.serve(session, &mut acks).await {
+                        Ended::Left => return,
+                        Ended::Broken(error) => {
+                            // A node that is cut off from the others takes members in as well.
+                            self.client.avoid(place);
+                            error
+                        }
+                    }
+                }
                 Err(error) => error,
             };
             self.broken();
@@ -119,7 +128,7 @@ impl Member {
         let limit = self.client.timeouts().attempt;
         let opening = client.subscribe(ReceiverStream::new(receiver));
         match timeout(limit, opening).await {
-            Ok(Ok(response)) => Ok(Session { frames, answers: response.into_inner() }),
+            Ok(Ok(response)) => Ok(Session { place, frames, answers: response.into_inner() }),
             Ok(Err(status)) => {
                 self.client.avoid(place);
                 Err(error_of(status))

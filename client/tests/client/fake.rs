@@ -53,21 +53,24 @@ pub(crate) struct State {
     pub(crate) settled: std::collections::BTreeSet<u64>,
     pub(crate) credit_violations: u32,
     addresses: Vec<String>,
+    /// This node is cut off from the others: it takes streams, and calls itself the leader.
+    pub(crate) isolated: Option<usize>,
 }
 
+/// One node; all share the state.
 #[derive(Clone)]
-pub(crate) struct Fake(Arc<Mutex<State>>);
+pub(crate) struct Fake(Arc<Mutex<State>>, usize);
 
 impl Fake {
     /// Starts two nodes.
     pub(crate) async fn start(partitions: usize) -> (Self, Client) {
-        let fake = Self(Arc::default());
+        let fake = Self(Arc::default(), 0);
         fake.state().partitions.resize_with(partitions, Partition::default);
-        for _ in 0..2 {
+        for node in 0..2 {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
             fake.state().addresses.push(address);
-            fake.serve(listener);
+            Self(Arc::clone(&fake.0), node).serve(listener);
         }
         let addresses = fake.state().addresses.clone();
         let timeouts = Timeouts { publish: Duration::from_secs(20), ..Timeouts::default() };
@@ -76,18 +79,26 @@ impl Fake {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the nodes of a test end with its runtime")]
-    fn serve(&self, listener: TcpListener) {
+    fn serve(self, listener: TcpListener) {
         let server = tonic::transport::Server::builder()
             .add_service(publish_server::PublishServer::new(self.clone()))
             .add_service(cluster_server::ClusterServer::new(self.clone()))
             .add_service(read_server::ReadServer::new(self.clone()))
-            .add_service(subscribe_server::SubscribeServer::new(self.clone()))
+            .add_service(subscribe_server::SubscribeServer::new(self))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
+    }
+
+    fn is_isolated(&self) -> bool {
+        self.is_isolated_in(&self.state())
+    }
+
+    fn is_isolated_in(&self, state: &State) -> bool {
+        state.isolated == Some(self.1)
     }
 }
 
@@ -99,7 +110,8 @@ impl Partition {
         let mut fits = Vec::new();
         for (index, event) in (0..).zip(&batch.events) {
             if event.windows(3).any(|part| part == b"bad") {
-                let error = Error::new(Reason::SchemaViolation, "bad").with_field("/a");
+                let message = "bad ".repeat(400);
+                let error = Error::new(Reason::SchemaViolation, message).with_field("/a");
                 let refusal = Some(error.to_refusal());
                 ack.refusals.push(v1::IndexedRefusal { index, refusal });
             } else {
@@ -204,6 +216,9 @@ impl publish_server::Publish for Fake {
 impl Fake {
     fn take(&self, batch: &v1::PublishBatch, fault: Fault) -> Option<v1::PublishAck> {
         let unavailable = || Error::unavailable("no leader");
+        if self.is_isolated() {
+            return Some(failure(batch.tag, &unavailable()));
+        }
         match fault {
             Fault::LoseBefore => return None,
             Fault::NotApplied => {
@@ -243,10 +258,16 @@ impl cluster_server::Cluster for Fake {
         if request.into_inner().stream != "orders" {
             return Err(Error::new(Reason::UnknownStream, "no such stream").into());
         }
+        let isolated = self.is_isolated();
         let state = self.state();
+        let leader = |partition: usize| match state.isolated {
+            Some(_) if isolated => self.1,
+            Some(node) => 1 - node,
+            None => partition % 2,
+        };
         let route = |partition: usize| v1::PartitionRoute {
             partition: u32::try_from(partition).unwrap(),
-            leader_address: Some(state.addresses[partition % 2].clone()),
+            leader_address: Some(state.addresses[leader(partition)].clone()),
             leader: None,
         };
         let partitions = (0..state.partitions.len()).map(route).collect();
@@ -278,8 +299,13 @@ impl read_server::Read for Fake {
         };
         let from = resolve(request.from, 0);
         let to = resolve(request.to, end);
+        let isolated = self.is_isolated_in(&state);
         Ok(answer(|answers| async move {
             use v1::read_response::Frame;
+            if isolated {
+                _ = answers.send(Err(Error::unavailable("no majority").into())).await;
+                return;
+            }
             let send = |frame| answers.send(Ok(v1::ReadResponse { frame: Some(frame) }));
             let range = v1::PartitionRange { partition, from, to: (!follows).then_some(to) };
             _ = send(Frame::Started(v1::ReadStarted { ranges: vec![range] })).await;
@@ -337,6 +363,10 @@ impl subscribe_server::Subscribe for Fake {
         Ok(answer(|answers| async move {
             use v1::subscribe_request::Frame as In;
             use v1::subscribe_response::Frame as Out;
+            if fake.is_isolated() {
+                _ = answers.send(Err(Error::unavailable("no leader").into())).await;
+                return;
+            }
             let epoch = {
                 let mut state = fake.state();
                 state.subscribed += 1;

@@ -190,3 +190,46 @@ async fn an_unknown_stream_is_told_at_once() {
 
     assert_eq!(error.reason(), Reason::UnknownStream);
 }
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_is_left_for_another() {
+    let (fake, client) = Fake::start(1).await;
+    fake.state().isolated = Some(0);
+    let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
+
+    assert_eq!(publisher.publish(event(0)).await.unwrap().offset.get(), 0);
+    assert_eq!(fake.state().partitions[0].log.len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_does_not_affect_its_neighbours() {
+    let (fake, client) = Fake::start(1).await;
+    let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
+    // The server would end the stream over a frame above its limit.
+    let large = Bytes::from(vec![0; 5 << 20]);
+
+    let before = publisher.send(event(0)).await.unwrap();
+    let error = publisher.send(large.clone()).await.unwrap_err();
+    let batch = publisher.publish_batch(vec![event(1), large, event(2)]).await.unwrap();
+    let outcome = batch.outcome().await;
+
+    assert_eq!(error.reason(), Reason::TooLarge);
+    before.await.unwrap();
+    assert_eq!(outcome.stored(), 2);
+    assert_eq!(outcome.first_error().map(|error| error.reason()), Some(Reason::TooLarge));
+    assert_eq!(ids(&fake.state().partitions[0].log), ["000000", "000001", "000002"]);
+}
+
+#[tokio::test]
+async fn an_answer_may_refuse_a_whole_batch_at_length() {
+    let (_fake, client) = Fake::start(1).await;
+    let publisher = client.publisher("orders", PublisherOptions::default()).await.unwrap();
+
+    // More than the 4 MiB that a client takes at most unless told otherwise.
+    let events = (0..4_000).map(|number| named(&format!("bad{number}"))).collect();
+    let outcome = publisher.publish_batch(events).await.unwrap().outcome().await;
+
+    assert_eq!(outcome.stored(), 0);
+    let refused = outcome.receipts().into_iter().filter_map(Result::err);
+    assert!(refused.into_iter().all(|error| error.reason() == Reason::SchemaViolation));
+}

@@ -70,3 +70,15 @@ async fn a_limit_ends_the_read() {
 
     assert_eq!(records.len(), 7);
 }
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_is_left_for_another() {
+    let (fake, client) = filled(1, 5).await;
+    fake.state().isolated = Some(0);
+
+    for options in [ReadOptions::all("orders"), ReadOptions::follow("orders")] {
+        let options = ReadOptions { from: Position::Earliest, events_max: Some(5), ..options };
+        let records: Vec<_> = client.read(options).await.unwrap().into_records().collect().await;
+        assert_eq!(records.into_iter().map(Result::unwrap).count(), 5);
+    }
+}

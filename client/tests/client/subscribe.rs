@@ -40,3 +40,13 @@ async fn every_event_is_settled_over_broken_connections() {
     assert!((4..=4 * 4).contains(&fenced), "{fenced}");
     assert_eq!(fake.state().credit_violations, 0);
 }
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_is_left_for_another() {
+    let (fake, client) = Fake::start(1).await;
+    fake.state().isolated = Some(0);
+
+    let mut member = client.subscribe("audit", SubscriptionOptions::default());
+
+    assert!(matches!(member.next().await.unwrap(), SubscriptionItem::Assigned { .. }));
+}
