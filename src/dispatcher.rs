@@ -2,17 +2,32 @@
 //! it starts processes.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use weft_dispatcher::Config;
 
-/// Runs a dispatcher until stopped.
-pub(crate) async fn run(
-    config: Config,
-    stop: impl Future<Output = ()> + Send,
-) -> anyhow::Result<()> {
+use crate::{signals, telemetry, toml_file};
+
+/// Run one dispatcher until SIGTERM or Ctrl-C.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// TOML file with the settings.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to log: a level, or a list as in `info,weft_dispatcher=debug`.
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+/// Runs until stopped.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let config: Config = toml_file::load(args.config.as_deref(), toml_file::environment())?;
     config.check()?;
-    weft_dispatcher::run(config, stop).await?;
-    Ok(())
+    telemetry::start(&args.log)?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        weft_dispatcher::run(config, signals::stop()?).await?;
+        Ok(())
+    })
 }
 
 /// Arguments of the hidden subcommand `launch-shim`, which only the dispatcher calls.

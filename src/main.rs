@@ -92,6 +92,8 @@ enum Command {
     Dev(dev::Args),
     /// Run one broker
     Broker(broker::Args),
+    /// Run one dispatcher, which launches functions
+    Dispatcher(dispatcher::Args),
     /// Measure publishing or replay
     #[command(subcommand)]
     Bench(bench::Args),
@@ -139,6 +141,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args)?,
         Command::Dev(args) => dev::run(&args)?,
         Command::Broker(args) => broker::run(&args)?,
+        Command::Dispatcher(args) => dispatcher::run(&args)?,
         Command::Bench(args) => bench::run(&args)?,
         Command::SampleFunction(args) => sample_function::run(&args)?,
         Command::LaunchShim(args) => return Err(dispatcher::shim(args)),
@@ -175,6 +178,7 @@ async fn dispatch(
         Command::Demo(_)
         | Command::Dev(_)
         | Command::Broker(_)
+        | Command::Dispatcher(_)
         | Command::Bench(_)
         | Command::SampleFunction(_)
         | Command::LaunchShim(_) => {

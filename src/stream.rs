@@ -97,9 +97,8 @@ async fn create(args: Create, client: &Client, format: Format) -> anyhow::Result
     let name = &args.name;
     let resource = resource_of(Kind::Stream, name, &spec)?;
     let options = PutOptions { expected_generation: Some(0), ..PutOptions::default() };
-    let error = match client.catalog().put(resource, options).await {
-        Ok(_) => return said("created"),
-        Err(error) => error,
+    let Err(error) = client.catalog().put(resource, options).await else {
+        return said("created");
     };
     let exists = matches!(error.reason(), Reason::FailedPrecondition | Reason::AlreadyExists);
     if exists && let Some(found) = client.catalog().find(Kind::Stream, name).await? {

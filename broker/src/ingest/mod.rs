@@ -286,6 +286,7 @@ fn check_size(events: &[Bytes]) -> Result<()> {
 /// # Errors
 ///
 /// `Invalid` when the producer has not 16 bytes or the sequence is 0.
+#[expect(clippy::needless_pass_by_value, reason = "a wire message is consumed")]
 pub fn identity_in(identity: v1::BatchIdentity) -> Result<ProducerBatch> {
     let Some(id) = weft_proto::ProducerId::from_bytes(&identity.producer) else {
         let message =

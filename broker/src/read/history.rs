@@ -63,6 +63,7 @@ impl History {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the shape of all supervised threads")]
 fn run(
     waiting: &Mutex<mpsc::Receiver<Job>>,
     stop: &CancellationToken,

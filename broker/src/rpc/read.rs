@@ -237,6 +237,7 @@ pub(super) fn batch(
     Some(batch)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "each partition's stream keeps a copy")]
 fn follow(
     parts: Vec<Part>,
     shared: Shared,

@@ -97,6 +97,6 @@ pub async fn serve(
         biased;
         // Streams of followers never end by themselves: no waiting for them.
         () = stop.cancelled() => Ok(()),
-        served = router.serve_with_incoming(incoming) => served,
+        result = router.serve_with_incoming(incoming) => result,
     }
 }

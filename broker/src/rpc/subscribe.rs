@@ -408,7 +408,7 @@ impl Session {
             return Ok((Vec::new(), passed));
         };
         lane.tape.seek(wanted.first());
-        let end = wanted.last().checked_add(1).unwrap_or(wanted.last());
+        let end = Offset(wanted.last().0.saturating_add(1));
         Ok((lane.tape.read(end, READ_BYTES).await?, passed))
     }
 
@@ -422,7 +422,7 @@ impl Session {
             ..v1::EventBatch::default()
         };
         let mut offsets = Vec::new();
-        let mut passed = false;
+        let mut skipped = false;
         for (number, event) in (0_u64..).zip(run.events) {
             let offset = Offset(run.first.0.saturating_add(number));
             let passes = self.subscription.filters.is_empty()
@@ -431,7 +431,7 @@ impl Session {
             if !passes {
                 lane.window.skip_to(Offset(offset.0.saturating_add(1)));
                 lane.ranges.extend(OffsetRange::new(offset, offset));
-                passed = true;
+                skipped = true;
             } else if lane.window.delivered(offset, event.len() as u64, &mut self.credit) {
                 offsets.push(offset.0);
                 batch.events.push(event);
@@ -439,7 +439,7 @@ impl Session {
                 break;
             }
         }
-        let Some(&first) = offsets.first() else { return Ok(passed) };
+        let Some(&first) = offsets.first() else { return Ok(skipped) };
         batch.first_offset = first;
         if offsets.last().is_some_and(|last| last - first + 1 != offsets.len() as u64) {
             batch.offset_deltas = offsets
