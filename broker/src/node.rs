@@ -35,7 +35,7 @@ use crate::tasks::Tasks;
 use crate::{birth, http};
 
 /// How long each step of a stop may take.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
+const DRAIN_MAX: Duration = Duration::from_secs(3);
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// Why a broker could not start, or stopped.
@@ -317,18 +317,21 @@ impl Node {
             }
             () = self.stop.cancelled() => None,
         };
+        let Self { groups, writer, id, .. } = self;
         if failed.is_none() {
-            info!(node = self.id.get(), "stopping");
-            let kept = self.groups.drain(DRAIN_MAX).await;
+            info!(node = id.get(), "stopping");
+            let kept = groups.drain(DRAIN_MAX).await;
             if kept > 0 {
-                warn!(node = self.id.get(), kept, "some groups found no other leader");
+                warn!(node = id.get(), kept, "some groups found no other leader");
             }
         }
-        self.groups.shutdown().await;
+        groups.shutdown().await;
         // A barrier: all that was queued is on disk when it is.
-        if let Err(error) = self.writer.put_synced(store::Changes::new()).await {
+        if let Err(error) = writer.put_synced(store::Changes::new()).await {
             warn!(error = %error, "the last writes are not on disk");
         }
+        // The writer's thread ends with its last handle.
+        drop((groups, writer));
         tasks.stop(STOP_MAX).await;
         match failed.or_else(|| tasks.failure().map(str::to_owned)) {
             Some(reason) => Err(RunError::Failed(reason)),

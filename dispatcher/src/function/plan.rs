@@ -247,7 +247,7 @@ mod tests {
             ("/command", json!([]), "command"),
             ("/command", json!(["a\0b"]), "NUL"),
             ("/env/0/value", json!("a\0b"), "NUL"),
-            ("/timeout", json!("0s"), "time"),
+            ("/timeout", json!("0s"), "1ms"),
             ("/triggers/0/stream", json!("a b"), "a b"),
             ("/scaling", json!({ "maximum": 3 }), "maximum"),
         ];
@@ -260,7 +260,7 @@ mod tests {
             assert!(error.message().contains(word), "{pointer}: {}", error.message());
         }
         let mut container = example();
-        container["command"] = json!([]);
+        container.as_object_mut().unwrap().remove("command");
         container["image"] = json!("example.com/f");
         let error = Plan::of(&resource(&container)).unwrap_err();
         assert!(error.message().contains("with a command"));
