@@ -36,7 +36,7 @@ use crate::{birth, http};
 
 /// How long each step of a stop may take.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-const STOP_MAX: Duration = Duration::from_secs(5);
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Why a broker could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
