@@ -87,7 +87,7 @@ async fn unborn() -> Server {
     let (echo, tasks) = (Arc::new(Echo::default()), Tasks::new());
     let node = Node::new(Arc::clone(&echo) as _);
     let serving = node.clone();
-    tasks.spawn("peers", move |stop| serve(listener, serving, Remote::new(), stop));
+    tasks.spawn("peers", move |stop| serve(listener, serving, Remote::new(), None, stop));
     Server { peer: Peer { node: NodeId(2), address }, node, echo, tasks }
 }
 
@@ -101,7 +101,7 @@ async fn member() -> Server {
 
 fn client(server: &Server, cluster: &str, node: u64) -> Grpc {
     let name = Name { cluster_uid: cluster.to_owned(), node: NodeId(node) };
-    Grpc::new(name, server.tasks.clone())
+    Grpc::new(name, None, server.tasks.clone())
 }
 
 #[tokio::test]
@@ -134,14 +134,14 @@ async fn heartbeats_reach_a_peer_that_came_back() {
     client.heartbeat(&server.peer, request(1)).await.unwrap();
     // Its tasks end with it, the client's do not.
     let (peer, tasks) = (server.peer.clone(), Tasks::new());
-    let lasting = Grpc::new(Name { cluster_uid: "c".to_owned(), node: NodeId(1) }, tasks);
+    let lasting = Grpc::new(Name { cluster_uid: "c".to_owned(), node: NodeId(1) }, None, tasks);
     lasting.heartbeat(&peer, request(2)).await.unwrap();
 
     server.tasks.stop(std::time::Duration::from_secs(5)).await;
     let down = lasting.heartbeat(&peer, request(3)).await;
     let listener = TcpListener::bind(&peer.address).await.unwrap();
     let (serving, again) = (server.node.clone(), Tasks::new());
-    again.spawn("peers", move |stop| serve(listener, serving, Remote::new(), stop));
+    again.spawn("peers", move |stop| serve(listener, serving, Remote::new(), None, stop));
 
     assert!(down.is_err());
     let back = async {
@@ -200,7 +200,7 @@ async fn strangers_are_refused() {
 #[tokio::test]
 async fn unborn_node_only_introduces_itself() {
     let server = unborn().await;
-    let nameless = Grpc::nameless(server.tasks.clone());
+    let nameless = Grpc::nameless(None, server.tasks.clone());
 
     let vote = client(&server, "c", 1).vote(&server.peer, wire::VoteRequest::default()).await;
     let unnamed = nameless.vote(&server.peer, wire::VoteRequest::default()).await;
@@ -217,7 +217,7 @@ async fn unborn_node_only_introduces_itself() {
 #[tokio::test]
 async fn silent_address_is_unreachable() {
     let server = unborn().await;
-    let nameless = Grpc::nameless(server.tasks.clone());
+    let nameless = Grpc::nameless(None, server.tasks.clone());
     // Bound and dropped: nobody listens there.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
