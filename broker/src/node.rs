@@ -341,8 +341,9 @@ impl Node {
 async fn any_broken(broken: &mut [watch::Receiver<Option<String>>]) -> String {
     let waits = broken.iter_mut().map(|broken| {
         Box::pin(async move {
-            match broken.wait_for(Option::is_some).await {
-                Ok(message) => message.clone().unwrap_or_default(),
+            // Copied at once: a borrow held further would keep `run` on one thread.
+            match broken.wait_for(Option::is_some).await.map(|message| message.clone()) {
+                Ok(message) => message.unwrap_or_default(),
                 Err(_closed) => std::future::pending().await,
             }
         })

@@ -36,7 +36,7 @@ const ANSWERS_MAX: usize = 1_024;
 /// Largest message: a full batch and its frame.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// A command that is not answered by then has an unknown fate.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Forwarded = (internal::ForwardedAppend, oneshot::Sender<Result<Outcome>>);
 type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Outcome>>>>>;

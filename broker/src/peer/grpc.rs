@@ -221,7 +221,12 @@ async fn open_append(
     client: Result<Client, Error>,
     requests: Messages<wire::AppendRequest>,
 ) -> Result<Answers, Error> {
-    let answers = client?.append(Outgoing(requests)).await.map_err(error)?;
+    let answers =
+        client?.append(Outgoing(requests)).await.map_err(|status| match error(status) {
+            // It never was in use: a peer that hangs up, as over a certificate, gets a pause.
+            Error::Broken(message) => Error::Unreachable(message),
+            other => other,
+        })?;
     Ok(Box::pin(answers.into_inner().map_err(error)))
 }
 

@@ -8,8 +8,9 @@ use futures::{StreamExt as _, stream};
 use tokio::net::TcpListener;
 use weft_proto::NodeId;
 use weft_proto::internal as wire;
+use weft_proto::internal::forward_client::ForwardClient;
 
-use super::grpc::{Grpc, Name};
+use super::grpc::{Grpc, Lane, Name};
 use super::server::{Node, serve};
 use super::{Error, Handler, Introduce, Messages, Peer, Transport as _};
 use crate::ingest::Remote;
@@ -189,12 +190,34 @@ async fn strangers_are_refused() {
         let vote = client.vote(peer, wire::VoteRequest::default()).await.unwrap_err();
         let append = client.append(peer, stream::iter([request(1)]).boxed()).await;
         let beat = client.heartbeat(peer, request(1)).await.unwrap_err();
+        let forward = client.badged(peer, Lane::Requests).unwrap();
+        let forward = ForwardClient::new(forward).command(wire::ForwardedCommand::default()).await;
+        let forward = super::grpc::error(forward.unwrap_err());
 
-        for error in [vote, append.err().unwrap(), beat] {
+        for error in [vote, append.err().unwrap(), beat, forward] {
             assert!(matches!(error, Error::Refused(_)), "{error}");
             assert!(error.to_string().contains(expected), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn forwarded_calls_must_name_their_cluster() {
+    let server = member().await;
+    let command = wire::ForwardedCommand::default;
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", server.peer.address))
+            .unwrap()
+            .connect_lazy();
+
+    let named = client(&server, "c", 1).badged(&server.peer, Lane::Requests).unwrap();
+    let admitted = ForwardClient::new(named).command(command()).await.unwrap().into_inner();
+    let nameless = ForwardClient::new(channel).command(command()).await.unwrap_err();
+
+    // Nothing is behind it in this test, which is an answer of the service itself.
+    assert!(matches!(admitted.outcome, Some(wire::forwarded_reply::Outcome::Failure(_))));
+    assert_eq!(nameless.code(), tonic::Code::InvalidArgument, "{nameless}");
+    assert!(nameless.message().contains("weft-cluster"), "{nameless}");
 }
 
 #[tokio::test]
