@@ -139,6 +139,12 @@ fn advice(
         }
         Reason::UnknownResource => "see what there is: weft get all".to_owned(),
         Reason::Unauthenticated => "give a token: --token-file FILE, or $WEFT_TOKEN".to_owned(),
+        Reason::InvalidArgument if error.field().is_some_and(|field| field.starts_with("tls")) => {
+            "give the authority of the cluster: --ca-file FILE, or $WEFT_CA_FILE".to_owned()
+        }
+        Reason::Unavailable if error.message().contains("peer certificate") => {
+            "is it the cluster's authority that --ca-file names, and the right address?".to_owned()
+        }
         Reason::PermissionDenied => "ask whoever runs the cluster for the permission".to_owned(),
         Reason::Unavailable | Reason::DeadlineExceeded => format!(
             "is a cluster running at {}? Start one here: weft dev; or name another: --endpoint URL",

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
@@ -21,12 +22,18 @@ use weft_proto::internal::{ForwardedCommand, IdentifyRequest};
 use crate::node::{Files, HANGS, Running, configs};
 use crate::pki::{Authority, Signed};
 
-fn started() -> (Files, Authority, Config, Running) {
+async fn started() -> (Files, Authority, Config, Running) {
     let (files, peers) = (Files::new(), Authority::new("peers"));
     let mut config = configs(1, &files).remove(0);
     let clients = Authority::new("clients");
     config.security = files.security(&clients.node(), &peers.pem, &peers.node());
     let running = Running::start(config.clone());
+    let listening = async {
+        while TcpStream::connect(&config.listen.peer).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(HANGS, listening).await.unwrap();
     (files, peers, config, running)
 }
 
@@ -74,7 +81,7 @@ fn told(status: &Status) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_nodes_get_an_answer() {
-    let (_files, peers, config, running) = started();
+    let (_files, peers, config, running) = started().await;
     let other = Authority::new("peers");
 
     let node = channel(&config, Some(showing(trusting(&peers), &peers.node())));
@@ -119,7 +126,7 @@ async fn alert(config: &Config, trusted: &Authority, shown: Option<&Signed>) -> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_told_what_is_wrong_with_their_certificate() {
-    let (_files, peers, config, running) = started();
+    let (_files, peers, config, running) = started().await;
     let other = Authority::new("peers");
     // Signed by the right authority, but not to be shown by a client.
     let servers_only = peers.sign(&["127.0.0.1"], &[ExtendedKeyUsagePurpose::ServerAuth]);
@@ -137,7 +144,7 @@ async fn strangers_are_told_what_is_wrong_with_their_certificate() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_of_another_cluster_forwards_nothing() {
-    let (_files, peers, config, running) = started();
+    let (_files, peers, config, running) = started().await;
     let node = channel(&config, Some(showing(trusting(&peers), &peers.node())));
     let mut client = ForwardClient::new(node);
 
@@ -146,13 +153,17 @@ async fn a_node_of_another_cluster_forwards_nothing() {
     metadata.insert("weft-cluster", "another".parse().unwrap());
     metadata.insert("weft-from", 2.into());
     metadata.insert("weft-to", 1.into());
-    let mut answer = client.command(again(&call)).await;
-    // Until it knows its own cluster it cannot tell.
-    while answer.as_ref().is_err_and(|status| status.message().contains("starting")) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        answer = client.command(again(&call)).await;
-    }
-    let status = answer.unwrap_err();
+    let refused = async {
+        loop {
+            let status = client.command(again(&call)).await.unwrap_err();
+            // Until it knows its own cluster it cannot tell.
+            if !status.message().contains("starting") {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let status = timeout(HANGS, refused).await.unwrap();
 
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert!(status.message().contains("comes from cluster another"), "{status}");

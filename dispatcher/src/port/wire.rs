@@ -131,7 +131,13 @@ fn tls(config: &Config) -> Result<Option<ClientTlsConfig>> {
     }
     let mut tls = ClientTlsConfig::new();
     if let Some(path) = &config.tls.ca_file {
-        tls = tls.ca_certificate(Certificate::from_pem(read(path)?));
+        let text = read(path)?;
+        // Anything else would be passed over, and then no broker could be trusted.
+        if !text.contains("-----BEGIN CERTIFICATE-----") {
+            let message = format!("{} holds no certificate in PEM", path.display());
+            return Err(Error::invalid(message).with_field("tls.ca_file"));
+        }
+        tls = tls.ca_certificate(Certificate::from_pem(text));
     }
     Ok(Some(tls))
 }
@@ -139,9 +145,13 @@ fn tls(config: &Config) -> Result<Option<ClientTlsConfig>> {
 fn token(config: &Config) -> Result<Option<MetadataValue<Ascii>>> {
     let Some(path) = &config.token_file else { return Ok(None) };
     let text = read(path)?;
-    let value = format!("Bearer {}", text.trim()).parse();
     // The text is a secret: say where it is, not what.
-    let wrong = || Error::invalid(format!("{} holds no usable token", path.display()));
+    let wrong = || {
+        let message = format!("{} holds no usable token", path.display());
+        Error::invalid(message).with_field("token_file")
+    };
+    let token = Some(text.trim()).filter(|token| !token.is_empty()).ok_or_else(wrong)?;
+    let value = format!("Bearer {token}").parse();
     let mut value: MetadataValue<Ascii> = value.ok().ok_or_else(wrong)?;
     value.set_sensitive(true);
     Ok(Some(value))
