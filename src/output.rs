@@ -118,13 +118,27 @@ fn printable(text: &str) -> String {
 
 /// What went wrong, in which place, for which reason, and what to do.
 pub(crate) fn explain(error: &anyhow::Error, stream: Option<&str>, endpoints: &[String]) -> String {
-    let text = format!("error: {error:#}\n");
+    let text = format!("error: {}\n", sentence(error));
     let found = error.chain().find_map(|cause| cause.downcast_ref::<weft_client::Error>());
     let Some(found) = found else { return text };
     let field = found.field().map(|field| format!("  at: {field}\n")).unwrap_or_default();
     let advice = advice(found, stream, endpoints);
     let advice = advice.map(|advice| format!("  {advice}\n")).unwrap_or_default();
     format!("{text}  reason: {}\n{field}{advice}", found.reason())
+}
+
+/// The error and its causes; some errors repeat their cause in their own sentence.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut text, cause| {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+        text
+    })
 }
 
 /// What to do about an error, where that can be told.
@@ -171,6 +185,15 @@ mod tests {
     use weft_proto::{Offset, PartitionId, Timestamp};
 
     use super::*;
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let error = anyhow::anyhow!("key: no").context("wrong: key: no").context("cannot start");
+
+        let text = explain(&error, None, &[]);
+
+        assert_eq!(text, "error: cannot start: wrong: key: no\n");
+    }
 
     #[test]
     fn a_record_shows_the_payload_byte_for_byte() {

@@ -187,11 +187,14 @@ pub(crate) fn error_of(status: Status) -> Error {
         }
         cause = error.source();
     }
-    let hint = status.source().map_or("", |error| hint(&root_cause(error)));
-    if hint.is_empty() {
-        return Error::from(status);
+    let Some(cause) = status.source().map(root_cause) else { return Error::from(status) };
+    // Made by the transport of this side, which says only that it broke.
+    let hint = hint(&cause);
+    let error = Error::from(status);
+    if hint.is_empty() && error.message().contains(&cause) {
+        return error;
     }
-    Error::unavailable(format!("the node does not answer{hint}")).with_source(status)
+    Error::new(error.reason(), format!("the connection broke: {cause}{hint}"))
 }
 
 /// What to do when one end speaks TLS and the other does not; libraries say only what they met.
