@@ -127,13 +127,15 @@ async fn alert(config: &Config, trusted: &Authority, shown: Option<&Signed>) -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_told_what_is_wrong_with_their_certificate() {
     let (_files, peers, config, running) = started().await;
-    let other = Authority::new("peers");
+    let (other, namesake) = (Authority::new("others"), Authority::new("peers"));
     // Signed by the right authority, but not to be shown by a client.
     let servers_only = peers.sign(&["127.0.0.1"], &[ExtendedKeyUsagePurpose::ServerAuth]);
 
     for (shown, expected) in [
         (None, "CertificateRequired"),
         (Some(&other.node()), "UnknownCA"),
+        // Found by its name, but its signature is not that of the authority.
+        (Some(&namesake.node()), "DecryptError"),
         (Some(&servers_only), "fatal alert"),
     ] {
         let alert = alert(&config, &peers, shown).await;

@@ -321,3 +321,34 @@ impl Member for WireMember {
         Box::pin(self.send(Sent::Settle(Settle { tag, acks })))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tls;
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let endpoints = vec!["127.0.0.1:1".to_owned()];
+        let tls = Tls { enabled: true, ca_file: Some(path.clone()) };
+        let token = Config {
+            endpoints: endpoints.clone(),
+            token_file: Some(path.clone()),
+            ..Config::default()
+        };
+        let authority = Config { endpoints, tls, ..Config::default() };
+
+        for (config, field) in [(&token, "token_file"), (&authority, "tls.ca_file")] {
+            for text in ["", "\n", "a\nb"] {
+                std::fs::write(&path, text).unwrap();
+                let error = WireMesh::connect(config).unwrap_err();
+                assert_eq!(error.field(), Some(field), "{text:?}: {error}");
+                assert!(error.message().contains("file"), "{error}");
+            }
+        }
+        std::fs::write(&path, "a-token\n").unwrap();
+        assert!(WireMesh::connect(&token).is_ok());
+    }
+}
