@@ -67,7 +67,8 @@ async fn a_command_without_an_answer_has_an_unknown_fate() {
         tokio::time::pause();
         tokio::time::advance(COMMAND_TIMEOUT + Duration::from_secs(1)).await;
     };
-    let (answer, ()) = tokio::join!(command, late);
+    let both = async { tokio::join!(command, late) };
+    let (answer, ()) = tokio::time::timeout(3 * COMMAND_TIMEOUT, both).await.unwrap();
 
     let error = answer.unwrap_err();
     assert_eq!(error.reason(), Reason::DeadlineExceeded);
