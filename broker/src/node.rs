@@ -231,7 +231,7 @@ impl Node {
         groups.initialize(&voters).await?;
 
         let addresses = voters.iter().map(|peer| (peer.node, peer.address.clone())).collect();
-        let forwarder = Forwarder::new(transport, addresses, tasks.clone());
+        let forwarder = Forwarder::new(transport.clone(), addresses, tasks.clone());
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
@@ -271,7 +271,7 @@ impl Node {
             read: rpc::ReadService::new(ingest.clone(), history.clone(), tasks.token()),
             subscribe: rpc::SubscribeService::new(ingest.clone(), history, tasks.clone()),
             catalog: rpc::CatalogService::new(resources.clone(), tasks.token()),
-            cluster: rpc::ClusterService::new(facts, groups.clone(), ingest),
+            cluster: rpc::ClusterService::new(facts, groups.clone(), ingest, Arc::new(transport)),
         };
         tasks.spawn("grpc", move |stop| rpc::serve(listener, services, stop));
         groups_tx.send_replace(Some(groups.clone()));
