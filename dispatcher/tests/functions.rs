@@ -331,7 +331,7 @@ async fn replies_are_stored_once_before_their_cause_is_acknowledged() {
     for reply in bench.replies().values() {
         assert!(reply.attributes.contains_key("causationid"));
     }
-    assert_eq!(bench.calls().len(), 9);
+    assert_eq!(bench.calls().len(), 5, "the function was called again for want of a leader");
     bench.stop().await;
 }
 
