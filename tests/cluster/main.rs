@@ -13,3 +13,4 @@ mod crash;
 mod harness;
 mod load;
 mod replicas;
+mod stop;
