@@ -14,3 +14,4 @@ mod harness;
 mod load;
 mod replicas;
 mod stop;
+mod webhooks;
