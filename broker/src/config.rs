@@ -70,9 +70,11 @@ pub struct Cluster {
     pub data_groups: u32,
     /// Between two heartbeats of a leader, in milliseconds.
     pub heartbeat_ms: u64,
-    /// A follower asks for votes after this much silence at the earliest, in milliseconds.
+    /// A follower asks for votes once the leader was silent for `election_max_ms` and a random part
+    /// of `election_min_ms..election_max_ms` more, in milliseconds.
     pub election_min_ms: u64,
-    /// The other end of that range. Starved machines need 1,500 to 3,000.
+    /// The other end of that range: with the defaults, votes are asked for after 1,150 to 1,400 ms
+    /// of silence. Starved machines need 1,500 to 3,000.
     pub election_max_ms: u64,
 }
 
@@ -81,9 +83,9 @@ impl Default for Cluster {
         Self {
             founders: Vec::new(),
             data_groups: 3,
-            heartbeat_ms: 200,
-            election_min_ms: 700,
-            election_max_ms: 1_200,
+            heartbeat_ms: 150,
+            election_min_ms: 450,
+            election_max_ms: 700,
         }
     }
 }
@@ -289,7 +291,7 @@ mod tests {
         assert_eq!(key_of(|c| c.cluster.data_groups = 0), Some("cluster.data_groups"));
         assert_eq!(key_of(|c| c.cluster.heartbeat_ms = 1), Some("cluster.heartbeat_ms"));
         assert_eq!(key_of(|c| c.cluster.election_min_ms = 300), Some("cluster.election_min_ms"));
-        assert_eq!(key_of(|c| c.cluster.election_max_ms = 700), Some("cluster.election_max_ms"));
+        assert_eq!(key_of(|c| c.cluster.election_max_ms = 450), Some("cluster.election_max_ms"));
         assert_eq!(key_of(|c| c.cluster.founders = vec!["x".to_owned()]), Some("cluster.founders"));
         assert_eq!(key_of(|c| c.security.certificate = Some("c".into())), Some("security.key"));
     }

@@ -270,9 +270,9 @@ impl Node {
         let facts = Facts { node, cluster_uid: membership.cluster_uid };
         let services = rpc::Services {
             publish: rpc::PublishService::new(ingest.clone(), tasks.clone()),
-            read: rpc::ReadService::new(ingest.clone(), history.clone()),
+            read: rpc::ReadService::new(ingest.clone(), history.clone(), tasks.token()),
             subscribe: rpc::SubscribeService::new(ingest.clone(), history, tasks.clone()),
-            catalog: rpc::CatalogService::new(resources.clone()),
+            catalog: rpc::CatalogService::new(resources.clone(), tasks.token()),
             cluster: rpc::ClusterService::new(facts, groups.clone(), ingest),
         };
         tasks.spawn("grpc", move |stop| rpc::serve(listener, services, stop));
@@ -326,12 +326,10 @@ impl Node {
             }
         }
         groups.shutdown().await;
-        // A barrier: all that was queued is on disk when it is.
-        if let Err(error) = writer.put_synced(store::Changes::new()).await {
+        // Whatever still holds a handle, a connection of a client for one, writes nothing any more.
+        if let Err(error) = writer.close().await {
             warn!(error = %error, "the last writes are not on disk");
         }
-        // The writer's thread ends with its last handle.
-        drop((groups, writer));
         tasks.stop(STOP_MAX).await;
         match failed.or_else(|| tasks.failure().map(str::to_owned)) {
             Some(reason) => Err(RunError::Failed(reason)),

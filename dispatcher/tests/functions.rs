@@ -372,6 +372,23 @@ async fn broken_connections_and_lost_answers_lose_and_repeat_nothing_that_was_do
 }
 
 #[tokio::test]
+async fn a_memory_full_of_lost_acknowledgements_does_not_stall() {
+    let bench = Bench::start(Arc::new(|_, _| answer(204)));
+    bench.mesh.hold_settles(true);
+    bench.define(|spec| spec["concurrency"]["hard"] = json!(64)).await;
+    // More than a trigger may hold: all that can be leased is done, and nothing is acknowledged.
+    bench.publish(0..1_100, None).await;
+    bench.wait("all that is leased", |bench| bench.calls().len() == 1_024).await;
+
+    bench.mesh.hold_settles(false);
+    bench.mesh.disconnect_members();
+
+    bench.wait_acked(1_100).await;
+    assert_eq!(bench.calls().len(), 1_100, "what was done was done again");
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn an_event_that_kills_instances_does_not_stop_the_others() {
     let bench = Bench::start(Arc::new(|id, before| match id {
         "2" if before < 3 => Err(Dies),

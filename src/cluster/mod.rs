@@ -182,11 +182,10 @@ impl Cluster {
         node.map(Node::log_end).unwrap_or_default()
     }
 
-    /// Asks all nodes to stop and waits for them; answers the numbers of those that had to be
-    /// killed.
-    pub(crate) async fn stop(mut self) -> Vec<usize> {
-        let stopped = join_all(self.nodes.iter_mut().map(Node::stop)).await;
-        (1..).zip(stopped).filter(|(_, gracefully)| !gracefully).map(|(number, _)| number).collect()
+    /// Asks all nodes to stop and waits for them; fails with what the first one logged that did
+    /// not stop in order.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        join_all(self.nodes.iter_mut().map(Node::stop)).await.into_iter().collect()
     }
 
     fn node(&mut self, number: usize) -> anyhow::Result<&mut Node> {

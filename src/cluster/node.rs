@@ -117,15 +117,18 @@ impl Node {
         Ok(pid)
     }
 
-    /// Asks the process to stop; whether it did so in time and without complaint.
-    pub(super) async fn stop(&mut self) -> bool {
-        let Some(mut process) = self.process.take() else { return true };
+    /// Asks the process to stop; fails when it does not do so in time and without complaint.
+    pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
         drop(process.stdin.take());
-        match timeout(STOP_MAX, process.child.wait()).await {
-            Ok(status) => status.is_ok_and(|status| status.success()),
+        let how = match timeout(STOP_MAX, process.child.wait()).await {
+            Ok(Ok(status)) if status.success() => return Ok(()),
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => error.to_string(),
             // Dropping the child kills it.
-            Err(_elapsed) => false,
-        }
+            Err(_elapsed) => format!("killed after {} s", STOP_MAX.as_secs()),
+        };
+        bail!("node {} did not stop in order ({how}):\n{}", self.number, self.log_end())
     }
 
     /// The last lines of the log.

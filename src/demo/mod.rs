@@ -75,11 +75,9 @@ async fn play(args: &Args, folder: &Path) -> anyhow::Result<()> {
     };
     token.cancel();
     dispatcher.await.context("the dispatcher failed while stopping")?;
-    let killed = cluster.stop().await;
+    let stopped = cluster.stop().await;
     let mut problems = found?;
-    if !killed.is_empty() {
-        problems.push(format!("brokers {killed:?} did not stop in order"));
-    }
+    problems.extend(stopped.err().map(|error| error.to_string()));
     if problems.is_empty() {
         step(begin, "all stopped; everything was as promised");
         return Ok(());

@@ -46,7 +46,6 @@ pub(super) async fn play(
     step(begin, &format!("broker {killed} is back, {took:.2} s after its restart"));
 
     let waited = Instant::now();
-    replies(client, acknowledged.len()).await?;
     problems.extend(confirmed(client, &acknowledged).await?);
     let took = waited.elapsed().as_secs_f64();
     step(begin, &format!("each order has its confirmation; waited {took:.2} s more"));
@@ -106,18 +105,23 @@ fn tell(published: &Published, begin: Instant) {
     step(begin, &text);
 }
 
-/// Waits until there are as many replies as orders.
-async fn replies(client: &Client, wanted: usize) -> anyhow::Result<()> {
+/// Waits until each order has a reply; answers how often each reply is there.
+async fn replies(client: &Client, wanted: usize) -> anyhow::Result<BTreeMap<String, usize>> {
+    let of_type = BTreeMap::from([("type".to_owned(), orders::CONFIRMED.to_owned())]);
+    let filters = vec![Filter::Exact(of_type)];
     let mut most = 0;
     let mut progress = Instant::now();
     loop {
-        let ends = client.locate(CONFIRMATIONS, Position::Latest).await?;
-        let count: u64 = ends.iter().map(|end| end.offset).sum();
-        if count >= wanted as u64 {
-            return Ok(());
+        let (read, _) = read(client, CONFIRMATIONS, Position::Earliest, filters.clone()).await?;
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for reply in read {
+            *counts.entry(reply.id).or_default() += 1;
         }
-        if count > most {
-            most = count;
+        if counts.len() >= wanted {
+            return Ok(counts);
+        }
+        if counts.len() > most {
+            most = counts.len();
             progress = Instant::now();
         }
         if progress.elapsed() >= STALL_MAX {
@@ -134,13 +138,7 @@ const REPEATS_MAX: usize = 64;
 /// Whether each order has its confirmation. Delivery is at least once: what was in flight when the
 /// leader was killed may be confirmed again, under the same id, and nothing else.
 async fn confirmed(client: &Client, acknowledged: &[Seen]) -> anyhow::Result<Vec<String>> {
-    let of_type = BTreeMap::from([("type".to_owned(), orders::CONFIRMED.to_owned())]);
-    let filters = vec![Filter::Exact(of_type)];
-    let (read, _) = read(client, CONFIRMATIONS, Position::Earliest, filters).await?;
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for reply in read {
-        *counts.entry(reply.id).or_default() += 1;
-    }
+    let mut counts = replies(client, acknowledged.len()).await?;
     let mut wrong = Vec::new();
     let mut repeats = 0;
     for order in acknowledged {

@@ -39,6 +39,8 @@ use crate::store::StoreError;
 
 pub(super) type Core = Raft<TypeConfig, Driver>;
 
+/// Who did not answer the leader for so long will hardly take over from it.
+const HEIR_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Rebuilds within a minute after which a core is given up: it would only panic again.
 const REBUILDS_MAX: usize = 3;
 const REBUILDS_WINDOW: Duration = Duration::from_mins(1);
@@ -416,10 +418,20 @@ impl Group {
         self.core().runtime_config().elect(false);
     }
 
-    /// Returns the voter that has most of the log besides this node.
+    /// Returns the voter besides this node that has most of the log, of those that answered this
+    /// leader of late: nobody else can take over.
     pub(super) fn heir(&self) -> Option<NodeId> {
         let status = self.status();
+        let core = self.core();
+        let metrics = core.metrics();
+        let metrics = metrics.borrow_watched();
+        let answered = |voter: &NodeId| {
+            let last = metrics.heartbeat.iter().flatten().find(|(node, _)| **node == voter.get());
+            last.and_then(|(_, at)| at.as_ref())
+                .is_some_and(|at| openraft::Instant::elapsed(&**at) < HEIR_SILENCE_MAX)
+        };
         let others = status.voters.iter().filter(|voter| **voter != self.inner.node);
+        let others = others.filter(|voter| answered(voter));
         others.max_by_key(|voter| status.matched.get(voter).copied().flatten()).copied()
     }
 

@@ -1,17 +1,17 @@
 //! `weft.v1.Catalog`: resources.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use weft_proto::internal::catalog_command::Change as Wanted;
 use weft_proto::resource::{self, FunctionSpec, Kind, SchemaSpec, StreamSpec};
 use weft_proto::v1::catalog_server::Catalog;
 use weft_proto::{Error, Principal, QualifiedName, Reason, Result, internal, v1};
 
-use super::caller_of;
+use super::{caller_of, until_stop};
 use crate::access::{Action, authorize};
 use crate::catalog::{self, Change, Changed, Reply};
 use crate::ingest::compile;
@@ -21,12 +21,13 @@ use crate::resources::Resources;
 #[derive(Clone, Debug)]
 pub struct Service {
     resources: Resources,
+    stop: CancellationToken,
 }
 
 impl Service {
     /// The service over this node's catalog.
-    pub fn new(resources: Resources) -> Self {
-        Self { resources }
+    pub fn new(resources: Resources, stop: CancellationToken) -> Self {
+        Self { resources, stop }
     }
 
     async fn change(&self, caller: &Principal, change: Wanted, dry_run: bool) -> Result<Reply> {
@@ -137,7 +138,7 @@ fn named(text: &str) -> Result<QualifiedName> {
     })
 }
 
-type Frames = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+type Frames = super::Frames<v1::WatchResponse>;
 
 #[tonic::async_trait]
 impl Catalog for Service {
@@ -221,7 +222,7 @@ impl Catalog for Service {
             .map(Ok)
             .collect();
         let rest = stream::unfold(Some((changes, wanted)), next_change);
-        Ok(Response::new(Box::pin(stream::iter(present).chain(rest))))
+        Ok(Response::new(until_stop(stream::iter(present).chain(rest), self.stop.clone())))
     }
 }
 

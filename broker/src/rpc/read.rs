@@ -1,16 +1,15 @@
 //! `weft.v1.Read`: resolves positions and turns what a reader finds into frames.
 
-use std::pin::Pin;
-
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use weft_proto::event::EventView;
 use weft_proto::filter::{self, Filter};
 use weft_proto::v1::read_server::Read;
 use weft_proto::{Error, Offset, PartitionId, Principal, Reason, Result, Timestamp, v1};
 
-use super::caller_of;
+use super::{caller_of, until_stop};
 use crate::access::{Action, authorize};
 use crate::data::{Bounds, DataGroup};
 use crate::ingest::Ingest;
@@ -28,14 +27,15 @@ const END: Offset = Offset(u64::MAX);
 pub struct Service {
     ingest: Ingest,
     history: History,
+    stop: CancellationToken,
 }
 
-type Frames = Pin<Box<dyn Stream<Item = Result<v1::ReadResponse, Status>> + Send>>;
+type Frames = super::Frames<v1::ReadResponse>;
 
 impl Service {
     /// The service over this node's groups.
-    pub fn new(ingest: Ingest, history: History) -> Self {
-        Self { ingest, history }
+    pub fn new(ingest: Ingest, history: History, stop: CancellationToken) -> Self {
+        Self { ingest, history, stop }
     }
 
     async fn open(&self, caller: &Principal, request: v1::ReadRequest) -> Result<Frames> {
@@ -75,7 +75,7 @@ impl Service {
         let first = stream::once(std::future::ready(Ok(frame(started))));
         let shared = Shared { resources: resources.clone(), filters };
         let rest = follow(parts, shared, request.events_max);
-        Ok(Box::pin(first.chain(rest)))
+        Ok(until_stop(first.chain(rest), self.stop.clone()))
     }
 
     async fn resolve(

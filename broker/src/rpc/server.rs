@@ -24,6 +24,8 @@ const FRAME_BYTES_MAX: u32 = 16 << 10;
 const WINDOW_BYTES: u32 = 1 << 20;
 /// Unary calls end after this; streams are bounded by what they hold.
 const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long connections may take to end once this node stops.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A TLS handshake must end by then.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -93,10 +95,15 @@ pub async fn serve(
         );
     // Set here: a server given its connections ignores its own setting.
     let incoming = TcpIncoming::from(listener.tcp).with_nodelay(Some(true));
+    let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
+    };
     tokio::select! {
         biased;
-        // Streams of followers never end by themselves: no waiting for them.
-        () = stop.cancelled() => Ok(()),
-        result = router.serve_with_incoming(incoming) => result,
+        result = serving => result,
+        // A connection that does not end is left to the end of the process.
+        () = late => Ok(()),
     }
 }

@@ -286,6 +286,22 @@ async fn a_log_is_dropped_after_what_was_queued_for_it() {
     assert_eq!(engine.groups(), []);
 }
 
+#[tokio::test]
+async fn a_closed_writer_ends_with_all_that_was_queued_on_disk() {
+    let engine = MemoryEngine::new();
+    let running = start(&engine, &WriterOptions::default());
+    let kept = running.writer.clone();
+    running.writer.submit(put(Family::Meta, b"k", b"v"), Done::new(|_| ())).await.unwrap();
+
+    running.writer.close().await.unwrap();
+
+    // A handle is still there, and the thread ends all the same.
+    running.stop().unwrap();
+    assert_eq!(engine.get(Family::Meta, b"k").unwrap().as_deref(), Some(b"v".as_slice()));
+    let refused = kept.put_synced(put(Family::Meta, b"k", b"w")).await;
+    assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_writer_also_runs_as_a_task() {
     let engine = MemoryEngine::new();

@@ -92,6 +92,9 @@ impl Delivery {
             .of_feed(feed)
             .filter(|(place, event)| place.partition == partition && event.state == State::Done);
         let done: Vec<Place> = done.map(|(&place, _)| place).collect();
+        // Their work is done, so their payloads may go. Were they kept until they are acknowledged
+        // again, a full memory of them would leave no credit with which to be leased again.
+        self.due.extend(done.iter().map(|&place| Action::Forget { place }));
         self.unsure.extend(done);
     }
 

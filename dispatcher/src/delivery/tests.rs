@@ -172,6 +172,8 @@ fn a_lost_acknowledgement_is_repeated_without_another_push() {
     delivery.handle_assigned(FEED, PartitionId(0), Offset(0));
     assert_eq!(delivery.handle_lease(place(0), Epoch(2), None), Leased::Known);
 
+    // The payload of what is done is not needed any more.
+    assert_eq!(delivery.poll_action(at(0)), Some(Action::Forget { place: place(0) }));
     let ack = Action::Ack { place: place(0), epoch: Epoch(2) };
     assert_eq!(delivery.poll_action(at(0)), Some(ack));
     delivery.handle_settled(place(0));

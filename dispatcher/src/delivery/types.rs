@@ -87,7 +87,7 @@ pub enum Action {
         /// Under which epoch it was leased.
         epoch: Epoch,
     },
-    /// The event is no longer ours: forget its payload.
+    /// The payload is no longer needed: forget it. May come twice for one event.
     Forget {
         /// Which event.
         place: Place,

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use weft_proto::{Error, ErrorKind, QualifiedName, Reason};
 
-use crate::delivery::{InstanceId, Outcome, Place};
+use crate::delivery::{InstanceId, Outcome, Place, Random, backoff_max};
 use crate::port::Mesh;
 use crate::push::{Delivery, Target};
 
 /// Longest wait until replies are stored; the event is then tried again later.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest pause after the first failure to store replies; doubles with each further one.
+const PAUSE_BASE: Duration = Duration::from_millis(50);
+const PAUSE_CAP: Duration = Duration::from_secs(1);
 
 /// Everything one push needs.
 pub(super) struct Push {
@@ -52,7 +55,8 @@ pub(super) async fn deliver(push: Push) -> Pushed {
     };
     let Some(stream) = push.reply_to.filter(|_| !answer.replies.is_empty()) else { return pushed };
     let count = answer.replies.len();
-    match publish(push.mesh.as_ref(), &stream, answer.replies).await {
+    let random = Random::new(push.place.offset.get());
+    match publish(push.mesh.as_ref(), &stream, answer.replies, random).await {
         Ok(()) => pushed.replies = count,
         Err(error) => {
             // What can never be stored blocks the event; anything else is our trouble, not the
@@ -68,20 +72,57 @@ pub(super) async fn deliver(push: Push) -> Pushed {
     pushed
 }
 
+/// Stores replies; what cannot be stored at present is tried again for a while. The function has
+/// done its work: calling it once more because a leader changes would repeat what it did.
 async fn publish(
     mesh: &dyn Mesh,
     stream: &QualifiedName,
-    replies: Vec<Bytes>,
+    mut replies: Vec<Bytes>,
+    mut random: Random,
 ) -> Result<(), Error> {
+    let until = Instant::now() + PUBLISH_TIMEOUT;
     let late = |_| Error::new(Reason::DeadlineExceeded, "no answer in time");
-    let results = timeout(PUBLISH_TIMEOUT, mesh.publish(stream, replies)).await.map_err(late)??;
-    for result in results {
+    let mut failures = 0;
+    loop {
+        let published = timeout_at(until, mesh.publish(stream, replies.clone())).await;
+        let error = match published.map_err(late)? {
+            Ok(results) => {
+                let (rest, error) = unstored(replies, results)?;
+                let Some(error) = error else { return Ok(()) };
+                replies = rest;
+                error
+            }
+            Err(error) if error.is_retryable() => error,
+            Err(error) => return Err(error),
+        };
+        failures += 1;
+        let high = backoff_max(PAUSE_BASE, PAUSE_CAP, failures);
+        let pause = random.between(high / 2, high).max(error.retry_after().unwrap_or_default());
+        if Instant::now() + pause >= until {
+            return Err(error);
+        }
+        sleep(pause).await;
+    }
+}
+
+/// The replies that may be stored later, and why they were not; fails when one never can be.
+fn unstored(
+    replies: Vec<Bytes>,
+    results: Vec<Result<(), Error>>,
+) -> Result<(Vec<Bytes>, Option<Error>), Error> {
+    let (mut rest, mut last) = (Vec::new(), None);
+    for (reply, result) in replies.into_iter().zip(results) {
         match result {
+            Ok(()) => {}
             // An earlier attempt stored an event with this source and id: by the rules of
             // CloudEvents it is the same event.
             Err(error) if error.reason() == Reason::AlreadyExists => {}
-            other => other?,
+            Err(error) if error.is_retryable() => {
+                rest.push(reply);
+                last = Some(error);
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok((rest, last))
 }

@@ -38,6 +38,7 @@ struct State {
     subscriptions: BTreeMap<QualifiedName, Subscription>,
     publish_failures: u32,
     settle_losses: u32,
+    settles_held: bool,
 }
 
 /// The mesh: one partition to a stream, everything at once and for good.
@@ -96,6 +97,12 @@ impl MemoryMesh {
     /// The next acknowledgements are stored, but their answers are lost with the connection.
     pub fn lose_settle_answers(&self, count: u32) {
         self.state().settle_losses = count;
+    }
+
+    /// From now on acknowledgements are neither stored nor answered, as while a group has no leader;
+    /// those are lost. Or again they are.
+    pub fn hold_settles(&self, held: bool) {
+        self.state().settles_held = held;
     }
 
     /// Breaks the connection of every member.
@@ -374,6 +381,9 @@ impl MemoryMember {
 
     fn settle_now(&mut self, tag: u64, acks: &[SettledRange]) -> Result<()> {
         let mut state = self.mesh.state();
+        if state.settles_held {
+            return Ok(());
+        }
         let is_lost = state.settle_losses > 0;
         state.settle_losses = state.settle_losses.saturating_sub(1);
         let Some(subscription) = state.subscriptions.get_mut(&self.name) else {

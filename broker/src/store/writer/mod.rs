@@ -63,7 +63,7 @@ impl fmt::Debug for Done {
 }
 
 /// The handle of the writer. Writes of one caller keep their order; those of several share
-/// syncs. The writer ends when the last handle is gone.
+/// syncs. The writer ends when it is closed, or when the last handle is gone.
 #[derive(Debug, Clone)]
 pub struct Writer {
     requests: mpsc::Sender<Request>,
@@ -80,6 +80,8 @@ struct Request {
     sync: bool,
     done: Option<Done>,
     room: OwnedSemaphorePermit,
+    /// Nothing is written after this.
+    is_last: bool,
 }
 
 impl Writer {
@@ -118,7 +120,16 @@ impl Writer {
     ///
     /// Dropping the future before it returns queues nothing, and `done` never runs.
     pub async fn submit(&self, changes: Changes, done: Done) -> Result<(), StoreError> {
-        self.enqueue(changes, true, Some(done)).await
+        self.enqueue(changes, true, Some(done), false).await
+    }
+
+    /// Writes all that was queued before, then ends the writer; returns when that is on disk.
+    /// Whoever still holds a handle is refused from then on.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let (tx, rx) = oneshot::channel();
+        let done = Done::new(move |result| drop(tx.send(result)));
+        self.enqueue(Changes::new(), true, Some(done), true).await?;
+        rx.await.unwrap_or_else(|_ended| Err(self.refusal()))
     }
 
     /// Writes changes and returns when they are on disk.
@@ -143,7 +154,7 @@ impl Writer {
     ///
     /// Dropping the future before it returns queues nothing.
     pub async fn put_unsynced(&self, changes: Changes) -> Result<(), StoreError> {
-        self.enqueue(changes, false, None).await
+        self.enqueue(changes, false, None, false).await
     }
 
     /// Sets a small value of meta some time soon, without a sync; a later value replaces it.
@@ -169,6 +180,7 @@ impl Writer {
         changes: Changes,
         sync: bool,
         done: Option<Done>,
+        is_last: bool,
     ) -> Result<(), StoreError> {
         // One write may be greater than the queue: it then has the queue to itself.
         let bytes = changes.bytes().min(self.queue_bytes_max);
@@ -176,7 +188,7 @@ impl Writer {
         let sent = match Arc::clone(&self.queue).acquire_many_owned(permits).await {
             Ok(room) => {
                 self.meter.queued(bytes);
-                let request = Request { changes, sync, done, room };
+                let request = Request { changes, sync, done, room, is_last };
                 self.requests.send(request).await.map_err(|unsent| unsent.0.done)
             }
             Err(_closed) => Err(done),
@@ -221,12 +233,14 @@ struct Round {
     room: Vec<OwnedSemaphorePermit>,
     bytes: usize,
     sync: bool,
+    is_last: bool,
 }
 
 impl Round {
     fn add(&mut self, request: Request) {
         self.bytes += request.changes.bytes();
         self.sync |= request.sync;
+        self.is_last |= request.is_last;
         self.changes.push(request.changes);
         self.waiting.extend(request.done);
         self.room.push(request.room);
@@ -242,7 +256,7 @@ impl Round {
 }
 
 impl WriterLoop {
-    /// Runs on the current thread until all handles are gone or a write fails.
+    /// Runs on the current thread until it is closed, all handles are gone or a write fails.
     pub fn run_blocking(self) -> Result<(), StoreError> {
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -251,11 +265,17 @@ impl WriterLoop {
             .block_on(self.run())
     }
 
-    /// Runs as a task until all handles are gone or a write fails.
+    /// Runs as a task until it is closed, all handles are gone or a write fails.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let result = self.serve().await;
-        if let Err(error) = &result {
-            self.refuse_all(error).await;
+        match &result {
+            Ok(()) => self.refuse_all(&StoreError::Closed).await,
+            Err(error) => {
+                self.meter.failed();
+                // First the signal: whoever is refused can see why.
+                self.failed.send_replace(Some(error.clone()));
+                self.refuse_all(&StoreError::Stopped { cause: Arc::new(error.clone()) }).await;
+            }
         }
         result
     }
@@ -266,7 +286,12 @@ impl WriterLoop {
             tokio::select! {
                 biased;
                 request = self.requests.recv() => match request {
-                    Some(request) => self.commit(request)?,
+                    Some(request) => {
+                        self.commit(request)?;
+                        if self.round.is_last {
+                            return self.commit_deferred();
+                        }
+                    }
                     None => return self.commit_deferred(),
                 },
                 () = sleep_until(due), if due.is_some() => self.commit_deferred()?,
@@ -281,6 +306,7 @@ impl WriterLoop {
         self.round.add(first);
         // No timer: whatever queued up during the last sync shares the next one.
         while self.round.bytes < WRITE_BYTES_MAX
+            && !self.round.is_last
             && let Ok(next) = self.requests.try_recv()
         {
             self.round.add(next);
@@ -330,19 +356,15 @@ impl WriterLoop {
     }
 
     async fn refuse_all(&mut self, error: &StoreError) {
-        self.meter.failed();
-        // First the signal: whoever is refused can see why.
-        self.failed.send_replace(Some(error.clone()));
         self.queue.close();
         self.requests.close();
         for done in self.round.waiting.drain(..) {
             done.call(Err(error.clone()));
         }
-        let cause = Arc::new(error.clone());
         // To the very last: a sender may hold a place in the queue and fill it only now.
         while let Some(request) = self.requests.recv().await {
             if let Some(done) = request.done {
-                done.call(Err(StoreError::Stopped { cause: Arc::clone(&cause) }));
+                done.call(Err(error.clone()));
             }
         }
     }
