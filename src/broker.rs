@@ -28,7 +28,11 @@ pub(crate) struct Args {
 #[expect(clippy::print_stdout, reason = "--print-config is for standard output")]
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = toml_file::load(args.config.as_deref(), toml_file::environment())?;
-    config.check()?;
+    let file = args.config.as_deref();
+    config.check().map_err(|error| {
+        let key = error.key;
+        toml_file::blame(error, key, file)
+    })?;
     if args.print_config {
         print!("{}", toml::to_string(&config)?);
         return Ok(());
