@@ -77,6 +77,11 @@ impl Cluster {
         }
     }
 
+    /// A node that does not belong to the cluster, not started.
+    pub(crate) fn stranger(&self) -> Node {
+        Node::new(self.place.dir.path().join("stranger"), Ports::free(1)[0], Vec::new())
+    }
+
     /// A client that knows all nodes.
     pub(crate) fn client(&self) -> Client {
         Client::connect(&self.options()).unwrap()

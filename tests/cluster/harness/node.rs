@@ -69,8 +69,10 @@ impl Node {
     }
 
     /// Starts it by a command of the caller's choice.
-    pub(crate) fn start_as(&mut self, command: Command) {
+    pub(crate) fn start_as(&mut self, mut command: Command) {
         assert!(self.process.is_none(), "{} runs already", self.name());
+        // It does not survive this test, however that ends.
+        command.arg("--until-stdin-closes");
         let log = self.folder.join("broker.log");
         self.process = Some(Daemon::start(&self.name(), command, &log));
     }
@@ -121,9 +123,9 @@ impl Node {
     }
 }
 
-/// The command that runs a broker until it is stopped, or until this test is gone.
+/// The command that runs a broker.
 pub(crate) fn broker(mut program: Command, config: &Path) -> Command {
-    program.arg("broker").arg("--config").arg(config).arg("--until-stdin-closes");
+    program.arg("broker").arg("--config").arg(config);
     program
 }
 

@@ -34,10 +34,9 @@ async fn with_one_event(cluster: &Cluster) {
 async fn a_folder_in_use_is_refused_and_its_owner_goes_on() {
     let cluster = Cluster::start(1).await;
     with_one_event(&cluster).await;
-    let other = Cluster::new(1).await;
     let owner = &cluster.nodes[0];
 
-    let ended = refused_with(&other.nodes[0], &owner.data(), other.place.dir.path()).await;
+    let ended = refused_with(&cluster.stranger(), &owner.data(), cluster.place.dir.path()).await;
 
     let folder = owner.data().display().to_string();
     assert!(ended.stderr.contains(&folder), "{}", ended.stderr);
