@@ -32,7 +32,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     files.sort();
 
     let mut set: FileDescriptorSet = protox::compile(&files, [&root])?;
-    fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
+    // What nodes say to each other is nobody else's business.
+    let mut published = set.clone();
+    published.file.retain(|file| !file.package().starts_with("weft.internal."));
+    fs::write(out.join("descriptors.bin"), published.encode_to_vec())?;
     take_events_as_bytes(&mut set);
     // Replicas hash and store resources: their labels need an order.
     let config = tonic_prost_build::configure().bytes(".").btree_map(".weft.v1.Resource");

@@ -156,9 +156,13 @@ async fn describe(client: &Client, name: &str, format: Format) -> anyhow::Result
     Ok(out.flush()?)
 }
 
+#[expect(clippy::print_stderr, reason = "a remark for people, beside an empty result")]
 async fn logs(client: &Client, name: &str, format: Format) -> anyhow::Result<()> {
     let function = client.catalog().get(Kind::Function, name).await?;
     let status: FunctionStatus = status_of(&function)?;
+    if status.logs.is_empty() && format != Format::Json {
+        eprintln!("{name} wrote nothing of late");
+    }
     let mut out = Out::new();
     for line in &status.logs {
         match format {

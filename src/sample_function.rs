@@ -95,7 +95,8 @@ fn answer(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
     response
 }
 
-/// The answer to one event.
+/// The answer to one event. Standard output is the function's log.
+#[expect(clippy::print_stdout, reason = "it is what `weft function logs` shows")]
 fn confirm(event: &CloudEvent) -> Response<Body> {
     let Some(family) = event.r#type.strip_suffix(PLACED) else {
         return answer(StatusCode::NO_CONTENT, Body::empty());
@@ -107,6 +108,7 @@ fn confirm(event: &CloudEvent) -> Response<Body> {
     let first = |names: &[&str]| names.iter().find_map(|name| order.get(name)).cloned();
     let id = first(&["order_id", "orderId", "order", "id"]).unwrap_or_else(|| json!(event.id));
     let total = first(&["total", "amount"]).unwrap_or(Value::Null);
+    println!("confirmed the order in event {}", event.id);
     let mut reply = json!({
         "specversion": "1.0",
         // The same for every attempt, so that a repeated delivery is recognised.

@@ -28,7 +28,9 @@ const FENCES: &[(&str, &str, &str)] = &[
 const PURE: &[&str] = &[
     "proto/src",
     "registry/src",
+    "broker/src/entry",
     "broker/src/partition",
+    "broker/src/state",
     "broker/src/subscription",
     "broker/src/catalog",
     "dispatcher/src/delivery",

@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Port for health and metrics of the first broker; the others count up.
     #[arg(long, default_value_t = 7500, value_name = "PORT")]
     http_port: u16,
+    /// Folders whose programs functions may run. Default: the current folder and those in $PATH.
+    #[arg(long, value_name = "DIR", value_delimiter = ':')]
+    commands_from: Vec<PathBuf>,
     /// What to log: a level, or a list as in `info,weft_dispatcher=debug`.
     #[arg(long, default_value = "warn", value_name = "FILTER")]
     log: String,
@@ -60,25 +63,42 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let folder = Folder::open(&args.dir, &ports)?;
     let plan =
         Plan { dir: folder.path().to_owned(), ports, data_groups: 2, profile: Profile::Small };
+    let mut dispatcher = plan.dispatcher()?;
+    dispatcher.process.directories.extend(commands_from(args)?);
     let result = match args.nodes {
-        1 => within(&plan, &folder, stop).await,
-        _ => beside(plan, &folder, stop).await,
+        1 => within(&plan, dispatcher, &folder, stop).await,
+        _ => beside(plan, dispatcher, &folder, stop).await,
     };
     // Nothing runs any more; a failure to say so must not hide what went wrong before.
     let noted = folder.record(&[]);
     result.and(noted)
 }
 
+/// Whoever develops functions has them somewhere here; a server must be told where.
+fn commands_from(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
+    if !args.commands_from.is_empty() {
+        return Ok(args.commands_from.clone());
+    }
+    let here = std::env::current_dir().context("the current folder is gone")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let named = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    Ok(std::iter::once(here).chain(named).collect())
+}
+
 type Stop<'a, F> = Pin<&'a mut F>;
 
 /// One broker within this process.
-async fn within<F>(plan: &Plan, folder: &Folder, mut stop: Stop<'_, F>) -> anyhow::Result<()>
+async fn within<F>(
+    plan: &Plan,
+    dispatcher: weft_dispatcher::Config,
+    folder: &Folder,
+    mut stop: Stop<'_, F>,
+) -> anyhow::Result<()>
 where
     F: Future<Output = ()> + Send,
 {
     let config = plan.config(1).context("there is no first node")?;
     config.check()?;
-    let dispatcher = plan.dispatcher()?;
     let token = CancellationToken::new();
     let mut broker =
         pin!(weft_broker::run(config, telemetry::process(), token.clone().cancelled_owned()));
@@ -108,11 +128,15 @@ where
 }
 
 /// Several brokers, each a child of this process.
-async fn beside<F>(plan: Plan, folder: &Folder, mut stop: Stop<'_, F>) -> anyhow::Result<()>
+async fn beside<F>(
+    plan: Plan,
+    dispatcher: weft_dispatcher::Config,
+    folder: &Folder,
+    mut stop: Stop<'_, F>,
+) -> anyhow::Result<()>
 where
     F: Future<Output = ()> + Send,
 {
-    let dispatcher = plan.dispatcher()?;
     let mut cluster = tokio::select! {
         () = stop.as_mut() => return Ok(()),
         cluster = Cluster::start(plan) => cluster?,

@@ -88,7 +88,7 @@ impl Groups {
     }
 
     /// Hands the leadership of every group to the replica that has most of its log; returns how
-    /// many groups this node still leads at the deadline.
+    /// many groups this node still leads at the deadline though they have other voters.
     pub async fn drain(&self, deadline: Duration) -> usize {
         let until = Instant::now() + deadline;
         let handovers = self.groups.values().map(|group| self.hand_over(group, until));
@@ -100,6 +100,9 @@ impl Groups {
     async fn hand_over(&self, group: &Group, until: Instant) -> bool {
         group.retire();
         while group.leader() == Some(self.node) {
+            if group.is_alone() {
+                return false;
+            }
             let Some(heir) = group.heir() else { return true };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -93,7 +93,7 @@ impl Processes {
             let candidates = self.directories.iter().map(|directory| directory.join(name));
             let Some(path) = candidates.into_iter().find(|path| path.is_file()) else {
                 let message = format!(
-                    "command {name:?} is in none of the allowed directories ({})",
+                    "command {name:?} is in none of the directories that the dispatcher allows ({})",
                     self.listed()
                 );
                 return Err(LaunchError::Invalid(message));
@@ -114,7 +114,7 @@ impl Processes {
         // what is run.
         if !self.directories.contains(&directory) {
             return denied(format!(
-                "command {name:?} is not in an allowed directory ({})",
+                "command {name:?} is in no directory that the dispatcher allows ({})",
                 self.listed()
             ));
         }

@@ -274,6 +274,9 @@ impl WriterLoop {
                 self.meter.failed();
                 // First the signal: whoever is refused can see why.
                 self.failed.send_replace(Some(error.clone()));
+                for done in self.round.waiting.drain(..) {
+                    done.call(Err(error.clone()));
+                }
                 self.refuse_all(&StoreError::Stopped { cause: Arc::new(error.clone()) }).await;
             }
         }
@@ -358,9 +361,6 @@ impl WriterLoop {
     async fn refuse_all(&mut self, error: &StoreError) {
         self.queue.close();
         self.requests.close();
-        for done in self.round.waiting.drain(..) {
-            done.call(Err(error.clone()));
-        }
         // To the very last: a sender may hold a place in the queue and fill it only now.
         while let Some(request) = self.requests.recv().await {
             if let Some(done) = request.done {

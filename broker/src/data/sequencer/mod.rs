@@ -1,0 +1,165 @@
+//! The one task that proposes to a data group while this node leads it.
+//!
+//! *Owns* the order of appends and what is in flight. Decisions are pure (`partition::Admission`); this
+//! task carries them out: it joins batches into entries, keeps a bounded number of them in flight
+//! and answers each batch when its entry is applied. There is no timer: while the window is full,
+//! batches gather; when it is not, what is there goes out at once.
+
+mod admit;
+mod proposer;
+mod reconcile;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+pub use proposer::{Loop, new};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use weft_proto::{Error, GroupId, Offset, PartitionUid, ResourceUid, Result, SchemaId, Timestamp};
+
+use crate::entry::{Command, ProducerBatch};
+use crate::metrics as names;
+use crate::state::Reply;
+
+/// Bytes of batches that may wait for one group; beyond it publishers wait.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Batches that may wait, whatever their size.
+const QUEUE_LEN: usize = 8_192;
+/// What a caller is told to wait when the group has no leader.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// Schemas that the events of a batch fitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaIds {
+    /// The same for all; 0 = none.
+    All(SchemaId),
+    /// One for each event.
+    Each(Vec<SchemaId>),
+}
+
+/// A batch to be appended.
+#[derive(Debug)]
+pub struct NewAppend {
+    /// Where it goes.
+    pub partition: PartitionUid,
+    /// Checked events; never empty.
+    pub events: Vec<Bytes>,
+    /// What they fitted.
+    pub schemas: SchemaIds,
+    /// For recognising retries.
+    pub producer: Option<ProducerBatch>,
+}
+
+/// Where a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first event.
+    pub first: Offset,
+    /// Number of its events.
+    pub count: u32,
+    /// When it was appended.
+    pub time: Timestamp,
+    /// It had been appended before.
+    pub duplicate: bool,
+}
+
+/// What the sequencer must know of the catalog; both only grow more exact with time.
+pub trait Directory: Send + Sync + 'static {
+    /// Partitions that the group shall have.
+    fn partitions_of(&self, group: GroupId) -> Vec<PartitionUid>;
+    /// Every partition uid below was handed out already, as far as this node knows.
+    fn partition_uids_end(&self) -> PartitionUid;
+    /// Subscriptions that exist.
+    fn subscriptions(&self) -> Vec<ResourceUid>;
+    /// Every resource uid below was handed out already, as far as this node knows.
+    fn resource_uids_end(&self) -> ResourceUid;
+    /// Changes with every change of the catalog.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// The handle to append to a group; clones share one queue.
+#[derive(Clone, Debug)]
+pub struct Sequencer {
+    requests: mpsc::Sender<Request>,
+    room: Arc<Semaphore>,
+}
+
+type Answers<T> = oneshot::Sender<Result<T>>;
+
+#[derive(Debug)]
+enum Request {
+    Append(Append),
+    Command(Command, Answers<Reply>),
+}
+
+#[derive(Debug)]
+struct Append {
+    batch: NewAppend,
+    count: NonZeroU32,
+    bytes: usize,
+    answer: Answers<Appended>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Sequencer {
+    /// Queues a batch; batches of one caller keep their order. The receiver answers once the
+    /// batch is applied.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future queues nothing. Dropping the receiver does not take the batch back.
+    pub async fn append(&self, batch: NewAppend) -> Result<oneshot::Receiver<Result<Appended>>> {
+        let count = u32::try_from(batch.events.len()).ok().and_then(NonZeroU32::new);
+        let count = count.ok_or_else(|| Error::invalid("a batch has no events or too many"))?;
+        let bytes: usize = batch.events.iter().map(Bytes::len).sum();
+        let permits = u32::try_from(bytes.clamp(1, QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = match Arc::clone(&self.room).try_acquire_many_owned(permits) {
+            Ok(room) => room,
+            Err(_full) => {
+                metrics::counter!(names::QUEUE_FULL).increment(1);
+                let acquired = Arc::clone(&self.room).acquire_many_owned(permits).await;
+                acquired.map_err(|_closed| stopping())?
+            }
+        };
+        let (answer, receiver) = oneshot::channel();
+        let append = Append { batch, count, bytes, answer, _room: room };
+        self.send(Request::Append(append)).await?;
+        Ok(receiver)
+    }
+
+    /// Proposes a change other than an append and waits until it is applied.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not take the change back.
+    pub async fn command(&self, command: Command) -> Result<Reply> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Request::Command(command, answer)).await?;
+        receiver.await.map_err(|_closed| unknown())?
+    }
+
+    async fn send(&self, request: Request) -> Result<()> {
+        self.requests.send(request).await.map_err(|_closed| stopping())
+    }
+}
+
+fn stopping() -> Error {
+    Error::unavailable("this node is stopping").with_not_applied().with_retry_after(RETRY_AFTER)
+}
+
+fn unknown() -> Error {
+    Error::unavailable("leadership was lost while the answer was awaited; the fate is unknown")
+        .with_retry_after(RETRY_AFTER)
+}
+
+fn not_leader(group: GroupId) -> Error {
+    Error::unavailable(format!("this node does not lead group {group}"))
+        .with_not_applied()
+        .with_retry_after(RETRY_AFTER)
+}
+
+fn reply(append: Append, result: Result<Appended>) {
+    // The caller may have given up; the batch stays where it is.
+    _ = append.answer.send(result);
+}
