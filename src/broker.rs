@@ -1,10 +1,14 @@
 //! `weft broker`: one node of a cluster.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use weft_broker::config::Config;
 
 use crate::{signals, telemetry, toml_file};
+
+/// How long whatever is left of a stopped broker may take.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// Run one broker until SIGTERM or Ctrl-C.
 #[derive(Debug, clap::Args)]
@@ -51,7 +55,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         weft_broker::run(config, telemetry::process(), stop).await?;
         Ok(())
     });
-    // A read of standard input cannot be cancelled; without this, it would hold up the end.
-    runtime.shutdown_background();
+    // Tasks of connections may still hold the store. Closing it while the process ends would pull
+    // the ground from under it: RocksDB's own statics go then.
+    runtime.shutdown_timeout(END_MAX);
     result
 }
