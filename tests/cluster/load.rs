@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Each publisher has so many keys, which spread over the partitions.
 const KEYS: u64 = 8;
 /// Longest time without an acknowledgement that is put down to a busy machine.
-const PROGRESS_MAX: Duration = Duration::from_secs(60);
+const PROGRESS_MAX: Duration = Duration::from_mins(1);
 /// Publishers that give up early see events of unknown fate.
 const IMPATIENT: Duration = Duration::from_millis(600);
 

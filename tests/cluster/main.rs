@@ -5,7 +5,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
 #![expect(clippy::panic, reason = "a failed step is a failed test")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the logs of its processes")]
-#![expect(clippy::print_stdout, reason = "what was seen is shown with --nocapture")]
 
 mod checker;
 mod checker_tests;

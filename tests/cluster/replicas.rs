@@ -11,7 +11,7 @@ use super::harness::{Cluster, eventually, within};
 use super::load::digest;
 
 /// For a replica to take over what it missed, and to be read.
-const READ_MAX: Duration = Duration::from_secs(60);
+const READ_MAX: Duration = Duration::from_mins(1);
 
 /// Reads all partitions of these streams from each node.
 pub(crate) async fn read_all(cluster: &Cluster, streams: &[&str]) -> Vec<Replica> {

@@ -22,6 +22,7 @@ use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
 use weft_proto::event::EventView;
 use weft_proto::resource::{FunctionStatus, Kind};
 
+use super::harness::node::quoted;
 use super::harness::ports::address;
 use super::harness::process::{Daemon, weft};
 use super::harness::{Cluster, eventually, put, within};
@@ -29,7 +30,7 @@ use super::harness::{Cluster, eventually, put, within};
 const SOURCE: &str = "https://github.com/webhooks";
 /// The sample function answers events whose type ends so, and only those.
 const ANSWERED: &str = ".order.placed";
-const ALL_MAX: Duration = Duration::from_secs(120);
+const ALL_MAX: Duration = Duration::from_mins(2);
 
 /// A line of the corpus.
 #[derive(Deserialize)]
@@ -192,13 +193,16 @@ async fn a_function_gets_exactly_the_webhooks_of_its_type() {
     eventually(ALL_MAX, "that nothing is left to deliver", async || is_done(&client).await).await;
 
     let replies = read(&client, "replies").await;
-    let replied = replies.iter().map(|reply| EventView::parse(&reply.event).unwrap().id.to_owned());
-    assert_eq!(replied.collect::<BTreeSet<_>>(), ids(true));
+    let answered =
+        replies.iter().map(|reply| EventView::parse(&reply.event).unwrap().id.to_owned());
+    assert_eq!(answered.collect::<BTreeSet<_>>(), ids(true));
 }
 
 fn most_frequent(webhooks: &[Webhook]) -> &str {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    webhooks.iter().for_each(|webhook| *counts.entry(&webhook.ty).or_default() += 1);
+    for webhook in webhooks {
+        *counts.entry(&webhook.ty).or_default() += 1;
+    }
     counts.into_iter().max_by_key(|(_, count)| *count).unwrap().0
 }
 
@@ -216,7 +220,8 @@ fn dispatcher(cluster: &Cluster) -> Daemon {
     let endpoints: Vec<_> = cluster.nodes.iter().map(|node| address(node.ports.grpc)).collect();
     let folder = Path::new(env!("CARGO_BIN_EXE_weft")).parent().unwrap();
     let config = format!(
-        "endpoints = {endpoints:?}\n[process]\nenabled = true\ndirectories = [{folder:?}]\n"
+        "endpoints = {endpoints:?}\n[process]\nenabled = true\ndirectories = [{}]\n",
+        quoted(folder)
     );
     let file = cluster.place.dir.path().join("dispatcher.toml");
     fs::write(&file, config).unwrap();

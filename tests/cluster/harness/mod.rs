@@ -100,10 +100,10 @@ pub(crate) async fn put(client: &Client, kind: Kind, name: &str, spec: &Value) {
 
 /// The result of something that must not take for ever.
 pub(crate) async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
-    match timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_elapsed) => panic!("{what} took longer than {limit:?}"),
-    }
+    let Ok(result) = timeout(limit, work).await else {
+        panic!("{what} took longer than {limit:?}");
+    };
+    result
 }
 
 /// Asks again until there is an answer.

@@ -14,7 +14,7 @@ use super::ports::{Ports, address};
 use super::process::{Daemon, POLL, weft};
 
 /// A first start makes a cluster; elections on a busy machine take a while.
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_mins(1);
 const PROBE_MAX: Duration = Duration::from_secs(2);
 
 /// One broker, running or not.
@@ -39,11 +39,11 @@ impl Node {
         let Ports { grpc, http, peer } = self.ports;
         let founders: Vec<_> = self.founders.iter().map(|&port| address(port)).collect();
         format!(
-            "[node]\ndata = {:?}\n\n\
+            "[node]\ndata = {}\n\n\
              [listen]\ngrpc = {:?}\nhttp = {:?}\npeer = {:?}\n\n\
              [cluster]\nfounders = {founders:?}\ndata_groups = 2\n\n\
              [store]\nprofile = \"small\"\n",
-            self.data(),
+            quoted(&self.data()),
             address(grpc),
             address(http),
             address(peer),
@@ -121,6 +121,11 @@ impl Node {
         let name = self.folder.file_name().unwrap_or_default();
         format!("{} at {}", name.to_string_lossy(), address(self.ports.grpc))
     }
+}
+
+/// A path as TOML has it.
+pub(crate) fn quoted(path: &Path) -> String {
+    format!("{:?}", path.to_str().unwrap())
 }
 
 /// The command that runs a broker.

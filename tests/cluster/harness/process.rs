@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// Between two looks at something that is awaited.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// For whatever a process does at once, on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 /// Lines of a log that a failed test shows.
 const LOG_LINES: usize = 60;
 

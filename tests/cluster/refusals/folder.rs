@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use weft_proto::resource::Kind;
 
 use super::{refused_start, snapshot, stored};
-use crate::harness::node::{Node, broker};
+use crate::harness::node::{Node, broker, quoted};
 use crate::harness::process::{Ended, finished, run, weft};
 use crate::harness::{Cluster, put};
 
@@ -16,8 +16,8 @@ const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#
 /// Starts a node with the data folder of another one; it is not supposed to start.
 async fn refused_with(node: &Node, data: &Path, scratch: &Path) -> Ended {
     let file = scratch.join("misplaced.toml");
-    let own = format!("{:?}", node.data());
-    fs::write(&file, node.config().replace(&own, &format!("{data:?}"))).unwrap();
+    let own = quoted(&node.data());
+    fs::write(&file, node.config().replace(&own, &quoted(data))).unwrap();
     let ended = finished(broker(weft(), &file), "").await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     ended
