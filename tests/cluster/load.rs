@@ -30,6 +30,11 @@ const PROGRESS_MAX: Duration = Duration::from_mins(1);
 /// Publishers that give up early see events of unknown fate.
 const IMPATIENT: Duration = Duration::from_millis(600);
 
+/// Whether this publisher waits for an answer, however long that takes.
+pub(crate) const fn is_patient(publisher: u32) -> bool {
+    publisher.is_multiple_of(2)
+}
+
 /// Publishers at work.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -45,13 +50,15 @@ impl Load {
         let defaults = Timeouts::default();
         let impatient = Timeouts { publish: IMPATIENT, ..defaults };
         for (stream, name) in (0..).zip(streams) {
-            for timeouts in [defaults, impatient] {
+            for _ in 0..2 {
+                let publisher = u32::try_from(load.acked.len()).unwrap();
+                let timeouts = if is_patient(publisher) { defaults } else { impatient };
                 let acked = Arc::new(AtomicU64::new(0));
                 let source = Source {
                     client: Client::connect(&Options { timeouts, ..options.clone() }).unwrap(),
                     stream,
                     name: (*name).to_owned(),
-                    publisher: u32::try_from(load.acked.len()).unwrap(),
+                    publisher,
                     stop: Arc::clone(&load.stop),
                     acked: Arc::clone(&acked),
                 };

@@ -3,9 +3,9 @@
 use serde_json::json;
 use weft_proto::resource::Kind;
 
-use super::checker::{Fate, faults};
+use super::checker::{Attempt, Fate, faults};
 use super::harness::{Cluster, put};
-use super::load::Load;
+use super::load::{Load, is_patient};
 use super::replicas;
 
 const STREAMS: [&str; 1] = ["orders"];
@@ -32,8 +32,9 @@ async fn a_rolling_restart_under_load_ends_each_broker_cleanly_and_loses_nothing
     assert!(ends.iter().all(|end| end.code() == Some(0)), "{ends:?}");
     let replicas = replicas::read_all(&cluster, &STREAMS).await;
     assert_eq!(faults(&attempts, &replicas), []);
-    let acked = attempts.iter().filter(|attempt| matches!(attempt.fate, Fate::Acked(..))).count();
-    assert!(acked > 1_000, "only {acked} events were acknowledged");
+    let patient = attempts.iter().filter(|attempt| is_patient(attempt.id.publisher));
+    let acked = |attempt: &Attempt| matches!(attempt.fate, Fate::Acked(..));
+    assert!(patient.clone().count() > 500 && patient.clone().all(acked), "nobody is refused");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
