@@ -142,7 +142,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::run(&args)?,
         Command::Broker(args) => broker::run(&args)?,
         Command::Dispatcher(args) => dispatcher::run(&args)?,
-        Command::Bench(args) => bench::run(&args)?,
+        Command::Bench(args) => bench::run(&args, &cli.connection)?,
         Command::SampleFunction(args) => sample_function::run(&args)?,
         Command::LaunchShim(args) => return Err(dispatcher::shim(args)),
         command => {

@@ -118,13 +118,27 @@ fn printable(text: &str) -> String {
 
 /// What went wrong, in which place, for which reason, and what to do.
 pub(crate) fn explain(error: &anyhow::Error, stream: Option<&str>, endpoints: &[String]) -> String {
-    let text = format!("error: {error:#}\n");
+    let text = format!("error: {}\n", sentence(error));
     let found = error.chain().find_map(|cause| cause.downcast_ref::<weft_client::Error>());
     let Some(found) = found else { return text };
     let field = found.field().map(|field| format!("  at: {field}\n")).unwrap_or_default();
     let advice = advice(found, stream, endpoints);
     let advice = advice.map(|advice| format!("  {advice}\n")).unwrap_or_default();
     format!("{text}  reason: {}\n{field}{advice}", found.reason())
+}
+
+/// The error and its causes; some errors repeat their cause in their own sentence.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut text, cause| {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+        text
+    })
 }
 
 /// What to do about an error, where that can be told.
@@ -139,6 +153,12 @@ fn advice(
         }
         Reason::UnknownResource => "see what there is: weft get all".to_owned(),
         Reason::Unauthenticated => "give a token: --token-file FILE, or $WEFT_TOKEN".to_owned(),
+        Reason::InvalidArgument if error.field().is_some_and(|field| field.starts_with("tls")) => {
+            "give the authority of the cluster: --ca-file FILE, or $WEFT_CA_FILE".to_owned()
+        }
+        Reason::Unavailable if error.message().contains("peer certificate") => {
+            "is it the cluster's authority that --ca-file names, and the right address?".to_owned()
+        }
         Reason::PermissionDenied => "ask whoever runs the cluster for the permission".to_owned(),
         Reason::Unavailable | Reason::DeadlineExceeded => format!(
             "is a cluster running at {}? Start one here: weft dev; or name another: --endpoint URL",
@@ -165,6 +185,15 @@ mod tests {
     use weft_proto::{Offset, PartitionId, Timestamp};
 
     use super::*;
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let error = anyhow::anyhow!("key: no").context("wrong: key: no").context("cannot start");
+
+        let text = explain(&error, None, &[]);
+
+        assert_eq!(text, "error: cannot start: wrong: key: no\n");
+    }
 
     #[test]
     fn a_record_shows_the_payload_byte_for_byte() {

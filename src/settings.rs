@@ -8,6 +8,7 @@ use weft_client::{Client, Options, Secret, Tls};
 
 /// Where `weft broker` listens when its configuration says nothing.
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7400";
+const DEFAULT_TLS_ENDPOINT: &str = "https://127.0.0.1:7400";
 
 /// How to reach the cluster.
 #[expect(clippy::doc_markdown, reason = "the command line shows these comments as they are")]
@@ -29,9 +30,10 @@ pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     token_file: Option<PathBuf>,
 
-    /// File with the certificates (PEM) of the authorities to trust, for https endpoints
+    /// File with the certificates (PEM) of the authorities to trust; needed for https endpoints.
+    /// Default: $WEFT_CA_FILE
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
-    ca: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
 }
 
 impl Connection {
@@ -40,22 +42,32 @@ impl Connection {
         match (self.endpoint.is_empty(), variable("WEFT_ENDPOINT")) {
             (false, _) => self.endpoint.clone(),
             (true, Some(text)) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+            (true, None) if self.ca_file().is_some() => vec![DEFAULT_TLS_ENDPOINT.to_owned()],
             (true, None) => vec![DEFAULT_ENDPOINT.to_owned()],
         }
     }
 
+    fn ca_file(&self) -> Option<PathBuf> {
+        self.ca_file.clone().or_else(|| variable("WEFT_CA_FILE").map(PathBuf::from))
+    }
+
     /// A handle to the cluster. Connects later, when something is asked.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        self.client_of(self.endpoints())
+    }
+
+    /// The same for addresses that were given in another way.
+    pub(crate) fn client_of(&self, endpoints: Vec<String>) -> anyhow::Result<Client> {
         let token = match &self.token_file {
             Some(path) => Some(read(path)?.trim().to_owned()),
             None => variable("WEFT_TOKEN"),
         };
-        let tls = match &self.ca {
-            Some(path) => Some(Tls { ca_pem: read(path)?, ..Tls::default() }),
+        let tls = match self.ca_file() {
+            Some(path) => Some(Tls { ca_pem: read(&path)?, ..Tls::default() }),
             None => None,
         };
         let token = token.map(Secret::new);
-        Ok(Client::connect(&Options { token, tls, ..Options::new(self.endpoints()) })?)
+        Ok(Client::connect(&Options { token, tls, ..Options::new(endpoints) })?)
     }
 }
 

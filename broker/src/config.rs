@@ -118,7 +118,7 @@ pub enum Profile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Security {
-    /// Certificate chain shown to clients.
+    /// Certificate chain shown to clients, on both ports that they reach.
     pub certificate: Option<PathBuf>,
     /// Its private key.
     pub key: Option<PathBuf>,
@@ -129,7 +129,7 @@ pub struct Security {
     pub peer_certificate: Option<PathBuf>,
     /// Its private key.
     pub peer_key: Option<PathBuf>,
-    /// File with the bearer token that clients must send.
+    /// File with the bearer token that clients must send, for metrics too.
     pub token_file: Option<PathBuf>,
     /// Allows plain text or missing credentials on addresses other than loopback.
     pub insecure: bool,

@@ -18,6 +18,7 @@ pub mod raft;
 pub mod read;
 pub mod resources;
 pub mod rpc;
+pub mod security;
 pub mod state;
 pub mod store;
 pub mod subscription;

@@ -4,7 +4,6 @@
 //! process: whoever calls [`run`] does.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,7 +28,8 @@ use crate::raft::log::Logs;
 use crate::raft::snapshot::SnapshotPolicy;
 use crate::read::History;
 use crate::resources::{CatalogMachine, Resources};
-use crate::rpc::{self, Credential, Facts, Listener};
+use crate::rpc::{self, Facts, Listener};
+use crate::security::Secrets;
 use crate::store::{self, RocksEngine, StoreError, Writer, WriterOptions};
 use crate::tasks::Tasks;
 use crate::{birth, http};
@@ -44,16 +44,6 @@ pub enum RunError {
     /// The configuration makes no sense.
     #[error("the configuration is wrong: {0}")]
     Config(#[from] ConfigError),
-    /// A file of the configuration cannot be read.
-    #[error("cannot read {key} = {path}: {source}")]
-    File {
-        /// The key that names it.
-        key: &'static str,
-        /// Its path.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A port is taken, or the address is not of this machine.
     #[error("cannot listen on {address} ({key}): {source}")]
     Bind {
@@ -117,6 +107,13 @@ struct Listeners {
     peer: TcpListener,
 }
 
+/// How the world reaches a node.
+struct Edges {
+    listeners: Listeners,
+    secrets: Secrets,
+    metrics: Option<PrometheusHandle>,
+}
+
 /// Runs a broker until `stop` is ready or a part fails.
 ///
 /// # Errors
@@ -128,10 +125,12 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
     config.check()?;
+    let secrets = Secrets::load(&config)?;
     let listeners = bind(&config).await?;
     let folder = Folder::open(&config.node.data)?;
     let tasks = Tasks::new();
-    let outcome = Node::start(&config, process, &folder, listeners, &tasks, stop).await;
+    let edges = Edges { listeners, secrets, metrics: process.metrics };
+    let outcome = Node::start(&config, &folder, edges, &tasks, stop).await;
     let Some(node) = outcome? else {
         tasks.stop(STOP_MAX).await;
         return Ok(());
@@ -150,14 +149,6 @@ async fn bind(config: &Config) -> Result<Listeners, RunError> {
     })
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, RunError> {
-    std::fs::read(path).map_err(|source| RunError::File {
-        key,
-        path: path.display().to_string(),
-        source,
-    })
-}
-
 /// A broker that runs.
 struct Node {
     groups: Groups,
@@ -173,9 +164,8 @@ impl Node {
     #[expect(clippy::too_many_lines, reason = "the order of starting is read best in one piece")]
     async fn start(
         config: &Config,
-        process: Process,
         folder: &Folder,
-        listeners: Listeners,
+        Edges { listeners, secrets, metrics }: Edges,
         tasks: &Tasks,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Option<Self>, RunError> {
@@ -185,13 +175,19 @@ impl Node {
             stop.await;
             signal.cancel();
         });
-        let listener = client_listener(config, listeners.grpc)?;
+        let (grpc_tls, http_tls) =
+            secrets.clients.map(|clients| (clients.grpc, clients.http)).unzip();
+        let (peer_server, peer_client) =
+            secrets.peers.map(|peers| (peers.server, peers.client)).unzip();
+        let credential = secrets.credential;
+        let listener =
+            Listener { tcp: listeners.grpc, tls: grpc_tls, credential: credential.clone() };
         let (groups_tx, groups_rx) = watch::channel(None);
         let (registered_tx, registered_rx) = watch::channel(false);
         let health =
-            http::Health { groups: groups_rx, registered: registered_rx, metrics: process.metrics };
+            http::Health { groups: groups_rx, registered: registered_rx, metrics, credential };
         let http_listener = listeners.http;
-        tasks.spawn("http", move |stop| http::serve(http_listener, health, stop));
+        tasks.spawn("http", move |stop| http::serve(http_listener, http_tls, health, stop));
 
         // Other founders may ask who this is before anybody knows the cluster.
         let founding = Founding {
@@ -204,8 +200,10 @@ impl Node {
         let remote = Remote::new();
         let (introduced, requests) = (peers.clone(), remote.clone());
         let peer_listener = listeners.peer;
-        tasks.spawn("peers", move |stop| server::serve(peer_listener, introduced, requests, stop));
-        let nameless = Grpc::nameless(tasks.clone());
+        tasks.spawn("peers", move |stop| {
+            server::serve(peer_listener, introduced, requests, peer_server, stop)
+        });
+        let nameless = Grpc::nameless(peer_client.clone(), tasks.clone());
         let membership = tokio::select! {
             biased;
             () = asked.cancelled() => return Ok(None),
@@ -216,7 +214,7 @@ impl Node {
 
         let parts = Store::open(config, folder, &membership, tasks)?;
         let name = Name { cluster_uid: membership.cluster_uid.clone(), node };
-        let transport = Grpc::new(name.clone(), tasks.clone());
+        let transport = Grpc::new(name.clone(), peer_client, tasks.clone());
         let timers = Timers {
             heartbeat: Duration::from_millis(config.cluster.heartbeat_ms),
             election_min: Duration::from_millis(config.cluster.election_min_ms),
@@ -233,7 +231,7 @@ impl Node {
         groups.initialize(&voters).await?;
 
         let addresses = voters.iter().map(|peer| (peer.node, peer.address.clone())).collect();
-        let forwarder = Forwarder::new(transport, addresses, tasks.clone());
+        let forwarder = Forwarder::new(transport.clone(), addresses, tasks.clone());
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
@@ -273,7 +271,7 @@ impl Node {
             read: rpc::ReadService::new(ingest.clone(), history.clone(), tasks.token()),
             subscribe: rpc::SubscribeService::new(ingest.clone(), history, tasks.clone()),
             catalog: rpc::CatalogService::new(resources.clone(), tasks.token()),
-            cluster: rpc::ClusterService::new(facts, groups.clone(), ingest),
+            cluster: rpc::ClusterService::new(facts, groups.clone(), ingest, Arc::new(transport)),
         };
         tasks.spawn("grpc", move |stop| rpc::serve(listener, services, stop));
         groups_tx.send_replace(Some(groups.clone()));
@@ -341,8 +339,9 @@ impl Node {
 async fn any_broken(broken: &mut [watch::Receiver<Option<String>>]) -> String {
     let waits = broken.iter_mut().map(|broken| {
         Box::pin(async move {
-            match broken.wait_for(Option::is_some).await {
-                Ok(message) => message.clone().unwrap_or_default(),
+            // Copied at once: a borrow held further would keep `run` on one thread.
+            match broken.wait_for(Option::is_some).await.map(|message| message.clone()) {
+                Ok(message) => message.unwrap_or_default(),
                 Err(_closed) => std::future::pending().await,
             }
         })
@@ -404,29 +403,6 @@ impl Store {
         }
         Ok(Self { engine, writer, catalog, data, rafts, broken })
     }
-}
-
-fn client_listener(config: &Config, tcp: TcpListener) -> Result<Listener, RunError> {
-    let security = &config.security;
-    let tls = match (&security.certificate, &security.key) {
-        (Some(certificate), Some(key)) => {
-            Some((read("security.certificate", certificate)?, read("security.key", key)?))
-        }
-        _ => None,
-    };
-    let credential = match &security.token_file {
-        Some(path) => {
-            let bytes = read("security.token_file", path)?;
-            let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-            if text.len() < 16 {
-                let problem = "the token has less than 16 characters".to_owned();
-                return Err(ConfigError { key: "security.token_file", problem }.into());
-            }
-            Credential::token(&text)
-        }
-        None => Credential::default(),
-    };
-    Ok(Listener { tcp, tls, credential })
 }
 
 const fn reserve(profile: Profile) -> Reserve {

@@ -52,14 +52,19 @@ pub(crate) struct Channels {
 impl Channels {
     /// Checks the options and returns the endpoints as addresses with a scheme.
     pub(crate) fn new(options: &Options) -> Result<(Self, Vec<String>)> {
+        let bare = if options.tls.is_some() { "https" } else { "http" };
         let endpoints: Vec<String> =
-            options.endpoints.iter().map(|text| with_scheme(text, "http")).collect();
+            options.endpoints.iter().map(|text| with_scheme(text, bare)).collect();
         let Some(first) = endpoints.first() else {
             return Err(Error::invalid("no endpoint is given").with_field("endpoints"));
         };
         let secure = first.starts_with("https://");
         if endpoints.iter().any(|endpoint| endpoint.starts_with("https://") != secure) {
             let message = "either all endpoints are https or none is";
+            return Err(Error::invalid(message).with_field("endpoints"));
+        }
+        if !secure && options.tls.is_some() {
+            let message = "an authority to trust is given, but the endpoints are http: use https";
             return Err(Error::invalid(message).with_field("endpoints"));
         }
         let channels = Self {
@@ -127,6 +132,9 @@ fn with_scheme(address: &str, scheme: &str) -> String {
 
 fn credential(options: &Options) -> Result<Credential> {
     let Some(token) = &options.token else { return Ok(Credential(None)) };
+    if token.expose().is_empty() {
+        return Err(Error::invalid("the token is empty").with_field("token"));
+    }
     match format!("Bearer {}", token.expose()).parse::<MetadataValue<Ascii>>() {
         Ok(mut value) => {
             value.set_sensitive(true);
@@ -144,6 +152,11 @@ fn tls(tls: Option<&Tls>) -> Result<ClientTlsConfig> {
         let message = "https endpoints need the certificate of the authority to trust";
         return Err(Error::invalid(message).with_field("tls"));
     };
+    // Anything else would be passed over, and then no node could be trusted.
+    if !tls.ca_pem.contains("-----BEGIN CERTIFICATE-----") {
+        let message = "the file of the authority to trust holds no certificate in PEM";
+        return Err(Error::invalid(message).with_field("tls.ca_pem"));
+    }
     let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
     if let Some((certificate, key)) = &tls.identity_pem {
         config = config.identity(Identity::from_pem(certificate, key.expose()));
@@ -168,12 +181,32 @@ pub(crate) fn error_of(status: Status) -> Error {
     let mut cause = status.source();
     while let Some(error) = cause {
         if error.is::<tonic::ConnectError>() {
-            let message = format!("cannot connect: {}", root_cause(error));
+            let cause = root_cause(error);
+            let message = format!("cannot connect: {cause}{}", hint(&cause));
             return Error::unavailable(message).with_not_applied();
         }
         cause = error.source();
     }
-    Error::from(status)
+    let Some(cause) = status.source().map(root_cause) else { return Error::from(status) };
+    // Made by the transport of this side, which says only that it broke.
+    let hint = hint(&cause);
+    let error = Error::from(status);
+    if hint.is_empty() && error.message().contains(&cause) {
+        return error;
+    }
+    Error::new(error.reason(), format!("the connection broke: {cause}{hint}"))
+}
+
+/// What to do when one end speaks TLS and the other does not; libraries say only what they met.
+fn hint(cause: &str) -> &'static str {
+    // The first bytes of a TLS alert, read as the length of an HTTP/2 frame.
+    if cause.contains("frame with invalid size") {
+        "; it may expect TLS: try an https:// endpoint"
+    } else if cause.contains("InvalidContentType") {
+        "; it may not speak TLS: try an http:// endpoint"
+    } else {
+        ""
+    }
 }
 
 #[cfg(test)]
@@ -181,12 +214,23 @@ mod tests {
     use super::*;
     use crate::options::Secret;
 
+    /// A frame of PEM around bytes that are no base64.
+    const PEM: &str = "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n";
+
+    fn tls(ca_pem: &str) -> Tls {
+        Tls { ca_pem: ca_pem.to_owned(), ..Tls::default() }
+    }
+
     #[tokio::test]
     async fn unusable_options_are_refused_with_the_field() {
         let cases = [
             (Options::default(), "endpoints"),
             (Options::new(["http://a:1", "https://b:1"]), "endpoints"),
             (Options::new(["https://a:1"]), "tls"),
+            (Options { tls: Some(tls("x")), ..Options::new(["a:1"]) }, "tls.ca_pem"),
+            (Options { tls: Some(tls(PEM)), ..Options::new(["http://a:1"]) }, "endpoints"),
+            (Options { tls: Some(tls(PEM)), ..Options::new(["https://a:1"]) }, "endpoints"),
+            (Options { token: Some(Secret::new("")), ..Options::new(["127.0.0.1:1"]) }, "token"),
             (Options::new(["http://a b:1"]), "endpoints"),
             (Options { token: Some(Secret::new("a\nb")), ..Options::new(["a:1"]) }, "token"),
             (Options { token: Some(Secret::new("t")), ..Options::new(["a:1"]) }, "endpoints"),

@@ -16,7 +16,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Client addresses of any nodes: `http://host:port`, or `https://host:port` for TLS. A bare
-    /// `host:port` means `http`. They are tried in this order.
+    /// `host:port` means `https` when `tls` is given, else `http`. They are tried in this order.
     pub endpoints: Vec<String>,
     /// Bearer token that goes with every call.
     pub token: Option<Secret>,

@@ -13,6 +13,7 @@ use weft_client::{Client, Options};
 
 use self::machine::Fsync;
 use crate::cluster::{Cluster, Plan, Ports};
+use crate::settings::Connection;
 use crate::{signals, telemetry};
 
 /// Measure a cluster of broker processes, or one that runs already.
@@ -83,14 +84,14 @@ struct Report {
 }
 
 /// Measures and prints.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, connection: &Connection) -> anyhow::Result<()> {
     let (Args::Publish(load) | Args::Replay(load)) = args;
     telemetry::start(&load.log)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let report = runtime.block_on(async {
         let mut stop = pin!(signals::stop()?);
         tokio::select! {
-            report = measure(args, load) => report,
+            report = measure(args, load, connection) => report,
             () = &mut stop => bail!("stopped before the end"),
         }
     })?;
@@ -103,9 +104,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(args: &Args, load: &Load) -> anyhow::Result<Report> {
+async fn measure(args: &Args, load: &Load, connection: &Connection) -> anyhow::Result<Report> {
     if !load.endpoint.is_empty() {
-        let client = Client::connect(&Options::new(&load.endpoint))?;
+        let client = connection.client_of(load.endpoint.clone())?;
         let nodes = client.status().await?.nodes.len();
         return report(args, load, (&client, nodes), (&[], None)).await;
     }

@@ -6,13 +6,16 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status, Streaming};
 use weft_proto::internal::forward_client::ForwardClient;
 use weft_proto::internal::forward_server;
 use weft_proto::{
@@ -22,7 +25,8 @@ use weft_proto::{
 use super::{Ingest, Outcome, Submitted};
 use crate::data::{SchemaIds, lock};
 use crate::entry::{Content, Entry};
-use crate::peer::grpc::{Grpc, Lane};
+use crate::peer::Peer;
+use crate::peer::grpc::{Badge, Grpc, Lane};
 use crate::tasks::Tasks;
 
 /// Appends on their way to one node; the senders wait beyond it.
@@ -31,6 +35,8 @@ const QUEUE_LEN: usize = 256;
 const ANSWERS_MAX: usize = 1_024;
 /// Largest message: a full batch and its frame.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// A command that is not answered by then has an unknown fate.
+pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Forwarded = (internal::ForwardedAppend, oneshot::Sender<Result<Outcome>>);
 type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Outcome>>>>>;
@@ -73,7 +79,10 @@ impl Forwarder {
     ) -> Result<Bytes> {
         let principal = caller.name().to_owned();
         let command = internal::ForwardedCommand { principal, group: group.get(), payload };
-        let reply = self.client(to)?.command(command).await?.into_inner();
+        let mut request = Request::new(command);
+        request.set_timeout(COMMAND_TIMEOUT);
+        let answer = self.client(to)?.command(request).await;
+        let reply = answer.map_err(|status| unanswered(to, status))?.into_inner();
         match reply.outcome {
             Some(internal::forwarded_reply::Outcome::Reply(reply)) => Ok(reply),
             Some(internal::forwarded_reply::Outcome::Failure(failure)) => Err(failure.into()),
@@ -91,10 +100,11 @@ impl Forwarder {
         self.command(to, caller, GroupId::CATALOG, payload)
     }
 
-    fn client(&self, to: NodeId) -> Result<ForwardClient<tonic::transport::Channel>> {
+    fn client(&self, to: NodeId) -> Result<ForwardClient<InterceptedService<Channel, Badge>>> {
         let unknown = || Error::unavailable(format!("node {to} is not known")).with_not_applied();
-        let address = self.addresses.get(&to).ok_or_else(unknown)?;
-        let channel = self.transport.channel(address, Lane::Requests).map_err(|error| {
+        let address = self.addresses.get(&to).ok_or_else(unknown)?.clone();
+        let peer = Peer { node: to, address };
+        let channel = self.transport.badged(&peer, Lane::Requests).map_err(|error| {
             Error::unavailable(format!("node {to} cannot be reached")).with_source(error)
         })?;
         let client = ForwardClient::new(channel);
@@ -176,9 +186,24 @@ fn deliver(waiting: &Waiting, answer: internal::ForwardedAnswer) {
     }
 }
 
+/// A command without a reply: failures of the command itself are replies.
+fn unanswered(to: NodeId, status: Status) -> Error {
+    match status.code() {
+        Code::FailedPrecondition | Code::InvalidArgument => {
+            let message = format!("node {to} refuses what is forwarded: {}", status.message());
+            Error::unavailable(message).with_not_applied()
+        }
+        Code::Cancelled | Code::DeadlineExceeded => {
+            let message = format!("node {to} did not answer in time; the fate is unknown");
+            Error::new(Reason::DeadlineExceeded, message)
+        }
+        _ => status.into(),
+    }
+}
+
 fn broken(to: NodeId) -> Error {
     Error::unavailable(format!("the connection to node {to} broke; the fate is unknown"))
-        .with_retry_after(std::time::Duration::from_millis(100))
+        .with_retry_after(Duration::from_millis(100))
 }
 
 /// An outcome as it travels between nodes.

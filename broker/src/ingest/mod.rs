@@ -313,3 +313,6 @@ fn identity_out(batch: ProducerBatch) -> v1::BatchIdentity {
         previous: batch.previous.get(),
     }
 }
+
+#[cfg(test)]
+mod forward_tests;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use weft_proto::NodeId;
 use weft_proto::internal as wire;
@@ -68,6 +68,8 @@ pub struct Grpc {
 
 struct Shared {
     name: Option<Name>,
+    /// Without, everything travels in plain text.
+    tls: Option<ClientTlsConfig>,
     tasks: Tasks,
     channels: Mutex<BTreeMap<(String, Lane), Channel>>,
     beats: Mutex<BTreeMap<Peer, mpsc::Sender<Beat>>>,
@@ -82,8 +84,8 @@ impl fmt::Debug for Grpc {
 type Client = PeerClient<InterceptedService<Channel, Badge>>;
 
 /// Puts the names of both ends on a call.
-#[derive(Clone)]
-struct Badge {
+#[derive(Clone, Debug)]
+pub struct Badge {
     cluster: MetadataValue<Ascii>,
     from: MetadataValue<Ascii>,
     to: MetadataValue<Ascii>,
@@ -101,39 +103,52 @@ impl Interceptor for Badge {
 
 impl Grpc {
     /// Creates the transport of a member of a cluster.
-    pub fn new(name: Name, tasks: Tasks) -> Self {
-        Self::with_name(Some(name), tasks)
+    pub fn new(name: Name, tls: Option<ClientTlsConfig>, tasks: Tasks) -> Self {
+        Self::with_name(Some(name), tls, tasks)
     }
 
     /// Creates a transport that can only `identify`: for a node whose cluster is not born yet.
-    pub fn nameless(tasks: Tasks) -> Self {
-        Self::with_name(None, tasks)
+    pub fn nameless(tls: Option<ClientTlsConfig>, tasks: Tasks) -> Self {
+        Self::with_name(None, tls, tasks)
     }
 
-    fn with_name(name: Option<Name>, tasks: Tasks) -> Self {
+    fn with_name(name: Option<Name>, tls: Option<ClientTlsConfig>, tasks: Tasks) -> Self {
         let (channels, beats) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { name, tasks, channels, beats }) }
+        Self { shared: Arc::new(Shared { name, tls, tasks, channels, beats }) }
     }
 
     /// Returns a connection to an address; it is made when first used, and again when it broke.
-    pub fn channel(&self, address: &str, lane: Lane) -> Result<Channel, Error> {
+    fn channel(&self, address: &str, lane: Lane) -> Result<Channel, Error> {
         let mut channels = self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(&(address.to_owned(), lane)) {
             return Ok(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| Error::Refused(format!("{address} is no address: {error}")))?
+        let wrong = |error: tonic::transport::Error| {
+            Error::Refused(with_cause(&format!("{address} is no address"), Some(&error)))
+        };
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(wrong)?
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
+        if let Some(tls) = &self.shared.tls {
+            // The peer's certificate must be for the host of this address.
+            endpoint = endpoint.tls_config(tls.clone()).map_err(wrong)?;
+        }
         let channel = endpoint.connect_lazy();
         channels.insert((address.to_owned(), lane), channel.clone());
         Ok(channel)
     }
 
-    fn client(&self, to: &Peer, lane: Lane) -> Result<Client, Error> {
+    /// Returns a connection to a peer that puts the names of both ends on every call.
+    pub fn badged(
+        &self,
+        to: &Peer,
+        lane: Lane,
+    ) -> Result<InterceptedService<Channel, Badge>, Error> {
         let nameless = || Error::Refused("this node belongs to no cluster yet".to_owned());
         let name = self.shared.name.as_ref().ok_or_else(nameless)?;
         let cluster = name.cluster_uid.parse();
@@ -143,8 +158,11 @@ impl Grpc {
             from: name.node.get().into(),
             to: to.node.get().into(),
         };
-        let channel = self.channel(&to.address, lane)?;
-        Ok(PeerClient::with_interceptor(channel, badge)
+        Ok(InterceptedService::new(self.channel(&to.address, lane)?, badge))
+    }
+
+    fn client(&self, to: &Peer, lane: Lane) -> Result<Client, Error> {
+        Ok(PeerClient::new(self.badged(to, lane)?)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
@@ -177,7 +195,7 @@ impl Grpc {
 /// Tells a peer that does not answer from a connection that broke and a peer that refuses.
 #[expect(clippy::needless_pass_by_value, reason = "so that it can be passed to map_err")]
 pub(super) fn error(status: Status) -> Error {
-    let message = status.message().to_owned();
+    let message = with_cause(status.message(), std::error::Error::source(&status));
     match status.code() {
         Code::Unavailable => Error::Unreachable(message),
         Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument => {
@@ -187,13 +205,28 @@ pub(super) fn error(status: Status) -> Error {
     }
 }
 
+/// A sentence and the innermost cause; what is between only says that there is one.
+fn with_cause(sentence: &str, source: Option<&(dyn std::error::Error + 'static)>) -> String {
+    let Some(mut cause) = source else { return sentence.to_owned() };
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let cause = cause.to_string();
+    if sentence.contains(&cause) { sentence.to_owned() } else { format!("{sentence}: {cause}") }
+}
+
 type Answers = Messages<Result<wire::AppendResponse, Error>>;
 
 async fn open_append(
     client: Result<Client, Error>,
     requests: Messages<wire::AppendRequest>,
 ) -> Result<Answers, Error> {
-    let answers = client?.append(Outgoing(requests)).await.map_err(error)?;
+    let answers =
+        client?.append(Outgoing(requests)).await.map_err(|status| match error(status) {
+            // It never was in use: a peer that hangs up, as over a certificate, gets a pause.
+            Error::Broken(message) => Error::Unreachable(message),
+            other => other,
+        })?;
     Ok(Box::pin(answers.into_inner().map_err(error)))
 }
 

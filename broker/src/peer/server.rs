@@ -11,9 +11,13 @@ use bytes::BytesMut;
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::metadata::MetadataMap;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
+use weft_proto::Error as Failure;
 use weft_proto::internal as wire;
 use weft_proto::internal::peer_server::{self, PeerServer};
 
@@ -67,13 +71,17 @@ impl Node {
 
     /// Checks that a call comes from the own cluster and is meant for this node.
     fn handler<T>(&self, request: &Request<T>) -> Result<Arc<dyn Handler>, Status> {
+        self.admit(request.metadata()).map(|member| Arc::clone(&member.handler))
+    }
+
+    fn admit(&self, metadata: &MetadataMap) -> Result<&Member, Status> {
+        let not_now = |message| Failure::unavailable(message).with_not_applied();
         if self.stop.is_cancelled() {
-            return Err(Status::unavailable("this node stops"));
+            return Err(not_now("this node stops").into());
         }
-        let starting = || Status::unavailable("this node is still starting");
-        let member = self.member.get().ok_or_else(starting)?;
+        let member = self.member.get().ok_or_else(|| not_now("this node is still starting"))?;
         let text = |key| {
-            let value = request.metadata().get(key).and_then(|value| value.to_str().ok());
+            let value = metadata.get(key).and_then(|value| value.to_str().ok());
             value.ok_or_else(|| Status::invalid_argument(format!("the call has no {key}")))
         };
         let cluster = text(CLUSTER_KEY)?;
@@ -94,9 +102,17 @@ impl Node {
             Ok(from) if from == member.name.node.get() => Err(Status::failed_precondition(
                 format!("the call says it comes from node {from}, which is this one"),
             )),
-            Ok(_from) => Ok(Arc::clone(&member.handler)),
+            Ok(_from) => Ok(member),
             Err(_error) => Err(Status::invalid_argument("the caller's node id is no number")),
         }
+    }
+}
+
+/// The same check in front of a service that does not do it itself.
+impl Interceptor for Node {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.admit(request.metadata())?;
+        Ok(request)
     }
 }
 
@@ -223,11 +239,12 @@ pub fn service(node: Node) -> PeerServer<Node> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// Serves the peer port until `stop`.
+/// Serves the peer port until `stop`; in plain text without `tls`.
 pub async fn serve(
     listener: TcpListener,
     mut node: Node,
     remote: Remote,
+    tls: Option<ServerTlsConfig>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     // Set here: a server given its connections ignores its own setting.
@@ -236,7 +253,12 @@ pub async fn serve(
     let forward = ForwardServer::new(remote)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let server = limited().add_service(service(node)).add_service(forward);
+    let forward = InterceptedService::new(forward, node.clone());
+    let mut server = limited();
+    if let Some(tls) = tls {
+        server = server.tls_config(tls)?;
+    }
+    let server = server.add_service(service(node)).add_service(forward);
     let serving = server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let late = async {
         stop.cancelled().await;

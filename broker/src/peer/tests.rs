@@ -8,8 +8,9 @@ use futures::{StreamExt as _, stream};
 use tokio::net::TcpListener;
 use weft_proto::NodeId;
 use weft_proto::internal as wire;
+use weft_proto::internal::forward_client::ForwardClient;
 
-use super::grpc::{Grpc, Name};
+use super::grpc::{Grpc, Lane, Name};
 use super::server::{Node, serve};
 use super::{Error, Handler, Introduce, Messages, Peer, Transport as _};
 use crate::ingest::Remote;
@@ -87,7 +88,7 @@ async fn unborn() -> Server {
     let (echo, tasks) = (Arc::new(Echo::default()), Tasks::new());
     let node = Node::new(Arc::clone(&echo) as _);
     let serving = node.clone();
-    tasks.spawn("peers", move |stop| serve(listener, serving, Remote::new(), stop));
+    tasks.spawn("peers", move |stop| serve(listener, serving, Remote::new(), None, stop));
     Server { peer: Peer { node: NodeId(2), address }, node, echo, tasks }
 }
 
@@ -101,7 +102,7 @@ async fn member() -> Server {
 
 fn client(server: &Server, cluster: &str, node: u64) -> Grpc {
     let name = Name { cluster_uid: cluster.to_owned(), node: NodeId(node) };
-    Grpc::new(name, server.tasks.clone())
+    Grpc::new(name, None, server.tasks.clone())
 }
 
 #[tokio::test]
@@ -134,14 +135,14 @@ async fn heartbeats_reach_a_peer_that_came_back() {
     client.heartbeat(&server.peer, request(1)).await.unwrap();
     // Its tasks end with it, the client's do not.
     let (peer, tasks) = (server.peer.clone(), Tasks::new());
-    let lasting = Grpc::new(Name { cluster_uid: "c".to_owned(), node: NodeId(1) }, tasks);
+    let lasting = Grpc::new(Name { cluster_uid: "c".to_owned(), node: NodeId(1) }, None, tasks);
     lasting.heartbeat(&peer, request(2)).await.unwrap();
 
     server.tasks.stop(std::time::Duration::from_secs(5)).await;
     let down = lasting.heartbeat(&peer, request(3)).await;
     let listener = TcpListener::bind(&peer.address).await.unwrap();
     let (serving, again) = (server.node.clone(), Tasks::new());
-    again.spawn("peers", move |stop| serve(listener, serving, Remote::new(), stop));
+    again.spawn("peers", move |stop| serve(listener, serving, Remote::new(), None, stop));
 
     assert!(down.is_err());
     let back = async {
@@ -189,8 +190,11 @@ async fn strangers_are_refused() {
         let vote = client.vote(peer, wire::VoteRequest::default()).await.unwrap_err();
         let append = client.append(peer, stream::iter([request(1)]).boxed()).await;
         let beat = client.heartbeat(peer, request(1)).await.unwrap_err();
+        let forward = client.badged(peer, Lane::Requests).unwrap();
+        let forward = ForwardClient::new(forward).command(wire::ForwardedCommand::default()).await;
+        let forward = super::grpc::error(forward.unwrap_err());
 
-        for error in [vote, append.err().unwrap(), beat] {
+        for error in [vote, append.err().unwrap(), beat, forward] {
             assert!(matches!(error, Error::Refused(_)), "{error}");
             assert!(error.to_string().contains(expected), "{error}");
         }
@@ -198,9 +202,28 @@ async fn strangers_are_refused() {
 }
 
 #[tokio::test]
+async fn forwarded_calls_must_name_their_cluster() {
+    let server = member().await;
+    let command = wire::ForwardedCommand::default;
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", server.peer.address))
+            .unwrap()
+            .connect_lazy();
+
+    let named = client(&server, "c", 1).badged(&server.peer, Lane::Requests).unwrap();
+    let admitted = ForwardClient::new(named).command(command()).await.unwrap().into_inner();
+    let nameless = ForwardClient::new(channel).command(command()).await.unwrap_err();
+
+    // Nothing is behind it in this test, which is an answer of the service itself.
+    assert!(matches!(admitted.outcome, Some(wire::forwarded_reply::Outcome::Failure(_))));
+    assert_eq!(nameless.code(), tonic::Code::InvalidArgument, "{nameless}");
+    assert!(nameless.message().contains("weft-cluster"), "{nameless}");
+}
+
+#[tokio::test]
 async fn unborn_node_only_introduces_itself() {
     let server = unborn().await;
-    let nameless = Grpc::nameless(server.tasks.clone());
+    let nameless = Grpc::nameless(None, server.tasks.clone());
 
     let vote = client(&server, "c", 1).vote(&server.peer, wire::VoteRequest::default()).await;
     let unnamed = nameless.vote(&server.peer, wire::VoteRequest::default()).await;
@@ -217,7 +240,7 @@ async fn unborn_node_only_introduces_itself() {
 #[tokio::test]
 async fn silent_address_is_unreachable() {
     let server = unborn().await;
-    let nameless = Grpc::nameless(server.tasks.clone());
+    let nameless = Grpc::nameless(None, server.tasks.clone());
     // Bound and dropped: nobody listens there.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

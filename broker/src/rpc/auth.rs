@@ -28,8 +28,17 @@ impl Credential {
     }
 
     fn check(&self, request: &Request<()>) -> Result<Principal, Error> {
+        let header = request.metadata().get("authorization");
+        self.check_header(header.and_then(|value| value.to_str().ok()))
+    }
+
+    /// Says who shows this value of the header `authorization`.
+    ///
+    /// # Errors
+    ///
+    /// `Unauthenticated`.
+    pub fn check_header(&self, header: Option<&str>) -> Result<Principal, Error> {
         let Some(wanted) = &self.token else { return Ok(Principal::anonymous()) };
-        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let given = header.and_then(|header| {
             let (scheme, token) = header.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(token)

@@ -1,15 +1,23 @@
 //! `weft.v1.Cluster`: nodes, groups, and where streams live.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::join_all;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use weft_proto::resource::Kind;
 use weft_proto::v1::cluster_server::Cluster;
-use weft_proto::{GroupId, NodeId, Result, v1};
+use weft_proto::{GroupId, NodeId, Result, internal, v1};
 
+use crate::identity::FORMAT;
 use crate::ingest::Ingest;
+use crate::peer::Transport;
 use crate::raft::groups::Groups;
 use crate::resources::Placement;
+
+/// A node that does not say who it is by then counts as away.
+const PROBE_MAX: Duration = Duration::from_secs(1);
 
 /// What does not change while a node runs.
 #[derive(Clone, Debug)]
@@ -21,17 +29,40 @@ pub struct Facts {
 }
 
 /// The service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Service {
     facts: Facts,
     groups: Groups,
     ingest: Ingest,
+    transport: Arc<dyn Transport>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("facts", &self.facts).finish_non_exhaustive()
+    }
 }
 
 impl Service {
     /// The service over this node's groups.
-    pub fn new(facts: Facts, groups: Groups, ingest: Ingest) -> Self {
-        Self { facts, groups, ingest }
+    pub fn new(
+        facts: Facts,
+        groups: Groups,
+        ingest: Ingest,
+        transport: Arc<dyn Transport>,
+    ) -> Self {
+        Self { facts, groups, ingest, transport }
+    }
+
+    /// Whether a node of this cluster answers at its peer address now.
+    async fn answers(&self, node: &internal::CatalogNode) -> bool {
+        if node.id == self.facts.node.get() {
+            return true;
+        }
+        let request = internal::IdentifyRequest { format: FORMAT, ..Default::default() };
+        let answer = timeout(PROBE_MAX, self.transport.identify(&node.peer_address, request)).await;
+        let birth = answer.ok().and_then(std::result::Result::ok).and_then(|answer| answer.birth);
+        birth.is_some_and(|birth| birth.cluster_uid == self.facts.cluster_uid)
     }
 
     fn leader(&self, group: GroupId) -> Option<NodeId> {
@@ -58,13 +89,9 @@ impl Cluster for Service {
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
         let catalog = self.ingest.resources().snapshot();
-        let mut led: BTreeMap<u64, bool> = BTreeMap::new();
         let mut groups = Vec::new();
         for group in self.groups.iter() {
             let status = group.status();
-            if let Some(leader) = status.leader {
-                led.insert(leader.get(), true);
-            }
             groups.push(v1::GroupStatus {
                 id: group.id().get(),
                 leader: status.leader.map(NodeId::get),
@@ -75,13 +102,13 @@ impl Cluster for Service {
                 voters: status.voters.iter().map(|voter| voter.get()).collect(),
             });
         }
-        let nodes = catalog.nodes().map(|node| v1::NodeStatus {
+        let answers = join_all(catalog.nodes().map(|node| self.answers(node))).await;
+        let nodes = catalog.nodes().zip(answers).map(|(node, reachable)| v1::NodeStatus {
             id: node.id,
             grpc_address: node.grpc_address.clone(),
             http_address: node.http_address.clone(),
             peer_address: node.peer_address.clone(),
-            // Known for sure of this node and of leaders, whose heartbeats arrive.
-            reachable: node.id == self.facts.node.get() || led.contains_key(&node.id),
+            reachable,
         });
         let nodes = nodes.collect();
         let streams = catalog.of_kind(Kind::Stream).filter_map(|(name, _)| {

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::{Server, ServerTlsConfig};
 use weft_proto::v1::catalog_server::CatalogServer;
 use weft_proto::v1::cluster_server::ClusterServer;
 use weft_proto::v1::publish_server::PublishServer;
@@ -26,16 +26,14 @@ const WINDOW_BYTES: u32 = 1 << 20;
 const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long connections may take to end once this node stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A TLS handshake must end by then.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The listener of the client port.
 #[derive(Debug)]
 pub struct Listener {
     /// Bound already.
     pub tcp: TcpListener,
-    /// Certificate chain and key, in PEM; plain text without.
-    pub tls: Option<(Vec<u8>, Vec<u8>)>,
+    /// Plain text without.
+    pub tls: Option<ServerTlsConfig>,
     /// What callers must show.
     pub credential: Credential,
 }
@@ -58,9 +56,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .timeout(UNARY_TIMEOUT);
-    if let Some((certificate, key)) = listener.tls {
-        let identity = Identity::from_pem(certificate, key);
-        let tls = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_TIMEOUT);
+    if let Some(tls) = listener.tls {
         server = server.tls_config(tls)?;
     }
     let (health, health_service) = tonic_health::server::health_reporter();

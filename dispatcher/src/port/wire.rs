@@ -131,7 +131,13 @@ fn tls(config: &Config) -> Result<Option<ClientTlsConfig>> {
     }
     let mut tls = ClientTlsConfig::new();
     if let Some(path) = &config.tls.ca_file {
-        tls = tls.ca_certificate(Certificate::from_pem(read(path)?));
+        let text = read(path)?;
+        // Anything else would be passed over, and then no broker could be trusted.
+        if !text.contains("-----BEGIN CERTIFICATE-----") {
+            let message = format!("{} holds no certificate in PEM", path.display());
+            return Err(Error::invalid(message).with_field("tls.ca_file"));
+        }
+        tls = tls.ca_certificate(Certificate::from_pem(text));
     }
     Ok(Some(tls))
 }
@@ -139,9 +145,13 @@ fn tls(config: &Config) -> Result<Option<ClientTlsConfig>> {
 fn token(config: &Config) -> Result<Option<MetadataValue<Ascii>>> {
     let Some(path) = &config.token_file else { return Ok(None) };
     let text = read(path)?;
-    let value = format!("Bearer {}", text.trim()).parse();
     // The text is a secret: say where it is, not what.
-    let wrong = || Error::invalid(format!("{} holds no usable token", path.display()));
+    let wrong = || {
+        let message = format!("{} holds no usable token", path.display());
+        Error::invalid(message).with_field("token_file")
+    };
+    let token = Some(text.trim()).filter(|token| !token.is_empty()).ok_or_else(wrong)?;
+    let value = format!("Bearer {token}").parse();
     let mut value: MetadataValue<Ascii> = value.ok().ok_or_else(wrong)?;
     value.set_sensitive(true);
     Ok(Some(value))
@@ -309,5 +319,36 @@ impl Member for WireMember {
 
     fn settle(&mut self, tag: u64, acks: Vec<SettledRange>) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.send(Sent::Settle(Settle { tag, acks })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tls;
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let endpoints = vec!["127.0.0.1:1".to_owned()];
+        let tls = Tls { enabled: true, ca_file: Some(path.clone()) };
+        let token = Config {
+            endpoints: endpoints.clone(),
+            token_file: Some(path.clone()),
+            ..Config::default()
+        };
+        let authority = Config { endpoints, tls, ..Config::default() };
+
+        for (config, field) in [(&token, "token_file"), (&authority, "tls.ca_file")] {
+            for text in ["", "\n", "a\nb"] {
+                std::fs::write(&path, text).unwrap();
+                let error = WireMesh::connect(config).unwrap_err();
+                assert_eq!(error.field(), Some(field), "{text:?}: {error}");
+                assert!(error.message().contains("file"), "{error}");
+            }
+        }
+        std::fs::write(&path, "a-token\n").unwrap();
+        assert!(WireMesh::connect(&token).is_ok());
     }
 }

@@ -146,7 +146,7 @@ impl Cluster {
         let name = Name { cluster_uid: "test".to_owned(), node: node.id };
         let transport: Arc<dyn Transport> = match &self.net {
             Net::Router(router) => router.transport(&node.address),
-            Net::Grpc => Arc::new(Grpc::new(name.clone(), tasks.clone())),
+            Net::Grpc => Arc::new(Grpc::new(name.clone(), None, tasks.clone())),
         };
         let machines: Vec<Arc<Mutex<List>>> = (0..GROUPS).map(|_| Arc::default()).collect();
         let disk = Arc::clone(&node.disk) as _;
@@ -175,7 +175,7 @@ impl Cluster {
                 let serving = PeerNode::new(Arc::new(Silent));
                 serving.join(name, Arc::new(groups.clone()));
                 tasks.spawn("peers", move |stop| {
-                    server::serve(listener, serving, crate::ingest::Remote::new(), stop)
+                    server::serve(listener, serving, crate::ingest::Remote::new(), None, stop)
                 });
             }
         }

@@ -77,11 +77,21 @@ pub struct Writer {
 #[derive(Debug)]
 struct Request {
     changes: Changes,
-    sync: bool,
+    urgency: Urgency,
     done: Option<Done>,
     room: OwnedSemaphorePermit,
-    /// Nothing is written after this.
-    is_last: bool,
+}
+
+/// What a write asks of the round that takes it; a round does what the most urgent one asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// To be written, with no hurry to be on disk.
+    #[default]
+    Unsynced,
+    /// To be on disk.
+    Synced,
+    /// To be on disk, and nothing after it.
+    Last,
 }
 
 impl Writer {
@@ -120,7 +130,7 @@ impl Writer {
     ///
     /// Dropping the future before it returns queues nothing, and `done` never runs.
     pub async fn submit(&self, changes: Changes, done: Done) -> Result<(), StoreError> {
-        self.enqueue(changes, true, Some(done), false).await
+        self.enqueue(changes, Urgency::Synced, Some(done)).await
     }
 
     /// Writes all that was queued before, then ends the writer; returns when that is on disk.
@@ -128,7 +138,7 @@ impl Writer {
     pub async fn close(&self) -> Result<(), StoreError> {
         let (tx, rx) = oneshot::channel();
         let done = Done::new(move |result| drop(tx.send(result)));
-        self.enqueue(Changes::new(), true, Some(done), true).await?;
+        self.enqueue(Changes::new(), Urgency::Last, Some(done)).await?;
         rx.await.unwrap_or_else(|_ended| Err(self.refusal()))
     }
 
@@ -154,7 +164,7 @@ impl Writer {
     ///
     /// Dropping the future before it returns queues nothing.
     pub async fn put_unsynced(&self, changes: Changes) -> Result<(), StoreError> {
-        self.enqueue(changes, false, None, false).await
+        self.enqueue(changes, Urgency::Unsynced, None).await
     }
 
     /// Sets a small value of meta some time soon, without a sync; a later value replaces it.
@@ -178,9 +188,8 @@ impl Writer {
     async fn enqueue(
         &self,
         changes: Changes,
-        sync: bool,
+        urgency: Urgency,
         done: Option<Done>,
-        is_last: bool,
     ) -> Result<(), StoreError> {
         // One write may be greater than the queue: it then has the queue to itself.
         let bytes = changes.bytes().min(self.queue_bytes_max);
@@ -188,7 +197,7 @@ impl Writer {
         let sent = match Arc::clone(&self.queue).acquire_many_owned(permits).await {
             Ok(room) => {
                 self.meter.queued(bytes);
-                let request = Request { changes, sync, done, room, is_last };
+                let request = Request { changes, urgency, done, room };
                 self.requests.send(request).await.map_err(|unsent| unsent.0.done)
             }
             Err(_closed) => Err(done),
@@ -232,15 +241,13 @@ struct Round {
     waiting: Vec<Done>,
     room: Vec<OwnedSemaphorePermit>,
     bytes: usize,
-    sync: bool,
-    is_last: bool,
+    urgency: Urgency,
 }
 
 impl Round {
     fn add(&mut self, request: Request) {
         self.bytes += request.changes.bytes();
-        self.sync |= request.sync;
-        self.is_last |= request.is_last;
+        self.urgency = self.urgency.max(request.urgency);
         self.changes.push(request.changes);
         self.waiting.extend(request.done);
         self.room.push(request.room);
@@ -251,7 +258,7 @@ impl Round {
         self.waiting.clear();
         self.room.clear();
         self.bytes = 0;
-        self.sync = false;
+        self.urgency = Urgency::Unsynced;
     }
 }
 
@@ -290,8 +297,7 @@ impl WriterLoop {
                 biased;
                 request = self.requests.recv() => match request {
                     Some(request) => {
-                        self.commit(request)?;
-                        if self.round.is_last {
+                        if self.commit(request)? {
                             return self.commit_deferred();
                         }
                     }
@@ -305,11 +311,12 @@ impl WriterLoop {
         }
     }
 
-    fn commit(&mut self, first: Request) -> Result<(), StoreError> {
+    /// True after the last write.
+    fn commit(&mut self, first: Request) -> Result<bool, StoreError> {
         self.round.add(first);
         // No timer: whatever queued up during the last sync shares the next one.
         while self.round.bytes < WRITE_BYTES_MAX
-            && !self.round.is_last
+            && self.round.urgency < Urgency::Last
             && let Ok(next) = self.requests.try_recv()
         {
             self.round.add(next);
@@ -317,7 +324,9 @@ impl WriterLoop {
         if self.deferred_at.is_some_and(|due| due <= Instant::now()) {
             self.take_deferred();
         }
-        self.write()
+        let is_last = self.round.urgency == Urgency::Last;
+        self.write()?;
+        Ok(is_last)
     }
 
     fn commit_deferred(&mut self) -> Result<(), StoreError> {
@@ -335,7 +344,7 @@ impl WriterLoop {
     fn write(&mut self) -> Result<(), StoreError> {
         let round = &mut self.round;
         if round.changes.iter().any(|changes| !changes.is_empty()) {
-            if round.sync {
+            if round.urgency >= Urgency::Synced {
                 let started = Instant::now();
                 self.engine.write_synced(&round.changes)?;
                 self.meter.synced(round.bytes, started.elapsed());

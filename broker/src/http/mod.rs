@@ -1,16 +1,24 @@
-//! The HTTP port: health and metrics.
+//! The HTTP port: health and metrics. Health is for everybody, metrics are for those who show the
+//! credential.
+
+mod tls;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::tls::TlsListener;
 use crate::raft::groups::Groups;
+use crate::rpc::Credential;
 
 /// What the port tells.
 #[derive(Clone, Debug)]
@@ -21,6 +29,8 @@ pub struct Health {
     pub registered: watch::Receiver<bool>,
     /// The process's metrics.
     pub metrics: Option<PrometheusHandle>,
+    /// What whoever asks for metrics must show.
+    pub credential: Credential,
 }
 
 impl Health {
@@ -38,9 +48,10 @@ impl Health {
     }
 }
 
-/// Serves until `stop`.
+/// Serves until `stop`; in plain text without `tls`.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), std::io::Error> {
@@ -49,9 +60,14 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(health);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await
+    let stopped = stop.cancelled_owned();
+    match tls {
+        Some(tls) => {
+            let listener = TlsListener::new(listener, tls);
+            axum::serve(listener, router).with_graceful_shutdown(stopped).await
+        }
+        None => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+    }
 }
 
 async fn ready(State(health): State<Health>) -> impl IntoResponse {
@@ -61,7 +77,11 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(health): State<Health>) -> impl IntoResponse {
+async fn metrics(State(health): State<Health>, headers: HeaderMap) -> impl IntoResponse {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if let Err(error) = health.credential.check_header(shown) {
+        return (StatusCode::UNAUTHORIZED, format!("{error}\n"));
+    }
     match &health.metrics {
         Some(handle) => (StatusCode::OK, handle.render()),
         None => (StatusCode::NOT_FOUND, "this process records no metrics\n".to_owned()),

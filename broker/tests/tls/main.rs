@@ -1,0 +1,9 @@
+//! Certificates and the token on running brokers: who is let in, and what others are told.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod clients;
+mod cluster;
+mod node;
+mod peers;
+mod pki;
+mod refusals;
