@@ -1,10 +1,14 @@
 //! `weft broker`: one node of a cluster.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use weft_broker::config::Config;
 
 use crate::{signals, telemetry, toml_file};
+
+/// How long whatever is left of a stopped broker may take.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// Run one broker until SIGTERM or Ctrl-C.
 #[derive(Debug, clap::Args)]
@@ -28,7 +32,11 @@ pub(crate) struct Args {
 #[expect(clippy::print_stdout, reason = "--print-config is for standard output")]
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = toml_file::load(args.config.as_deref(), toml_file::environment())?;
-    config.check()?;
+    let file = args.config.as_deref();
+    config.check().map_err(|error| {
+        let key = error.key;
+        toml_file::blame(error, key, file)
+    })?;
     if args.print_config {
         print!("{}", toml::to_string(&config)?);
         return Ok(());
@@ -47,7 +55,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         weft_broker::run(config, telemetry::process(), stop).await?;
         Ok(())
     });
-    // A read of standard input cannot be cancelled; without this, it would hold up the end.
-    runtime.shutdown_background();
+    // Tasks of connections may still hold the store. Closing it while the process ends would pull
+    // the ground from under it: RocksDB's own statics go then.
+    runtime.shutdown_timeout(END_MAX);
     result
 }

@@ -22,7 +22,11 @@ pub(crate) struct Args {
 /// Runs until stopped.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = toml_file::load(args.config.as_deref(), toml_file::environment())?;
-    config.check()?;
+    let file = args.config.as_deref();
+    config.check().map_err(|error| {
+        let key = error.field().unwrap_or_default().to_owned();
+        toml_file::blame(error, &key, file)
+    })?;
     telemetry::start(&args.log)?;
     tokio::runtime::Runtime::new()?.block_on(async {
         weft_dispatcher::run(config, signals::stop()?).await?;

@@ -38,6 +38,48 @@ pub(crate) fn load<T: DeserializeOwned>(
     overlay(table, environment)
 }
 
+/// Adds to an error about the value of a key where that key was set.
+pub(crate) fn blame(
+    error: impl Into<anyhow::Error>,
+    key: &str,
+    file: Option<&Path>,
+) -> anyhow::Error {
+    let text = file.and_then(|path| std::fs::read_to_string(path).ok());
+    let error = error.into();
+    match (variable_of(key, environment()), file) {
+        (Some(name), _) => error.context(format!("environment variable {name} is not usable")),
+        (None, Some(path)) => match text.and_then(|text| line_of(&text, key)) {
+            Some(line) => error.context(format!("{} is not usable: line {line}", path.display())),
+            None => error.context(format!("{} is not usable", path.display())),
+        },
+        (None, None) => error,
+    }
+}
+
+/// The variable that sets a key, if there is one.
+fn variable_of(
+    key: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Option<String> {
+    let wanted = format!("{PREFIX}{}", key.replace('.', SEPARATOR));
+    let mut names = environment.into_iter().map(|(name, _)| name);
+    names.find(|name| is_setting(name) && name.eq_ignore_ascii_case(&wanted))
+}
+
+/// The line, from 1, that sets a key; or that opens its section, when the key itself is missing.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut table = Some(document.get_ref());
+    let mut start = None;
+    for part in key.split('.') {
+        let Some((name, value)) = table.and_then(|table| table.get_key_value(part)) else { break };
+        start = Some(name.span().start);
+        table = value.get_ref().as_table();
+    }
+    let before = text.get(..start?)?;
+    Some(before.matches('\n').count() + 1)
+}
+
 /// The text as a table, once it is known to make sense. The error tells line, column and key.
 fn parse<T: DeserializeOwned>(text: &str) -> anyhow::Result<Table> {
     toml::from_str::<T>(text)?;
@@ -148,6 +190,26 @@ mod tests {
 
         assert!(error.contains("line 3"), "{error}");
         assert!(error.contains("data_groups"), "{error}");
+    }
+
+    #[test]
+    fn the_line_of_a_key_is_found() {
+        let text = "x = 1\n\n[listen]\n# grpc\ngrpc = \"a\"\n[cluster]\n";
+
+        assert_eq!(line_of(text, "x"), Some(1));
+        assert_eq!(line_of(text, "listen.grpc"), Some(5));
+        assert_eq!(line_of(text, "cluster.data_groups"), Some(6));
+        assert_eq!(line_of(text, "store.profile"), None);
+    }
+
+    #[test]
+    fn the_variable_of_a_key_is_found() {
+        let environment = |name: &str| [(name.to_owned(), String::new())];
+
+        let found = variable_of("listen.grpc", environment("WEFT_LISTEN__GRPC"));
+        assert_eq!(found.as_deref(), Some("WEFT_LISTEN__GRPC"));
+        assert_eq!(variable_of("listen.http", environment("WEFT_LISTEN__GRPC")), None);
+        assert_eq!(variable_of("endpoints", environment("WEFT_ENDPOINTS")), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! caller that must see its own write says from which generation on.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -222,6 +222,9 @@ pub struct Resources {
     raft: Group,
     machine: Arc<Mutex<CatalogMachine>>,
     generation: watch::Receiver<u64>,
+    /// Generation of the catalog when this node first reached its leader. Before it is known here,
+    /// what this node does not know may exist all the same.
+    start: Arc<OnceLock<u64>>,
     forwarder: Forwarder,
 }
 
@@ -234,7 +237,7 @@ impl Resources {
         forwarder: Forwarder,
     ) -> Self {
         let generation = lock(&machine).generation.subscribe();
-        Self { node, raft, machine, generation, forwarder }
+        Self { node, raft, machine, generation, start: Arc::default(), forwarder }
     }
 
     /// The catalog as it is now on this node.
@@ -288,7 +291,8 @@ impl Resources {
         let machine = lock(&self.machine);
         let found = machine.state.get(Kind::Stream, &name);
         let found = found.map(|stored| StreamView::of(&name, stored));
-        found.ok_or_else(|| unknown_stream(&name))
+        drop(machine);
+        found.ok_or_else(|| self.missing(unknown_stream(&name)))
     }
 
     /// A stream that another node has resolved; waits a while if this node lags behind.
@@ -305,7 +309,18 @@ impl Resources {
         {
             return Ok(stream);
         }
-        Err(unknown_stream(name))
+        Err(self.missing(unknown_stream(name)))
+    }
+
+    /// The error for something that this node does not know: while it starts, it cannot tell.
+    pub(crate) fn missing(&self, error: Error) -> Error {
+        let known = *self.generation.borrow();
+        if self.start.get().is_some_and(|start| known >= *start) {
+            return error;
+        }
+        Error::unavailable(format!("this node is still starting: {error}, as far as it knows"))
+            .with_not_applied()
+            .with_retry_after(Duration::from_millis(200))
     }
 
     /// A subscription by the name that a caller wrote.
@@ -317,10 +332,8 @@ impl Resources {
         let name = parse_name(text, "subscription")?;
         let machine = lock(&self.machine);
         let Some(stored) = machine.state.get(Kind::Subscription, &name) else {
-            return Err(Error::new(
-                Reason::UnknownResource,
-                format!("there is no Subscription {name}"),
-            ));
+            let message = format!("there is no Subscription {name}");
+            return Err(self.missing(Error::new(Reason::UnknownResource, message)));
         };
         let spec: SubscriptionSpec = resource::parse(Kind::Subscription, &stored.spec)?;
         let stream = parse_name(&spec.stream, "stream")?;
@@ -372,7 +385,7 @@ impl Resources {
         Some(schemas.get(&id.get()).cloned().unwrap_or_else(deleted))
     }
 
-    /// Changes the catalog, wherever its leader is.
+    /// Changes the catalog, wherever its leader is. Whoever asks this node next finds the change.
     ///
     /// # Errors
     ///
@@ -389,7 +402,11 @@ impl Resources {
             leader if leader == self.node => self.propose_here(payload).await?,
             leader => self.forwarder.catalog(leader, caller, payload).await?,
         };
-        Reply::decode(&reply)
+        let reply = Reply::decode(&reply)?;
+        self.start.get_or_init(|| reply.generation);
+        // If this node lags for longer than this waits, the change counts all the same.
+        _ = self.wait_for(reply.generation).await;
+        Ok(reply)
     }
 
     /// Proposes an encoded change to the catalog's group, which this node must lead.

@@ -214,6 +214,7 @@ impl<'a> Birth<'a> {
     /// A birth that is given up continues with the next start.
     pub async fn complete(mut self, transport: &dyn Transport) -> Result<Membership, Error> {
         if let Some(cluster) = &self.identity.cluster {
+            verify(cluster, &self.identity.node_uid, transport).await?;
             return Ok(cluster.clone());
         }
         let mut round = 0_u32;
@@ -330,7 +331,8 @@ impl<'a> Birth<'a> {
 /// Asks the other founders of an existing cluster whether they belong to the same one.
 ///
 /// Nobody has to answer: this finds folders in the wrong place, it does not guard anything. The
-/// guard is on every call between peers.
+/// guard is on every call between peers. One founder that agrees is enough: a stranger at the
+/// address of another must not keep the cluster from starting.
 pub async fn verify(
     membership: &Membership,
     node_uid: &str,
@@ -338,36 +340,39 @@ pub async fn verify(
 ) -> Result<(), Error> {
     let own = membership.founders.iter().find(|founder| founder.node_id == membership.node_id);
     let Some(own) = own else { return Ok(()) };
-    let mut founders = Vec::new();
-    for founder in &membership.founders {
-        founders.push(founder.address.clone());
-    }
-    for other in membership.founders.iter().filter(|other| other.node_id != own.node_id) {
+    let founders: Vec<_> =
+        membership.founders.iter().map(|founder| founder.address.clone()).collect();
+    let others = membership.founders.iter().filter(|other| other.node_id != own.node_id);
+    let asked = others.map(|other| {
         let request = wire::IdentifyRequest {
             node_uid: node_uid.to_owned(),
             address: own.address.clone(),
             founders: founders.clone(),
             format: FORMAT,
         };
-        match transport.identify(&other.address, request).await {
+        let answer = transport.identify(&other.address, request);
+        async move { (other.address.clone(), answer.await) }
+    });
+    let mut contradiction = None;
+    for (address, answer) in futures::future::join_all(asked).await {
+        match answer {
             Ok(answer) => match answer.birth {
-                Some(record) if record.cluster_uid != membership.cluster_uid => {
-                    return Err(Error::OtherCluster {
-                        ours: membership.cluster_uid.clone(),
-                        address: other.address.clone(),
-                        theirs: record.cluster_uid,
-                    });
+                Some(record) if record.cluster_uid == membership.cluster_uid => return Ok(()),
+                Some(record) => {
+                    let ours = membership.cluster_uid.clone();
+                    let theirs = record.cluster_uid;
+                    contradiction = Some(Error::OtherCluster { ours, address, theirs });
                 }
-                _ => {}
+                None => {}
             },
             Err(peer::Error::Refused(reason)) => {
-                return Err(Error::Refused { address: other.address.clone(), reason });
+                contradiction = Some(Error::Refused { address, reason });
             }
             // It may come later.
             Err(_silent) => {}
         }
     }
-    Ok(())
+    contradiction.map_or(Ok(()), Err)
 }
 
 fn check_own(cluster: &Membership, founding: &Founding) -> Result<(), Error> {

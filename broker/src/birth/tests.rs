@@ -191,6 +191,32 @@ async fn folder_of_another_cluster_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stranger_at_one_address_does_not_outweigh_a_founder_that_agrees() {
+    let (router, mine) = (Router::new(), Arc::new(folders()));
+    let (elsewhere, theirs) = (Router::new(), Arc::new(folders()));
+    born(&router, &mine).await;
+    born(&elsewhere, &theirs).await;
+    let own = Folder::open(mine[0].path()).unwrap();
+    let stranger = Folder::open(theirs[1].path()).unwrap();
+    let introduce = |folder: &Folder, place: usize| {
+        let birth = Birth::new(folder, founding(ADDRESSES[place])).unwrap();
+        router.introduce(ADDRESSES[place], birth.introduction());
+    };
+    introduce(&stranger, 1);
+    let start = async || {
+        let birth = Birth::new(&own, founding(ADDRESSES[0])).unwrap();
+        birth.complete(&*router.transport(ADDRESSES[0])).await
+    };
+
+    let with_two = start().await;
+    router.remove(ADDRESSES[2]);
+    let with_the_stranger_alone = start().await;
+
+    with_two.unwrap();
+    with_the_stranger_alone.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
 async fn founders_that_disagree_are_refused() {
     let router = Router::new();
     let folders = folders();

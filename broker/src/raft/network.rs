@@ -1,6 +1,7 @@
 //! What openraft asks of the network, answered over a peer transport.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +148,12 @@ impl NetStreamAppend<TypeConfig> for Link {
         }
         Box::pin(async move {
             let patience = option.soft_ttl().max(ANSWER_PATIENCE_MIN);
+            // openraft paces its attempts at a peer that is away inside of the first request. A
+            // connection that fails before anybody asks for it would be tried again without pause.
+            let mut input = input.peekable();
+            if Pin::new(&mut input).peek().await.is_none() {
+                return Ok(futures::stream::empty().boxed());
+            }
             let (requests, waiting) = pipeline::split(self.ends, input);
             let call = self.transport.append(&self.peer, Box::pin(requests));
             let responses = self.within(RPCTypes::AppendEntries, patience, call).await?;
@@ -224,5 +231,26 @@ impl NetBackoff<TypeConfig> for Link {
     fn backoff(&self) -> Option<Backoff> {
         // As configured for the group.
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::peer::router::Router;
+
+    #[test]
+    fn a_peer_that_is_away_is_not_tried_before_there_is_a_request() {
+        let ends = Ends { group: 1, from: 1, to: 2 };
+        let peer = Peer { node: NodeId(2), address: "away".to_owned() };
+        let transport = Router::new().transport("here");
+        let mut link = Link { ends, peer, lane: Lane::Entries, transport };
+        let option = RPCOption::new(Duration::from_secs(1));
+
+        let attempt = link.stream_append(futures::stream::pending(), option).now_or_never();
+
+        assert!(attempt.is_none(), "it did not wait");
     }
 }

@@ -164,7 +164,8 @@ impl Catalog for Service {
         let Some(stored) = state.get(kind, &name) else {
             let reason =
                 if kind == Kind::Stream { Reason::UnknownStream } else { Reason::UnknownResource };
-            return Err(Error::new(reason, format!("there is no {kind} {name}")).into());
+            let error = Error::new(reason, format!("there is no {kind} {name}"));
+            return Err(self.resources.missing(error).into());
         };
         let resource = Some(v1::Resource::clone(stored));
         Ok(Response::new(v1::GetResponse { resource, catalog_generation: state.generation() }))

@@ -90,7 +90,8 @@ const fn reason_of(code: Code) -> Reason {
         Code::PermissionDenied => Reason::PermissionDenied,
         Code::Unauthenticated => Reason::Unauthenticated,
         Code::FailedPrecondition => Reason::FailedPrecondition,
-        Code::OutOfRange => Reason::OffsetOutOfRange,
+        // Ours always comes with details; the gRPC library says it of a message above its limit.
+        Code::OutOfRange => Reason::TooLarge,
         Code::ResourceExhausted => Reason::Overloaded,
         Code::Aborted => Reason::Fenced,
         Code::Unimplemented => Reason::Unimplemented,
@@ -133,6 +134,14 @@ mod tests {
             assert!(error.is_retryable(), "{code:?}");
             assert!(!error.not_applied(), "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_message_that_the_transport_refuses_is_too_large() {
+        let error = Error::from(Status::new(Code::OutOfRange, "decoded message length too large"));
+
+        assert_eq!(error.reason(), Reason::TooLarge);
+        assert!(!error.is_retryable() && error.not_applied());
     }
 
     #[test]

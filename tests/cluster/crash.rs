@@ -1,0 +1,64 @@
+//! kill -9 under load: of each node in turn, then of all at once.
+//!
+//! The processes are killed, not the machine: what they wrote stays in the page cache. That a
+//! write is synced before it is acknowledged is what the storage tests show.
+
+use serde_json::json;
+use weft_proto::resource::Kind;
+
+use super::checker::{Attempt, EventId, Fate, faults};
+use super::harness::node::Node;
+use super::harness::{Cluster, put};
+use super::load::{Load, is_patient};
+use super::replicas;
+
+const STREAMS: [&str; 2] = ["orders", "payments"];
+/// Acknowledgements of each publisher between two faults.
+const SOME: u64 = 100;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_events_survive_kill_9_of_each_node_and_of_all() {
+    let mut cluster = Cluster::start(3).await;
+    for stream in STREAMS {
+        put(&cluster.client(), Kind::Stream, stream, &json!({ "partitions": 2 })).await;
+    }
+    let load = Load::start(&cluster.options(), &STREAMS);
+    load.progress(SOME).await;
+
+    for node in 0..cluster.nodes.len() {
+        cluster.nodes[node].kill();
+        load.progress(SOME).await;
+        cluster.nodes[node].start();
+        cluster.nodes[node].ready().await;
+        load.progress(SOME).await;
+    }
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.start_all().await;
+    load.progress(SOME).await;
+
+    let attempts = load.stop().await;
+    let replicas = replicas::read_all(&cluster, &STREAMS).await;
+    let faults = faults(&attempts, &replicas);
+    let count = |fate: fn(&Fate) -> bool| attempts.iter().filter(|a| fate(&a.fate)).count();
+    println!(
+        "{} events: {} acknowledged, {} refused, {} of unknown fate; stored: {:?}",
+        attempts.len(),
+        count(|fate| matches!(fate, Fate::Acked(..))),
+        count(|fate| matches!(fate, Fate::Refused)),
+        count(|fate| matches!(fate, Fate::Unknown)),
+        replicas.iter().map(|r| r.values().map(Vec::len).sum::<usize>()).collect::<Vec<_>>(),
+    );
+    assert!(replicas.iter().all(|replica| replica.len() == 4), "each partition has events");
+    let shown = &faults[..faults.len().min(10)];
+    assert!(faults.is_empty(), "{} faults, the first: {shown:#?}", faults.len());
+    assert_eq!(given_up(&attempts), []);
+}
+
+/// Events that were not acknowledged to somebody who waits: a cluster that comes back in time owes
+/// an acknowledgement for each event.
+fn given_up(attempts: &[Attempt]) -> Vec<(EventId, Fate)> {
+    let failed = attempts.iter().filter(|attempt| {
+        is_patient(attempt.id.publisher) && !matches!(attempt.fate, Fate::Acked(..))
+    });
+    failed.map(|attempt| (attempt.id, attempt.fate)).take(10).collect()
+}

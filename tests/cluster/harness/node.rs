@@ -1,0 +1,148 @@
+//! One broker process: its configuration, its life, its health.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use weft_client::{Client, Options};
+
+use super::ports::{Ports, address};
+use super::process::{Daemon, POLL, weft};
+
+/// A first start makes a cluster; elections on a busy machine take a while.
+const READY_MAX: Duration = Duration::from_mins(1);
+const PROBE_MAX: Duration = Duration::from_secs(2);
+
+/// One broker, running or not.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) ports: Ports,
+    /// Peer ports of all founders; empty for a node alone.
+    founders: Vec<u16>,
+    folder: PathBuf,
+    process: Option<Daemon>,
+}
+
+impl Node {
+    /// A node that is not started yet; everything of it is below `folder`.
+    pub(crate) fn new(folder: PathBuf, ports: Ports, founders: Vec<u16>) -> Self {
+        fs::create_dir_all(&folder).unwrap();
+        Self { ports, founders, folder, process: None }
+    }
+
+    /// Its configuration, as an operator would write it.
+    pub(crate) fn config(&self) -> String {
+        let Ports { grpc, http, peer } = self.ports;
+        let founders: Vec<_> = self.founders.iter().map(|&port| address(port)).collect();
+        format!(
+            "[node]\ndata = {}\n\n\
+             [listen]\ngrpc = {:?}\nhttp = {:?}\npeer = {:?}\n\n\
+             [cluster]\nfounders = {founders:?}\ndata_groups = 2\n\n\
+             [store]\nprofile = \"small\"\n",
+            quoted(&self.data()),
+            address(grpc),
+            address(http),
+            address(peer),
+        )
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// The file with its configuration, written now.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        let file = self.folder.join("broker.toml");
+        fs::write(&file, self.config()).unwrap();
+        file
+    }
+
+    /// Starts it, with the data that it has.
+    pub(crate) fn start(&mut self) {
+        let command = broker(weft(), &self.config_file());
+        self.start_as(command);
+    }
+
+    /// Starts it by a command of the caller's choice.
+    pub(crate) fn start_as(&mut self, mut command: Command) {
+        assert!(self.process.is_none(), "{} runs already", self.name());
+        // It does not survive this test, however that ends.
+        command.arg("--until-stdin-closes");
+        let log = self.folder.join("broker.log");
+        self.process = Some(Daemon::start(&self.name(), command, &log));
+    }
+
+    /// Waits until it can serve.
+    pub(crate) async fn ready(&mut self) {
+        let begin = Instant::now();
+        while !answers_ready(self.ports.http).await {
+            let name = self.name();
+            let status = self.running().status();
+            assert!(status.is_none(), "{name} ended: {status:?}");
+            assert!(begin.elapsed() < READY_MAX, "{name} is not ready after {READY_MAX:?}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        self.running().kill();
+        self.process = None;
+    }
+
+    /// Stops it by SIGTERM; how it ended.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        let status = self.running().terminate().await;
+        self.process = None;
+        status
+    }
+
+    /// Its process.
+    pub(crate) fn running(&mut self) -> &mut Daemon {
+        let folder = &self.folder;
+        self.process.as_mut().unwrap_or_else(|| panic!("{} does not run", folder.display()))
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", address(self.ports.grpc))
+    }
+
+    /// A client that knows this node alone.
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&Options::new([self.endpoint()])).unwrap()
+    }
+
+    fn name(&self) -> String {
+        let name = self.folder.file_name().unwrap_or_default();
+        format!("{} at {}", name.to_string_lossy(), address(self.ports.grpc))
+    }
+}
+
+/// A path as TOML has it.
+pub(crate) fn quoted(path: &Path) -> String {
+    format!("{:?}", path.to_str().unwrap())
+}
+
+/// The command that runs a broker.
+pub(crate) fn broker(mut program: Command, config: &Path) -> Command {
+    program.arg("broker").arg("--config").arg(config);
+    program
+}
+
+/// Whether `GET /readyz` is answered with 200.
+async fn answers_ready(http_port: u16) -> bool {
+    let probe = async {
+        let mut stream = TcpStream::connect(address(http_port)).await?;
+        let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await?;
+        let mut answer = Vec::new();
+        stream.take(1 << 16).read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer.starts_with(b"HTTP/1.1 200 "))
+    };
+    matches!(timeout(PROBE_MAX, probe).await, Ok(Ok(true)))
+}

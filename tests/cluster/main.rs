@@ -1,0 +1,18 @@
+//! The real binary, as real processes: clusters that are killed, stopped, fed with what is wrong.
+//!
+//! Every test starts its own brokers on ports of loopback and ends them. Few run at a time.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step is a failed test")]
+#![expect(clippy::panic, reason = "a failed step is a failed test")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the logs of its processes")]
+
+mod catalog;
+mod checker;
+mod checker_tests;
+mod crash;
+mod harness;
+mod load;
+mod refusals;
+mod replicas;
+mod stop;
+mod webhooks;
