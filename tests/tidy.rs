@@ -341,11 +341,13 @@ fn walk(root: &Path, folder: &Path, visit: &mut impl FnMut(&str, &str)) -> Resul
     for entry in entries {
         let path = entry.path();
         let kind = entry.file_type()?;
+        let name = entry.file_name();
+        // A file in the place of a folder: `.git` in a work tree beside the first.
+        if SKIPPED_FOLDERS.iter().any(|skipped| name == *skipped) {
+            continue;
+        }
         if kind.is_dir() {
-            let name = entry.file_name();
-            if !SKIPPED_FOLDERS.iter().any(|skipped| name == *skipped) {
-                walk(root, &path, visit)?;
-            }
+            walk(root, &path, visit)?;
         } else if kind.is_file()
             && let Ok(text) = String::from_utf8(fs::read(&path)?)
         {
