@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long)]
     print_config: bool,
     /// What to log: a level, or a list as in `info,weft_broker=debug`.
-    #[arg(long, default_value = "info,openraft=warn", value_name = "FILTER")]
+    #[arg(long, default_value = "info,openraft=error", value_name = "FILTER")]
     log: String,
     /// End when standard input closes: whoever started this process is gone.
     #[arg(long, hide = true)]

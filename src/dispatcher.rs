@@ -15,7 +15,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What to log: a level, or a list as in `info,weft_dispatcher=debug`.
-    #[arg(long, default_value = "info,openraft=warn", value_name = "FILTER")]
+    #[arg(long, default_value = "info,openraft=error", value_name = "FILTER")]
     log: String,
 }
 
