@@ -1,0 +1,78 @@
+//! `weft.v1.Subscribe`: one member of a durable subscription.
+//!
+//! The session reads from this node's own replica; leases and settlements go to the leader of each
+//! partition's group. What may be sent is decided in [`crate::subscription::Window`]; the session
+//! carries it out.
+
+mod deliver;
+mod session;
+mod settle;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use weft_proto::v1::subscribe_server::Subscribe;
+use weft_proto::{Error, Result, v1};
+
+use super::caller_of;
+use crate::access::{Action, authorize};
+use crate::entry::Member;
+use crate::ingest::Ingest;
+use crate::read::History;
+use crate::tasks::Tasks;
+
+/// Frames that wait for a slow member.
+const ANSWERS_LEN: usize = 16;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    ingest: Ingest,
+    history: History,
+    tasks: Tasks,
+}
+
+type Answers = mpsc::Sender<Result<v1::SubscribeResponse, Status>>;
+
+impl Service {
+    /// The service over this node's groups.
+    pub fn new(ingest: Ingest, history: History, tasks: Tasks) -> Self {
+        Self { ingest, history, tasks }
+    }
+}
+
+#[tonic::async_trait]
+impl Subscribe for Service {
+    type SubscribeStream = ReceiverStream<Result<v1::SubscribeResponse, Status>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<v1::SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let caller = caller_of(&request);
+        let mut frames = request.into_inner();
+        let first = frames.message().await?.and_then(|first| first.frame);
+        let Some(v1::subscribe_request::Frame::Open(open)) = first else {
+            return Err(Error::invalid("the first frame must be open").into());
+        };
+        let resources = self.ingest.resources();
+        resources.wait_for(open.min_generation).await?;
+        let subscription = resources.subscription_named(&open.subscription)?;
+        authorize(&caller, Action::Subscribe, &subscription.name)?;
+        let Some(member) = Member::new(open.member) else {
+            let error = Error::invalid("the member's name is longer than 256 bytes");
+            return Err(error.with_field("member").into());
+        };
+        let (answers, receiver) = mpsc::channel(ANSWERS_LEN);
+        let parts = session::Parts {
+            ingest: self.ingest.clone(),
+            history: self.history.clone(),
+            caller,
+            subscription,
+            member,
+        };
+        let session = session::Session::new(parts, answers);
+        self.tasks.spawn_short(session.run(frames));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
