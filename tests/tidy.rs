@@ -39,6 +39,10 @@ const PURE: &[&str] = &[
 
 const BANNED_IN_PURE: &[&str] = &["tokio::", "std::fs", "::now()", "HashMap", "async fn"];
 
+/// The closure of a watch's `wait_for` runs under the watch's lock. Whoever takes another lock in it
+/// waits for ever for a task that holds the other and sends to the watch.
+const LOOKS_ELSEWHERE: &str = concat!("wait_for", "(|_");
+
 /// Older releases can commit an entry without a quorum (openraft issue 1802).
 const OPENRAFT: &str = "0.10.0-alpha.37";
 
@@ -127,6 +131,9 @@ fn check_source(report: &mut Report<'_>, text: &str) {
             if !is_in(path, folder) && names_crate(line, name) {
                 report.add(number, format!("`{name}` is named outside {folder}"));
             }
+        }
+        if line.contains(LOOKS_ELSEWHERE) {
+            report.add(number, "`wait_for` looks at something else than its value".to_owned());
         }
         for word in BANNED_IN_PURE {
             if pure && line.contains(word) {

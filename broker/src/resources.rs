@@ -303,13 +303,19 @@ impl Resources {
             stored.map(|stored| StreamView::of(name, stored))
         };
         let mut known = self.generation.clone();
-        let found = known.wait_for(|_| find().is_some());
-        if tokio::time::timeout(GENERATION_PATIENCE, found).await.is_ok_and(|found| found.is_ok())
-            && let Some(stream) = find()
-        {
-            return Ok(stream);
+        known.mark_unchanged();
+        let until = tokio::time::Instant::now() + GENERATION_PATIENCE;
+        loop {
+            // Never within `wait_for`: its closure runs under the lock of the watch, which applying
+            // takes while it holds the catalog. Each would wait for the other.
+            if let Some(stream) = find() {
+                return Ok(stream);
+            }
+            let changed = tokio::time::timeout_at(until, known.changed()).await;
+            if !changed.is_ok_and(|changed| changed.is_ok()) {
+                return Err(self.missing(unknown_stream(name)));
+            }
         }
-        Err(self.missing(unknown_stream(name)))
     }
 
     /// The error for something that this node does not know: while it starts, it cannot tell.

@@ -120,7 +120,8 @@ impl Loop {
         let mut leadership = self.raft.leader_watch();
         let mut catalog = self.directory.changes();
         loop {
-            self.lead_or_follow(*leadership.borrow_and_update());
+            let now = *leadership.borrow_and_update();
+            self.lead_or_follow(now);
             self.propose_while_there_is_room().await;
             // A leader that is not ready yet leaves requests where they are: it soon will be.
             let known = *leadership.borrow();
