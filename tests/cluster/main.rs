@@ -15,4 +15,5 @@ mod load;
 mod refusals;
 mod replicas;
 mod stop;
+mod surface;
 mod webhooks;
