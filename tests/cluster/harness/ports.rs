@@ -1,11 +1,15 @@
 //! Ports of a node.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Mutex;
 
 /// Below the range from which Linux picks ports for outgoing connections, so that none of them
 /// takes the port of a node while it is down; and apart from what `weft demo` and `weft bench` use.
 const FREE: std::ops::Range<u16> = 14_000..20_000;
 const ATTEMPTS: usize = 1_000;
+/// Handed out already: a port that no process holds yet may belong to another test all the same.
+static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// Ports of one node.
 #[derive(Clone, Copy, Debug)]
@@ -19,16 +23,21 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Ports that nobody uses at this moment.
+    /// Ports that nobody uses at this moment, and no other test ever.
     pub(crate) fn free(nodes: usize) -> Vec<Self> {
         // Held until all are found, so that none is found twice.
         let mut held = Vec::new();
+        let mut taken = TAKEN.lock().unwrap();
         for _ in 0..ATTEMPTS {
             if held.len() == nodes * 3 {
                 break;
             }
             let port = rand::random_range(FREE);
+            if taken.contains(&port) {
+                continue;
+            }
             if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+                taken.insert(port);
                 held.push((port, listener));
             }
         }
