@@ -9,9 +9,10 @@ use super::Error;
 pub struct Timers {
     /// Between two heartbeats.
     pub heartbeat: Duration,
-    /// After this much silence a replica asks for votes, at the earliest.
+    /// A replica asks for votes after `election_max` of silence and a random part of
+    /// `election_min..election_max` more.
     pub election_min: Duration,
-    /// The other end of the random range.
+    /// The other end of the random range, and the part that is waited for in any case.
     pub election_max: Duration,
 }
 
