@@ -176,7 +176,7 @@ fn is_over(error: &Error) -> bool {
     matches!(error.reason(), Reason::Fenced | Reason::UnknownProducer)
 }
 
-fn event(id: EventId) -> Bytes {
+pub(crate) fn event(id: EventId) -> Bytes {
     let subject = Attr::CeString(format!("key-{}", id.number % KEYS));
     let attribute = CloudEventAttributeValue { attr: Some(subject) };
     let event = CloudEvent {

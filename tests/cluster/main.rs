@@ -12,6 +12,7 @@ mod checker_tests;
 mod crash;
 mod harness;
 mod load;
+mod planned;
 mod refusals;
 mod replicas;
 mod stop;
