@@ -94,6 +94,24 @@ impl Forwarder {
         }
     }
 
+    /// Asks the leader of a group what a read must have.
+    pub(super) async fn read_index(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        timeout: Duration,
+    ) -> Result<u64> {
+        use internal::read_index_response::Outcome as Wire;
+        let mut request = Request::new(internal::ReadIndexRequest { group: group.get() });
+        request.set_timeout(timeout);
+        let answer = self.client(to)?.read_index(request).await;
+        match answer.map_err(|status| unanswered(to, status))?.into_inner().outcome {
+            Some(Wire::Index(index)) => Ok(index),
+            Some(Wire::Failure(failure)) => Err(failure.into()),
+            None => Err(Error::internal("a node answered with nothing")),
+        }
+    }
+
     /// The same for the catalog's group, whose payloads are not those of data groups.
     pub fn catalog<'a>(
         &'a self,
@@ -375,6 +393,20 @@ impl forward_server::Forward for Remote {
             Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
         };
         Ok(Response::new(internal::ForwardedReply { outcome: Some(outcome) }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<internal::ReadIndexRequest>,
+    ) -> Result<Response<internal::ReadIndexResponse>, Status> {
+        use internal::read_index_response::Outcome as Wire;
+        let group = GroupId(request.into_inner().group);
+        let asked = async { self.ingest()?.read_index(group).await };
+        let outcome = match asked.await {
+            Ok(index) => Wire::Index(index),
+            Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
+        };
+        Ok(Response::new(internal::ReadIndexResponse { outcome: Some(outcome) }))
     }
 }
 
