@@ -39,9 +39,7 @@ impl PartitionChecksum {
 
 /// The checksum of a range over several partitions, given by number: SHA-256 of, for each, its
 /// number as 4 bytes big-endian and its checksum.
-pub fn of_range<'a>(
-    partitions: impl IntoIterator<Item = (PartitionId, &'a [u8])>,
-) -> Sha256Bytes {
+pub fn of_range<'a>(partitions: impl IntoIterator<Item = (PartitionId, &'a [u8])>) -> Sha256Bytes {
     let mut hasher = Sha256::new();
     for (partition, checksum) in partitions {
         hasher.update(partition.get().to_be_bytes());
@@ -66,8 +64,14 @@ mod tests {
         let empty = PartitionChecksum::new(PartitionId(0)).value();
         let range = [(PartitionId(0), &empty[..]), (PartitionId(1), &checksum.value()[..])];
 
-        assert_eq!(hex(&checksum.value()), "11dcb3f57dfcdc5fec693f75f2b7bd4e15076d6e7fc67bfdd5558e7f5f946647");
-        assert_eq!(hex(&of_range(range)), "8b9a757e78a6ac5ee2835be67e7b47f66f923f9fdec5d37a686acbdf0dc6cf6e");
+        assert_eq!(
+            hex(&checksum.value()),
+            "11dcb3f57dfcdc5fec693f75f2b7bd4e15076d6e7fc67bfdd5558e7f5f946647"
+        );
+        assert_eq!(
+            hex(&of_range(range)),
+            "8b9a757e78a6ac5ee2835be67e7b47f66f923f9fdec5d37a686acbdf0dc6cf6e"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod crash;
 mod harness;
 mod load;
 mod planned;
+mod reads;
 mod refusals;
 mod replicas;
 mod stop;

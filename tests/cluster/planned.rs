@@ -104,14 +104,15 @@ impl Source {
                 ..v1::PublishRequest::default()
             };
             let told = self.client.publish_once(request).await;
-            let told = told.map_err(|error| error.to_string()).and_then(|mut results| {
-                match results.pop().and_then(|result| result.outcome) {
-                    Some(v1::publish_result::Outcome::Receipt(receipt)) => {
-                        Ok((receipt.partition, receipt.offset))
+            let told =
+                told.map_err(|error| error.to_string()).and_then(|mut results| {
+                    match results.pop().and_then(|result| result.outcome) {
+                        Some(v1::publish_result::Outcome::Receipt(receipt)) => {
+                            Ok((receipt.partition, receipt.offset))
+                        }
+                        other => Err(format!("{other:?}")),
                     }
-                    other => Err(format!("{other:?}")),
-                }
-            });
+                });
             self.note(&mut seen, id, began, told);
             sleep(PAUSE).await;
         }

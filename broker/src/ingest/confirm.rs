@@ -55,9 +55,7 @@ impl Ingest {
         let raft = &self.group(group)?.raft;
         match raft.ensure_linearizable().await {
             Ok(()) => Ok(raft.applied_watch().borrow().index),
-            Err(group::Error::NotLeader { .. } | group::Error::NoQuorum) => {
-                Err(unconfirmed(group))
-            }
+            Err(group::Error::NotLeader { .. } | group::Error::NoQuorum) => Err(unconfirmed(group)),
             Err(error) => {
                 let message = format!("group {group} cannot be read");
                 Err(Error::unavailable(message).with_source(error))

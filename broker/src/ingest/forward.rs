@@ -296,7 +296,9 @@ pub fn outcome_in(answer: internal::ForwardedAnswer) -> Result<Outcome> {
             })
         }
         Some(Wire::Failure(failure)) => Err(failure.into()),
-        Some(Wire::ClosedAfter(_)) | None => Err(Error::unavailable("a node answered with nothing; the fate is unknown")),
+        Some(Wire::ClosedAfter(_)) | None => {
+            Err(Error::unavailable("a node answered with nothing; the fate is unknown"))
+        }
     }
 }
 

@@ -77,9 +77,10 @@ impl Sums {
     }
 
     pub(super) fn checksum(&self) -> Option<[u8; 32]> {
-        let value = |(partition, (_, checksum)): (&PartitionId, &(_, Option<PartitionChecksum>))| {
-            Some((*partition, checksum.as_ref()?.value()))
-        };
+        let value =
+            |(partition, (_, checksum)): (&PartitionId, &(_, Option<PartitionChecksum>))| {
+                Some((*partition, checksum.as_ref()?.value()))
+            };
         let values: Vec<_> = self.partitions.iter().map(value).collect::<Option<_>>()?;
         Some(of_range(values.iter().map(|(partition, value)| (*partition, &value[..]))))
     }

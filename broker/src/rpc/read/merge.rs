@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use weft_proto::{Error, GroupId, PartitionId, Result, Timestamp};
 
 use super::part::{Batches, END, Part, Shared, Step, batch};
-use crate::read::Run;
 use crate::raft::machine::AppliedUpto;
+use crate::read::Run;
 
 /// Bytes that are read ahead for all partitions together, about.
 const AHEAD_BYTES: usize = 4 << 20;
@@ -83,8 +83,7 @@ pub(super) struct Merge {
 impl Merge {
     pub(super) fn new(parts: Vec<Part>, shared: Shared) -> Self {
         let follows = parts.iter().any(|part| part.to == END);
-        let chunk =
-            (AHEAD_BYTES / parts.len().max(1)).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+        let chunk = (AHEAD_BYTES / parts.len().max(1)).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
         let mut groups: Vec<(GroupId, watch::Receiver<AppliedUpto>)> = Vec::new();
         for part in &parts {
             if groups.iter().all(|(id, _)| *id != part.group.id) {
@@ -147,9 +146,10 @@ impl Merge {
     /// Whether nothing that is still to come belongs before the head of this lane.
     fn may_go(&self, place: usize) -> bool {
         let Some(key) = self.lanes.get(place).and_then(Lane::key) else { return false };
-        self.lanes.iter().filter(|lane| lane.runs.is_empty() && !lane.is_done()).all(|lane| {
-            lane.mark.is_some_and(|mark| key < (mark, lane.part.partition))
-        })
+        self.lanes
+            .iter()
+            .filter(|lane| lane.runs.is_empty() && !lane.is_done())
+            .all(|lane| lane.mark.is_some_and(|mark| key < (mark, lane.part.partition)))
     }
 
     fn take(&mut self, place: usize) -> Option<Step> {

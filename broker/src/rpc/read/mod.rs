@@ -95,13 +95,11 @@ impl Service {
             Some(range) => (Some(offset(range.from)), range.to.map(offset)),
             None => (request.from, request.to),
         };
-        let from =
-            self.resolve(&group, &placement, bounds, from.as_ref(), Offset(0)).await?;
+        let from = self.resolve(&group, &placement, bounds, from.as_ref(), Offset(0)).await?;
         let follows = to.is_none();
         let to = match &to {
             Some(_) => {
-                let to =
-                    self.resolve(&group, &placement, bounds, to.as_ref(), bounds.end).await?;
+                let to = self.resolve(&group, &placement, bounds, to.as_ref(), bounds.end).await?;
                 to.min(bounds.end).max(from)
             }
             None => END,
@@ -121,10 +119,7 @@ impl Service {
     }
 
     /// Waits until this node has all that the groups of these partitions agreed on.
-    async fn confirm(
-        &self,
-        placements: impl Iterator<Item = Result<Placement>>,
-    ) -> Result<()> {
+    async fn confirm(&self, placements: impl Iterator<Item = Result<Placement>>) -> Result<()> {
         let groups = placements.map(|placement| Ok(placement?.group));
         let groups: BTreeSet<GroupId> = groups.collect::<Result<_>>()?;
         let confirmed = groups.into_iter().map(|group| self.ingest.confirm(group));

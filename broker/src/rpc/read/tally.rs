@@ -93,8 +93,7 @@ impl Tally {
         let sums = self.partitions.keys().copied().zip(&partitions);
         let all: Vec<_> = sums.map(|(partition, end)| (partition, end.sha256.as_ref())).collect();
         let asked = self.partitions.values().any(|sum| sum.checksum.is_some());
-        let sha256 =
-            if asked { Bytes::copy_from_slice(&of_range(all)) } else { Bytes::default() };
+        let sha256 = if asked { Bytes::copy_from_slice(&of_range(all)) } else { Bytes::default() };
         let end = v1::ReadEnd { events: self.events, bytes: self.bytes, partitions, sha256 };
         frame(v1::read_response::Frame::End(end))
     }
