@@ -81,6 +81,8 @@ pub(super) struct Lane {
     flushes: VecDeque<(u64, oneshot::Sender<()>)>,
     round_trip: Duration,
     linger_max: Duration,
+    /// The caller's own limit; a server may set a lower one.
+    in_flight_bytes: usize,
     start: Instant,
     last_error: Option<Error>,
     /// Why nothing can be published any more.
@@ -115,6 +117,7 @@ impl Lane {
             flushes: VecDeque::new(),
             round_trip: Duration::ZERO,
             linger_max: options.linger_max,
+            in_flight_bytes: options.in_flight_bytes,
             start: Instant::now(),
             last_error: None,
             over: None,
@@ -240,7 +243,12 @@ impl Lane {
     fn handle(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Opened => {}
+            Event::Limits(bytes_max) => {
+                let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+                // 0 is said by a server that has no limit.
+                let bytes_max = if bytes_max == 0 { usize::MAX } else { bytes_max };
+                self.window.set_bytes_max(bytes_max.min(self.in_flight_bytes));
+            }
             Event::Writable => self.send(now),
             Event::Acks(acks) => acks.into_iter().for_each(|ack| self.handle_ack(ack, now)),
             Event::Broken(error) => self.broken(error, now),
