@@ -8,6 +8,8 @@ pub const APPENDED_EVENTS: &str = "weft_ingest_appended_events_total";
 pub const APPENDED_BYTES: &str = "weft_ingest_appended_bytes_total";
 /// Events refused, by reason.
 pub const REFUSED_EVENTS: &str = "weft_ingest_refused_events_total";
+/// Events that were there already, by source and id.
+pub const REPEATED_EVENTS: &str = "weft_ingest_repeated_events_total";
 /// Batches that waited for room in a group's queue.
 pub const QUEUE_FULL: &str = "weft_ingest_queue_full_total";
 /// Bytes waiting to be proposed.
@@ -32,6 +34,7 @@ pub fn describe() {
     describe_counter!(APPENDED_EVENTS, Unit::Count, "Events appended and acknowledged.");
     describe_counter!(APPENDED_BYTES, Unit::Bytes, "Bytes of events appended and acknowledged.");
     describe_counter!(REFUSED_EVENTS, Unit::Count, "Events refused, by reason.");
+    describe_counter!(REPEATED_EVENTS, Unit::Count, "Events found stored by source and id.");
     describe_counter!(QUEUE_FULL, Unit::Count, "Batches that found a group's queue full.");
     describe_gauge!(QUEUE_BYTES, Unit::Bytes, "Bytes waiting to be proposed, by group.");
     describe_histogram!(ENTRY_BYTES, Unit::Bytes, "Size of proposed log entries.");

@@ -17,7 +17,7 @@ use weft_proto::{GroupId, NodeId, Principal};
 
 use crate::birth::{Birth, Founding};
 use crate::config::{Config, ConfigError, Profile};
-use crate::data::{DataGroup, DataMachine, sequencer};
+use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
 use crate::peer::grpc::{Grpc, Name};
@@ -235,26 +235,41 @@ impl Node {
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
+        let history = History::start(tasks).map_err(RunError::Thread)?;
         let mut data = BTreeMap::new();
         for (id, machine, log) in parts.data {
             let raft = groups.get(id).ok_or_else(|| missing(id.get()))?.clone();
             let directory = Arc::new(resources.clone());
-            let (handle, task) = sequencer::new(
-                id,
+            let (sequencer, inbox) = sequencer::channel();
+            let engine = Arc::clone(&parts.engine);
+            let group = DataGroup { id, raft, log, engine, sequencer, machine };
+            let (reread, reads) = (group.clone(), history.clone());
+            tasks.spawn("identities", move |stop| async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Ok(()),
+                    read = reread_window(reread, reads) => {
+                        read?;
+                        stop.cancelled().await;
+                        Ok::<_, weft_proto::Error>(())
+                    }
+                }
+            });
+            let task = sequencer::Loop::new(
+                inbox,
+                group.clone(),
+                history.clone(),
                 node.to_string(),
-                raft.clone(),
-                Arc::clone(&machine),
                 directory,
                 tasks.clone(),
             );
             tasks.spawn("sequencer", move |stop| task.run(stop));
-            let engine = Arc::clone(&parts.engine);
-            data.insert(id, DataGroup { id, raft, log, engine, sequencer: handle, machine });
+            data.insert(id, group);
         }
         let guard = Guard::new(config.node.data.clone(), reserve(config.store.profile));
         let watching = guard.clone();
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
-        let gates = Gates::new(resources.clone());
+        let gates = Gates::new(resources.clone(), &membership.cluster_uid);
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,
@@ -264,7 +279,6 @@ impl Node {
             guard,
         });
         remote.open(ingest.clone());
-        let history = History::start(tasks).map_err(RunError::Thread)?;
         let facts = Facts { node, cluster_uid: membership.cluster_uid };
         let services = rpc::Services {
             publish: rpc::PublishService::new(ingest.clone(), tasks.clone()),

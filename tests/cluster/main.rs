@@ -13,6 +13,7 @@ mod crash;
 mod harness;
 mod load;
 mod refusals;
+mod repeats;
 mod replicas;
 mod stop;
 mod surface;
