@@ -65,7 +65,7 @@ mod tests {
     use crate::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
     use crate::cloudevents::cloud_event::{CloudEventAttributeValue, Data as Payload};
 
-    fn event(attributes: &[(&str, Attr)], data: Option<Payload>) -> Vec<u8> {
+    fn event(attributes: &[(&str, Attr)], data: impl Into<Option<Payload>>) -> Vec<u8> {
         let attribute = |(name, attr): &(&str, Attr)| {
             ((*name).to_owned(), CloudEventAttributeValue { attr: Some(attr.clone()) })
         };
@@ -75,7 +75,7 @@ mod tests {
             spec_version: "1.0".to_owned(),
             r#type: "t".to_owned(),
             attributes: attributes.iter().map(attribute).collect(),
-            data,
+            data: data.into(),
         }
         .encode_to_vec()
     }
@@ -88,8 +88,8 @@ mod tests {
         Attr::CeString(text.to_owned())
     }
 
-    fn json(text: &str) -> Option<Payload> {
-        Some(Payload::TextData(text.to_owned()))
+    fn json(text: &str) -> Payload {
+        Payload::TextData(text.to_owned())
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
             event(&[("n", Attr::CeInteger(5)), ("traceparent", text("a"))], json("{\"a\":1}"));
         let from_header = event(
             &[("traceparent", text("b")), ("n", text("5"))],
-            Some(Payload::BinaryData(b"{ \"a\": 1 }".to_vec().into())),
+            Payload::BinaryData(b"{ \"a\": 1 }".to_vec().into()),
         );
         assert!(same(&typed, &from_header));
     }
@@ -111,7 +111,7 @@ mod tests {
             event(&[], json("{\"a\":1}")),
             event(&[("n", text("5"))], json("{\"a\":2}")),
             event(&[("n", text("5"))], None),
-            event(&[("n", text("5"))], Some(Payload::ProtoData(prost_types::Any::default()))),
+            event(&[("n", text("5"))], Payload::ProtoData(prost_types::Any::default())),
         ];
         for other in &others {
             assert!(!same(&base, other));

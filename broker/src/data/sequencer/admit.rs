@@ -72,12 +72,12 @@ impl Loop {
         let batch = &append.batch;
         let partition = batch.partition;
         if append.plan.is_some() {
-            self.lead.ids.insert(&batch.ids, base, now);
-        } else if let Err(suspects) = self.lead.ids.claim(&batch.ids, base, now) {
+            self.lead.ids().insert(&batch.ids, base, now);
+        } else if let Err(suspects) = self.lead.ids().claim(&batch.ids, base, now) {
             return self.suspect(append, base, suspects);
         }
         if let Some(expected) = batch.expected.filter(|expected| *expected != base) {
-            self.lead.ids.release(&batch.ids, base);
+            self.lead.ids().release(&batch.ids, base);
             if !self.lead.admission.is_idle(partition) {
                 // What is in flight may turn out to be void.
                 self.lead.admission.drain(partition);

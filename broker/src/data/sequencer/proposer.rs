@@ -65,9 +65,8 @@ impl std::fmt::Debug for Loop {
 pub(super) struct Lead {
     pub(super) term: Option<u64>,
     pub(super) admission: Admission,
-    /// Identities seen lately; there once the group's window was read.
-    pub(super) ids: Table,
-    is_ready: bool,
+    /// Identities seen lately; nothing is admitted before the group's window was read.
+    ids: Option<Table>,
     /// Partitions that wait until a batch was compared with stored events.
     pub(super) held: BTreeMap<PartitionUid, Held>,
     pub(super) building: Vec<(Append, Offset)>,
@@ -77,6 +76,13 @@ pub(super) struct Lead {
     /// Retries of what is in flight.
     pub(super) waiting: BTreeMap<(PartitionUid, Offset), Vec<Append>>,
     pub(super) opening: bool,
+}
+
+impl Lead {
+    /// Identities seen lately.
+    pub(super) fn ids(&mut self) -> &mut Table {
+        self.ids.get_or_insert_default()
+    }
 }
 
 pub(super) struct Flight {
@@ -139,15 +145,15 @@ impl Loop {
         loop {
             let now = *leadership.borrow_and_update();
             self.lead_or_follow(now);
-            if self.lead.term.is_some() && !self.lead.is_ready && *window.borrow_and_update() {
-                self.lead.ids = Table::new(&lock(&self.group.machine).window().clone());
-                self.lead.is_ready = true;
+            if self.lead.term.is_some() && self.lead.ids.is_none() && *window.borrow_and_update() {
+                let seen = lock(&self.group.machine).window().clone();
+                self.lead.ids = Some(Table::new(&seen));
             }
             self.propose_while_there_is_room().await;
             // A leader that is not ready yet leaves requests where they are: it soon will be.
             let known = *leadership.borrow();
             let is_leader = known.leader == Some(self.group.raft.node());
-            let waits = is_leader && !(known.is_self_ready && self.lead.is_ready);
+            let waits = is_leader && !(known.is_self_ready && self.lead.ids.is_some());
             // Without a leadership that may propose, callers are told so at once.
             let waits = waits && self.dead_term != Some(known.term);
             let takes = !waits && self.lead.building_bytes < ENTRY_BYTES_MAX;
@@ -163,7 +169,7 @@ impl Loop {
                 Some(checked) = self.checks.next(), if !self.checks.is_empty() => {
                     self.checked(checked).await;
                 }
-                changed = window.changed(), if self.lead.term.is_some() && !self.lead.is_ready => {
+                changed = window.changed(), if self.lead.term.is_some() && self.lead.ids.is_none() => {
                     if changed.is_err() { return Ok(()) }
                 }
                 request = self.requests.recv(), if takes => match request {
@@ -244,7 +250,7 @@ impl Loop {
             Err(message) => {
                 for (append, base) in cargo {
                     self.lead.admission.fail(append.batch.partition, base);
-                    self.lead.ids.release(&append.batch.ids, base);
+                    self.lead.ids().release(&append.batch.ids, base);
                     reply(append, Err(Error::internal(message.clone())));
                 }
             }
@@ -357,7 +363,7 @@ impl Loop {
         } else if current {
             // Void: it took no offset. It is still here, so it is proposed again, in order.
             self.lead.admission.fail(partition, base);
-            self.lead.ids.release(&append.batch.ids, base);
+            self.lead.ids().release(&append.batch.ids, base);
             std::iter::once(append).chain(waiting).for_each(|append| self.park(append));
         } else {
             std::iter::once(append)
@@ -377,7 +383,7 @@ impl Loop {
                     let waiting = self.lead.waiting.remove(&(partition, base)).unwrap_or_default();
                     if current {
                         self.lead.admission.fail(partition, base);
-                        self.lead.ids.release(&append.batch.ids, base);
+                        self.lead.ids().release(&append.batch.ids, base);
                     }
                     std::iter::once(append)
                         .chain(waiting)

@@ -40,7 +40,7 @@ impl Loop {
 
     /// A retry of a batch that was stored in part, because the rest was there already.
     pub(super) fn recall(&mut self, append: Append) {
-        let ids = &self.lead.ids;
+        let ids = self.lead.ids();
         let found: Option<Vec<Suspect>> = (0_u32..)
             .zip(&append.batch.ids)
             .map(|(number, &hash)| ids.find(hash).map(|offset| (number, offset)))
