@@ -24,6 +24,8 @@ pub const READ_EVENTS: &str = "weft_read_events_total";
 pub const READ_BYTES: &str = "weft_read_bytes_total";
 /// Whether this node leads a group.
 pub const LEADS: &str = "weft_raft_leads";
+/// Leaderships that this node gave to a node that shall have them.
+pub const LEADER_MOVES: &str = "weft_raft_leader_moves_total";
 /// Free bytes of the disk that holds the store.
 pub const DISK_FREE_BYTES: &str = "weft_store_disk_free_bytes";
 /// 1 while publishes are refused because the disk is nearly full.
@@ -42,6 +44,7 @@ pub fn describe() {
     describe_counter!(READ_EVENTS, Unit::Count, "Events sent to readers and subscribers.");
     describe_counter!(READ_BYTES, Unit::Bytes, "Bytes of events sent to readers and subscribers.");
     describe_gauge!(LEADS, "1 where this node leads the group.");
+    describe_counter!(LEADER_MOVES, "Leaderships given to the node that shall have them.");
     describe_gauge!(DISK_FREE_BYTES, Unit::Bytes, "Free bytes of the disk that holds the store.");
     describe_gauge!(DISK_FULL, "1 while publishes are refused because the disk is nearly full.");
 }

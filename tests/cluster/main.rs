@@ -12,6 +12,8 @@ mod checker_tests;
 mod crash;
 mod harness;
 mod load;
+mod planned;
+mod reads;
 mod refusals;
 mod repeats;
 mod replicas;

@@ -3,6 +3,7 @@
 //! *Owns* the checks at the door and the way to the leader. *Never* proposes anything itself: that
 //! is the sequencer's.
 
+mod confirm;
 mod forward;
 mod gates;
 mod guard;

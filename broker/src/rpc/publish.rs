@@ -7,6 +7,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::v1::publish_server::Publish;
 use weft_proto::{Error, Offset, PartitionId, Principal, Reason, Result, v1};
@@ -29,12 +30,14 @@ const ANSWERS_LEN: usize = 64;
 pub struct Service {
     ingest: Ingest,
     tasks: Tasks,
+    closing: CancellationToken,
 }
 
 impl Service {
-    /// The service over ingest.
-    pub fn new(ingest: Ingest, tasks: Tasks) -> Self {
-        Self { ingest, tasks }
+    /// The service over ingest. Once `closing` is asked for, streams take no more batches, and end
+    /// when those that they took are answered.
+    pub fn new(ingest: Ingest, tasks: Tasks, closing: CancellationToken) -> Self {
+        Self { ingest, tasks, closing }
     }
 
     async fn unary(
@@ -240,7 +243,7 @@ impl Publish for Service {
         // The channel is new and has room.
         _ = answers.send(Ok(v1::PublishStreamResponse { frame })).await;
         let session = Session { ingest: self.ingest.clone(), caller, stream, answers };
-        self.tasks.spawn_short(session.run(frames));
+        self.tasks.spawn_short(session.run(frames, self.closing.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -257,7 +260,11 @@ struct Session {
 type Landing = futures::future::BoxFuture<'static, (usize, v1::PublishAck)>;
 
 impl Session {
-    async fn run(self, mut frames: Streaming<v1::PublishStreamRequest>) {
+    async fn run(
+        self,
+        mut frames: Streaming<v1::PublishStreamRequest>,
+        closing: CancellationToken,
+    ) {
         let mut waiting: FuturesUnordered<Landing> = FuturesUnordered::new();
         let mut bytes = 0_usize;
         let mut ended = false;
@@ -279,6 +286,7 @@ impl Session {
                         return;
                     }
                 }
+                () = closing.cancelled(), if !ended => ended = true,
                 frame = frames.message(), if reads => match frame {
                     Ok(Some(v1::PublishStreamRequest {
                         frame: Some(v1::publish_stream_request::Frame::Batch(batch)),
