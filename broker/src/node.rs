@@ -28,11 +28,12 @@ use crate::raft::log::Logs;
 use crate::raft::snapshot::SnapshotPolicy;
 use crate::read::History;
 use crate::resources::{CatalogMachine, Resources};
+use crate::retention::{Leader, Pace, Replica};
 use crate::rpc::{self, Facts, Listener};
 use crate::security::Secrets;
 use crate::store::{self, RocksEngine, StoreError, Writer, WriterOptions};
 use crate::tasks::Tasks;
-use crate::{birth, http};
+use crate::{birth, http, retention};
 
 /// How long each step of a stop may take.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -194,6 +195,7 @@ impl Node {
             address: config.listen.peer.clone(),
             founders: config.cluster.founders.clone(),
             data_groups: config.cluster.data_groups,
+            checkpoint_bytes: config.cluster.checkpoint_bytes,
         };
         let birth = Birth::new(folder, founding)?;
         let peers = server::Node::new(birth.introduction());
@@ -236,6 +238,11 @@ impl Node {
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
         let mut data = BTreeMap::new();
+        let history = History::start(tasks).map_err(RunError::Thread)?;
+        let pace = Pace {
+            tick: Duration::from_millis(config.retention.tick_ms),
+            log_kept: Duration::from_millis(config.retention.log_kept_ms),
+        };
         for (id, machine, log) in parts.data {
             let raft = groups.get(id).ok_or_else(|| missing(id.get()))?.clone();
             let directory = Arc::new(resources.clone());
@@ -249,7 +256,14 @@ impl Node {
             );
             tasks.spawn("sequencer", move |stop| task.run(stop));
             let engine = Arc::clone(&parts.engine);
-            data.insert(id, DataGroup { id, raft, log, engine, sequencer: handle, machine });
+            let group = DataGroup { id, raft, log, engine, sequencer: handle, machine };
+            let policies = Arc::new(resources.clone());
+            let bytes = membership.checkpoint_bytes;
+            let leader = Leader::new(group.clone(), policies, history.clone(), pace, bytes);
+            tasks.spawn("retention", move |stop| leader.run(stop));
+            let replica = Replica::new(group.clone(), history.clone(), parts.writer.clone());
+            tasks.spawn("trim", move |stop| replica.run(stop));
+            data.insert(id, group);
         }
         let guard = Guard::new(config.node.data.clone(), reserve(config.store.profile));
         let watching = guard.clone();
@@ -264,14 +278,19 @@ impl Node {
             guard,
         });
         remote.open(ingest.clone());
-        let history = History::start(tasks).map_err(RunError::Thread)?;
         let facts = Facts { node, cluster_uid: membership.cluster_uid };
         let services = rpc::Services {
             publish: rpc::PublishService::new(ingest.clone(), tasks.clone()),
             read: rpc::ReadService::new(ingest.clone(), history.clone(), tasks.token()),
-            subscribe: rpc::SubscribeService::new(ingest.clone(), history, tasks.clone()),
+            subscribe: rpc::SubscribeService::new(ingest.clone(), history.clone(), tasks.clone()),
             catalog: rpc::CatalogService::new(resources.clone(), tasks.token()),
-            cluster: rpc::ClusterService::new(facts, groups.clone(), ingest, Arc::new(transport)),
+            cluster: rpc::ClusterService::new(rpc::ClusterParts {
+                facts,
+                groups: groups.clone(),
+                ingest,
+                history,
+                transport: Arc::new(transport),
+            }),
         };
         tasks.spawn("grpc", move |stop| rpc::serve(listener, services, stop));
         groups_tx.send_replace(Some(groups.clone()));
@@ -386,9 +405,10 @@ impl Store {
         let mut broken = vec![crate::data::lock(&catalog).broken()];
         let shared: Arc<dyn crate::raft::machine::SharedMachine> =
             Arc::<Mutex<CatalogMachine>>::clone(&catalog);
-        let (parts, _log) =
+        let (mut parts, _log) =
             Parts::stored(&logs, GroupId::CATALOG, shared, SnapshotPolicy::AtApplied)
                 .map_err(failed)?;
+        parts.checkpoint_bytes = membership.checkpoint_bytes;
         let mut rafts = vec![parts];
         let mut data = Vec::new();
         for group in (1..=membership.data_groups).map(GroupId) {
@@ -396,8 +416,13 @@ impl Store {
             broken.push(crate::data::lock(&machine).broken());
             let shared: Arc<dyn crate::raft::machine::SharedMachine> =
                 Arc::<Mutex<DataMachine>>::clone(&machine);
-            let (parts, log) =
+            let (mut parts, log) =
                 Parts::stored(&logs, group, shared, SnapshotPolicy::AtFloor).map_err(failed)?;
+            parts.checkpoint_bytes = membership.checkpoint_bytes;
+            if let Some(purged) = log.purged() {
+                let base = retention::base_of(&*engine, group, purged).map_err(failed)?;
+                crate::data::lock(&machine).raise_base(base);
+            }
             rafts.push(parts);
             data.push((group, machine, log));
         }

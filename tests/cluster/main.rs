@@ -14,6 +14,7 @@ mod harness;
 mod load;
 mod refusals;
 mod replicas;
+mod retention;
 mod stop;
 mod surface;
 mod webhooks;

@@ -1,5 +1,7 @@
 //! `weft.v1.Read`: resolves positions and turns what a reader finds into frames.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,8 @@ use crate::resources::{Placement, Resources, StreamView};
 
 /// Bytes of events in one frame, about: one more event may go over it.
 const FRAME_BYTES: usize = 256 << 10;
+/// For a replica to catch up.
+const LAG_RETRY: Duration = Duration::from_millis(200);
 /// The end of an open range.
 const END: Offset = Offset(u64::MAX);
 
@@ -146,7 +150,9 @@ fn check_start(partition: PartitionId, from: Offset, bounds: Bounds) -> Result<(
         "offset {from} of partition {partition} is not stored; the earliest is {}, the next to come is {}",
         bounds.floor, bounds.end
     );
-    Err(Error::new(Reason::OffsetOutOfRange, message).with_field("from"))
+    let error = Error::new(Reason::OffsetOutOfRange, message).with_field("from");
+    // This replica may only lag; what is below the floor is gone.
+    Err(if from > bounds.end { error.with_retry_after(LAG_RETRY) } else { error })
 }
 
 /// One partition of a read.
