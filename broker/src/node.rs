@@ -17,12 +17,12 @@ use weft_proto::{GroupId, NodeId};
 
 use crate::birth::{Birth, Founding};
 use crate::config::{Config, ConfigError, Profile};
-use crate::data::{DataGroup, DataMachine, sequencer};
+use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::{Peer, server};
-use crate::presence::{announce, catch_up, draining, register};
+use crate::presence::{Edge, announce, catch_up, draining, register};
 use crate::raft::balance::Balance;
 use crate::raft::group::{Group, Parts, Timers};
 use crate::raft::groups::{Groups, Settings};
@@ -30,15 +30,15 @@ use crate::raft::log::Logs;
 use crate::raft::snapshot::SnapshotPolicy;
 use crate::read::History;
 use crate::resources::{CatalogMachine, Resources};
+use crate::retention::{Leader, Pace, Replica};
 use crate::rpc::{self, Facts, Listener};
 use crate::security::Secrets;
 use crate::store::{self, RocksEngine, StoreError, Writer, WriterOptions};
 use crate::tasks::Tasks;
-use crate::{birth, http};
+use crate::{birth, http, retention};
 
 /// How long each step of a stop may take.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-const CLOSE_MAX: Duration = Duration::from_secs(2);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Why a broker could not start, or stopped.
@@ -165,27 +165,6 @@ struct Node {
     edge: Edge,
 }
 
-/// What others ask of a node, and how it stops to take it.
-struct Edge {
-    closing: CancellationToken,
-    /// The client port ended.
-    closed: CancellationToken,
-    remote: Remote,
-}
-
-impl Edge {
-    /// Takes nothing more, and lets what was taken come to its end while the groups still run: a
-    /// caller that gets no answer would not know what became of its events.
-    async fn close(self) {
-        self.closing.cancel();
-        let clients = tokio::time::timeout(CLOSE_MAX, self.closed.cancelled());
-        let (clients, ()) = tokio::join!(clients, self.remote.close(CLOSE_MAX));
-        if clients.is_err() {
-            warn!("some clients stay without an answer");
-        }
-    }
-}
-
 impl Node {
     /// Starts all parts; `None` when `stop` came first.
     #[expect(clippy::too_many_lines, reason = "the order of starting is read best in one piece")]
@@ -221,6 +200,7 @@ impl Node {
             address: config.listen.peer.clone(),
             founders: config.cluster.founders.clone(),
             data_groups: config.cluster.data_groups,
+            checkpoint_bytes: config.cluster.checkpoint_bytes,
         };
         let birth = Birth::new(folder, founding)?;
         let peers = server::Node::new(birth.introduction());
@@ -262,26 +242,51 @@ impl Node {
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
+        let history = History::start(tasks).map_err(RunError::Thread)?;
         let mut data = BTreeMap::new();
+        let pace = Pace {
+            tick: Duration::from_millis(config.retention.tick_ms),
+            log_kept: Duration::from_millis(config.retention.log_kept_ms),
+        };
         for (id, machine, log) in parts.data {
             let raft = groups.get(id).ok_or_else(|| missing(id.get()))?.clone();
             let directory = Arc::new(resources.clone());
-            let (handle, task) = sequencer::new(
-                id,
+            let (sequencer, inbox) = sequencer::channel();
+            let engine = Arc::clone(&parts.engine);
+            let group = DataGroup { id, raft, log, engine, sequencer, machine };
+            let (reread, reads) = (group.clone(), history.clone());
+            tasks.spawn("identities", move |stop| async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Ok(()),
+                    read = reread_window(reread, reads) => {
+                        read?;
+                        stop.cancelled().await;
+                        Ok::<_, weft_proto::Error>(())
+                    }
+                }
+            });
+            let task = sequencer::Loop::new(
+                inbox,
+                group.clone(),
+                history.clone(),
                 node.to_string(),
-                raft.clone(),
-                Arc::clone(&machine),
                 directory,
                 tasks.clone(),
             );
             tasks.spawn("sequencer", move |stop| task.run(stop));
-            let engine = Arc::clone(&parts.engine);
-            data.insert(id, DataGroup { id, raft, log, engine, sequencer: handle, machine });
+            let policies = Arc::new(resources.clone());
+            let bytes = membership.checkpoint_bytes;
+            let leader = Leader::new(group.clone(), policies, history.clone(), pace, bytes);
+            tasks.spawn("retention", move |stop| leader.run(stop));
+            let replica = Replica::new(group.clone(), history.clone(), parts.writer.clone());
+            tasks.spawn("trim", move |stop| replica.run(stop));
+            data.insert(id, group);
         }
         let guard = Guard::new(config.node.data.clone(), reserve(config.store.profile));
         let watching = guard.clone();
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
-        let gates = Gates::new(resources.clone());
+        let gates = Gates::new(resources.clone(), &membership.cluster_uid);
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,
@@ -291,21 +296,21 @@ impl Node {
             guard,
         });
         remote.open(ingest.clone());
-        let history = History::start(tasks).map_err(RunError::Thread)?;
         let facts = Facts { node, cluster_uid: membership.cluster_uid };
         // Clients leave before the groups stop.
         let edge = tasks.part();
         let services = rpc::Services {
             publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token()),
             read: rpc::ReadService::new(ingest.clone(), history.clone(), edge.token()),
-            subscribe: rpc::SubscribeService::new(ingest.clone(), history, edge.clone()),
+            subscribe: rpc::SubscribeService::new(ingest.clone(), history.clone(), edge.clone()),
             catalog: rpc::CatalogService::new(resources.clone(), edge.token()),
-            cluster: rpc::ClusterService::new(
+            cluster: rpc::ClusterService::new(rpc::ClusterParts {
                 facts,
-                groups.clone(),
-                ingest.clone(),
-                Arc::new(transport),
-            ),
+                groups: groups.clone(),
+                ingest: ingest.clone(),
+                history,
+                transport: Arc::new(transport),
+            }),
         };
         let (closing, closed) = (edge.token(), CancellationToken::new());
         let left = closed.clone();
@@ -444,9 +449,10 @@ impl Store {
         let mut broken = vec![crate::data::lock(&catalog).broken()];
         let shared: Arc<dyn crate::raft::machine::SharedMachine> =
             Arc::<Mutex<CatalogMachine>>::clone(&catalog);
-        let (parts, _log) =
+        let (mut parts, _log) =
             Parts::stored(&logs, GroupId::CATALOG, shared, SnapshotPolicy::AtApplied)
                 .map_err(failed)?;
+        parts.checkpoint_bytes = membership.checkpoint_bytes;
         let mut rafts = vec![parts];
         let mut data = Vec::new();
         for group in (1..=membership.data_groups).map(GroupId) {
@@ -454,8 +460,13 @@ impl Store {
             broken.push(crate::data::lock(&machine).broken());
             let shared: Arc<dyn crate::raft::machine::SharedMachine> =
                 Arc::<Mutex<DataMachine>>::clone(&machine);
-            let (parts, log) =
+            let (mut parts, log) =
                 Parts::stored(&logs, group, shared, SnapshotPolicy::AtFloor).map_err(failed)?;
+            parts.checkpoint_bytes = membership.checkpoint_bytes;
+            if let Some(purged) = log.purged() {
+                let base = retention::base_of(&*engine, group, purged).map_err(failed)?;
+                crate::data::lock(&machine).raise_base(base);
+            }
             rafts.push(parts);
             data.push((group, machine, log));
         }

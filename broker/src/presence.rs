@@ -4,16 +4,41 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 use weft_proto::internal::{self, catalog_command::Change};
 use weft_proto::{GroupId, NodeId, Principal};
 
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Remote};
 use crate::resources::Resources;
 
 /// The others find out anyway, only later.
 const ANNOUNCE_MAX: Duration = Duration::from_millis(500);
+/// How long answers may take once nothing more is taken.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Before the others are asked again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What others ask of a node, and how it stops to take it.
+pub(crate) struct Edge {
+    pub(crate) closing: CancellationToken,
+    /// The client port ended.
+    pub(crate) closed: CancellationToken,
+    pub(crate) remote: Remote,
+}
+
+impl Edge {
+    /// Takes nothing more, and lets what was taken come to its end while the groups still run: a
+    /// caller that gets no answer would not know what became of its events.
+    pub(crate) async fn close(self) {
+        self.closing.cancel();
+        let clients = tokio::time::timeout(CLOSE_MAX, self.closed.cancelled());
+        let (clients, ()) = tokio::join!(clients, self.remote.close(CLOSE_MAX));
+        if clients.is_err() {
+            warn!("some clients stay without an answer");
+        }
+    }
+}
 
 /// Nodes of which the catalog says that they shall lead nothing.
 pub(crate) fn draining(resources: &Resources) -> Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync> {

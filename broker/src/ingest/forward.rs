@@ -23,11 +23,12 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use weft_proto::internal::forward_client::ForwardClient;
 use weft_proto::internal::forward_server;
 use weft_proto::{
-    Error, GroupId, NodeId, Principal, Reason, Result, SchemaId, Timestamp, internal, v1,
+    Error, GroupId, NodeId, Offset, PartitionId, Principal, Reason, Result, SchemaId, Timestamp,
+    internal, v1,
 };
 
 use super::{Ingest, Outcome, Submitted};
-use crate::data::{SchemaIds, lock};
+use crate::data::{Placed, SchemaIds, lock};
 use crate::entry::{Content, Entry};
 use crate::peer::Peer;
 use crate::peer::grpc::{Badge, Grpc, Lane};
@@ -265,15 +266,32 @@ fn broken(to: NodeId) -> Error {
         .with_retry_after(Duration::from_millis(100))
 }
 
+/// Consecutive events as callers are told of them.
+pub fn range_out(partition: PartitionId, placed: &Placed) -> v1::OffsetRange {
+    v1::OffsetRange {
+        partition: partition.get(),
+        first: placed.first.get(),
+        count: placed.count.into(),
+        append_time_us: placed.time.as_micros(),
+        duplicate: placed.duplicate,
+    }
+}
+
+fn range_in(range: &v1::OffsetRange) -> Placed {
+    Placed {
+        first: Offset(range.first),
+        count: u32::try_from(range.count).unwrap_or(u32::MAX),
+        time: Timestamp::from_micros(range.append_time_us),
+        duplicate: range.duplicate,
+    }
+}
+
 /// An outcome as it travels between nodes.
 pub fn outcome_out(tag: u64, outcome: Result<Outcome>) -> internal::ForwardedAnswer {
     use internal::forwarded_answer::Outcome as Wire;
     let outcome = match outcome {
         Ok(outcome) => Wire::Appended(internal::Appended {
-            first: outcome.first,
-            count: outcome.count,
-            append_time_us: outcome.time.as_micros(),
-            duplicate: outcome.duplicate,
+            ranges: outcome.runs.iter().map(|run| range_out(PartitionId(0), run)).collect(),
             schemas: match outcome.schemas {
                 SchemaIds::All(SchemaId(0)) => Vec::new(),
                 SchemaIds::All(id) => vec![id.get()],
@@ -293,10 +311,7 @@ pub fn outcome_in(answer: internal::ForwardedAnswer) -> Result<Outcome> {
         Some(Wire::Appended(appended)) => {
             let mut schemas = appended.schemas;
             Ok(Outcome {
-                first: appended.first,
-                count: appended.count,
-                time: Timestamp::from_micros(appended.append_time_us),
-                duplicate: appended.duplicate,
+                runs: appended.ranges.iter().map(range_in).collect(),
                 schemas: if schemas.len() <= 1 {
                     SchemaIds::All(SchemaId(schemas.pop().unwrap_or(0)))
                 } else {

@@ -10,12 +10,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::v1::publish_server::Publish;
-use weft_proto::{Error, PartitionId, Principal, Reason, Result, v1};
+use weft_proto::{Error, Offset, PartitionId, Principal, Reason, Result, v1};
 
 use super::caller_of;
 use crate::data::SchemaIds;
 use crate::ingest::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in, range_out,
 };
 use crate::resources::StreamView;
 use crate::room::Room;
@@ -60,13 +60,16 @@ impl Service {
             return Err(Error::invalid(message).with_field("partition"));
         }
         let parcels = sort(&stream, request.events, request.partition, request.atomic)?;
+        let expected = expectations(&request.expected, &parcels)?;
         let mut results = vec![None; count];
         for (index, refusal) in parcels.refused {
             results[index] = Some(refused(refusal.to_refusal()));
         }
         let mut submitted = Vec::new();
         for (partition, parcel) in parcels.by_partition {
-            let batch = Batch { events: parcel.events, identity, atomic: request.atomic };
+            let expected_offset = expected.get(&partition).copied();
+            let batch =
+                Batch { events: parcel.events, identity, atomic: request.atomic, expected_offset };
             let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
             submitted.push((partition, parcel.indexes, waiting));
         }
@@ -101,7 +104,10 @@ impl Service {
     ) {
         let refusals: BTreeMap<u32, &v1::IndexedRefusal> =
             outcome.refusals.iter().map(|refusal| (refusal.index, refusal)).collect();
-        let mut offset = outcome.first;
+        let mut places = outcome.runs.iter().flat_map(|run| {
+            (0..u64::from(run.count))
+                .map(move |number| (run.first.get().saturating_add(number), run))
+        });
         let mut accepted = 0_usize;
         for (number, &index) in (0_u32..).zip(indexes) {
             if let Some(refusal) = refusals.get(&number) {
@@ -112,14 +118,14 @@ impl Service {
                 SchemaIds::All(id) => *id,
                 SchemaIds::Each(ids) => ids.get(accepted).copied().unwrap_or_default(),
             };
+            let Some((offset, run)) = places.next() else { continue };
             let receipt = v1::Receipt {
                 partition: partition.get(),
                 offset,
-                append_time: Some(outcome.time.into()),
-                duplicate: outcome.duplicate,
+                append_time: Some(run.time.into()),
+                duplicate: run.duplicate,
                 schema: self.ingest.resources().schema_ref(id),
             };
-            offset += 1;
             accepted += 1;
             let outcome = Some(v1::publish_result::Outcome::Receipt(receipt));
             results[index] = Some(v1::PublishResult { outcome });
@@ -181,6 +187,31 @@ fn sort(
         return Err(Error::new(Reason::AtomicScope, message).with_field("atomic"));
     }
     Ok(parcels)
+}
+
+/// Where partitions shall end, by partition.
+///
+/// # Errors
+///
+/// `Invalid` for a partition that gets no event of the request, or is there twice.
+fn expectations(
+    expected: &[v1::ExpectedOffset],
+    parcels: &Parcels,
+) -> Result<BTreeMap<PartitionId, Offset>> {
+    let mut offsets = BTreeMap::new();
+    for (place, one) in expected.iter().enumerate() {
+        let partition = PartitionId(one.partition);
+        let field = format!("expected[{place}].partition");
+        if !parcels.by_partition.contains_key(&partition) {
+            let message = format!("no event of the request goes to partition {partition}");
+            return Err(Error::invalid(message).with_field(field));
+        }
+        if offsets.insert(partition, Offset(one.offset)).is_some() {
+            let message = format!("partition {partition} is there twice");
+            return Err(Error::invalid(message).with_field(field));
+        }
+    }
+    Ok(offsets)
 }
 
 #[tonic::async_trait]
@@ -340,10 +371,16 @@ impl Session {
             let message = "a batch with an identity must name its partition";
             return Err(Error::invalid(message).with_field("partition"));
         }
+        if !batch.expected.is_empty() && batch.partition.is_none() {
+            let message = "a batch that expects an offset must name its partition";
+            return Err(Error::invalid(message).with_field("partition"));
+        }
         let parcels = sort(&self.stream, batch.events, batch.partition, false)?;
+        let expected = expectations(&batch.expected, &parcels)?;
         let mut parts = Vec::with_capacity(parcels.by_partition.len());
         for (partition, parcel) in parcels.by_partition {
-            let batch = Batch { events: parcel.events, identity, atomic: false };
+            let expected_offset = expected.get(&partition).copied();
+            let batch = Batch { events: parcel.events, identity, atomic: false, expected_offset };
             let waiting = self.ingest.submit(&self.caller, &self.stream, partition, batch).await?;
             parts.push(Part { partition, indexes: parcel.indexes, waiting });
         }
@@ -375,15 +412,7 @@ async fn gather(tag: u64, refused: Vec<(usize, Error)>, parts: Vec<Part>) -> v1:
             // which is why a batch with an identity stays in one partition.
             Err(error) => return failed(tag, &error),
         };
-        if outcome.count > 0 {
-            ack.ranges.push(v1::OffsetRange {
-                partition: part.partition.get(),
-                first: outcome.first,
-                count: outcome.count,
-            });
-            ack.append_time_us = ack.append_time_us.max(outcome.time.as_micros());
-            ack.duplicate |= outcome.duplicate;
-        }
+        ack.ranges.extend(outcome.runs.iter().map(|run| range_out(part.partition, run)));
         let refusals = outcome.refusals.into_iter().map(|refusal| {
             let place = usize::try_from(refusal.index).ok();
             let place = place.and_then(|place| part.indexes.get(place)).copied();
