@@ -211,7 +211,7 @@ fn stopping() -> Error {
 
 fn full() -> Error {
     let message = "more is published than the group can store; its queue is full";
-    let error = Error::new(weft_proto::Reason::Overloaded, message);
+    let error = Error::new(Reason::Overloaded, message);
     error.with_not_applied().with_retry_after(RETRY_AFTER)
 }
 
