@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use weft_client::{Client, Error, ErrorKind, Options, PublisherOptions, Timeouts};
+use weft_client::{Client, Error, ErrorKind, PublisherOptions};
 use weft_proto::resource::Kind;
 use weft_proto::v1;
+use weft_proto::v1::publish_client::PublishClient;
 
 use super::checker::{Attempt, EventId, Fate, Partition, faults};
 use super::harness::{Cluster, put, within};
@@ -22,9 +23,9 @@ const STREAMS: [&str; 1] = ["orders"];
 const EVENT_BYTES: usize = 16 << 10;
 /// Each of these keeps as much on its way as the library lets it.
 const PUBLISHERS: u32 = 8;
-/// Each of these sends calls of 256 KiB, one after the other, and does not come back when refused.
-const CALLERS: u32 = 64;
-const CALL_EVENTS: u64 = 16;
+/// Each of these sends calls of 512 KiB, one after the other, and goes on to the next when refused.
+const CALLERS: u32 = 96;
+const CALL_EVENTS: u64 = 32;
 const LOAD_TIME: Duration = Duration::from_secs(8);
 /// The log that the tests may write; afterwards it is read from each replica.
 const EVENTS_MAX: u64 = 24_000;
@@ -75,8 +76,9 @@ async fn publisher(client: Client, publisher: u32, run: Run) -> Vec<Attempt> {
     attempts
 }
 
-/// A call is tried once: what the client would do later is not what is tested here.
-async fn caller(client: Client, publisher: u32, run: Run) -> Vec<Attempt> {
+/// Without the library, which would come back for whoever is refused.
+async fn caller(node: String, publisher: u32, run: Run) -> Vec<Attempt> {
+    let mut client = PublishClient::connect(node).await.unwrap();
     let mut attempts = Vec::new();
     let mut first = 0;
     while run.goes_on(CALL_EVENTS) {
@@ -89,16 +91,17 @@ async fn caller(client: Client, publisher: u32, run: Run) -> Vec<Attempt> {
             partition: Some(publisher % 2),
             ..v1::PublishRequest::default()
         };
-        match client.publish_once(request).await {
-            Ok(results) => {
-                for (id, result) in ids.into_iter().zip(results) {
+        match client.publish(request).await {
+            Ok(answer) => {
+                for (id, result) in ids.into_iter().zip(answer.into_inner().results) {
                     let Some(v1::publish_result::Outcome::Receipt(receipt)) = result.outcome else {
                         panic!("{id}: {:?}", result.outcome);
                     };
                     attempts.push(attempt(id, Ok((receipt.partition, receipt.offset))));
                 }
             }
-            Err(error) => {
+            Err(status) => {
+                let error = Error::from(status);
                 if error.kind() == ErrorKind::Overloaded {
                     run.refused.fetch_add(1, Ordering::Relaxed);
                     assert!(error.not_applied(), "{error}");
@@ -144,17 +147,12 @@ async fn under_more_load_than_can_be_stored_memory_is_bounded_and_acknowledged_e
     let run =
         Run { until: Instant::now() + LOAD_TIME, events: Arc::default(), refused: Arc::default() };
     let mut running = JoinSet::new();
-    // One attempt: a refusal is told at once.
-    let once = Timeouts { call: Duration::from_secs(2), ..Timeouts::default() };
     for number in 0..PUBLISHERS + CALLERS {
-        let mut options = cluster.options();
-        options.endpoints.rotate_left(number as usize % 3);
         if number < PUBLISHERS {
-            let client = Client::connect(&options).unwrap();
-            running.spawn(publisher(client, number, run.clone()));
+            running.spawn(publisher(cluster.client(), number, run.clone()));
         } else {
-            let client = Client::connect(&Options { timeouts: once, ..options }).unwrap();
-            running.spawn(caller(client, number, run.clone()));
+            let node = &cluster.nodes[number as usize % 3];
+            running.spawn(caller(node.endpoint(), number, run.clone()));
         }
     }
 
