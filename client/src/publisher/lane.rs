@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
+use weft_proto::packed::{self, Codec};
 use weft_proto::{Error, ErrorKind, Reason, v1};
 
 use super::link::{self, Event, Link};
@@ -81,6 +82,7 @@ pub(super) struct Lane {
     flushes: VecDeque<(u64, oneshot::Sender<()>)>,
     round_trip: Duration,
     linger_max: Duration,
+    compression: Option<Codec>,
     start: Instant,
     last_error: Option<Error>,
     /// Why nothing can be published any more.
@@ -115,6 +117,7 @@ impl Lane {
             flushes: VecDeque::new(),
             round_trip: Duration::ZERO,
             linger_max: options.linger_max,
+            compression: options.compression,
             start: Instant::now(),
             last_error: None,
             over: None,
@@ -256,9 +259,14 @@ impl Lane {
             sequence: send.sequence,
             previous: send.previous,
         };
+        let (events, packed) = match self.compression.and_then(|codec| smaller(codec, batch)) {
+            Some(packed) => (Vec::new(), Some(packed)),
+            None => (batch.events.clone(), None),
+        };
         self.link.send(v1::PublishBatch {
             tag: send.tag,
-            events: batch.events.clone(),
+            events,
+            packed,
             partition: Some(self.partition),
             identity: Some(identity),
             expected: Vec::new(),
@@ -410,6 +418,13 @@ impl Lane {
 }
 
 /// What a failure means to the window, and whether another node should be asked.
+/// A batch compressed, if that makes it smaller.
+fn smaller(codec: Codec, batch: &Batch) -> Option<v1::PackedEvents> {
+    let bytes: usize = batch.events.iter().map(Bytes::len).sum();
+    let packed = packed::pack(codec, batch.events.clone()).ok()?;
+    (packed.body.len() < bytes).then_some(packed)
+}
+
 fn answer_of(error: &Error) -> (Answer, bool) {
     let later = Answer::Later { certain: error.not_applied(), after: error.retry_after() };
     match (error.reason(), error.kind()) {

@@ -15,8 +15,8 @@ use weft_proto::{Error, Offset, PartitionUid, Result, Timestamp};
 
 use super::repeats::{Checked, Held};
 use super::{
-    Answers, Append, Appended, Directory, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request, SchemaIds,
-    Sequencer, not_leader, reply, unknown,
+    Answers, Append, Appended, Directory, Packed, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request,
+    SchemaIds, Sequencer, not_leader, reply, unknown,
 };
 use crate::data::{DataGroup, lock};
 use crate::dedup::Table;
@@ -412,7 +412,13 @@ fn build(cargo: &[(Append, Offset)]) -> Result<Bytes, String> {
     let mut builder = EntryBuilder::new();
     for (append, base) in cargo {
         let batch = &append.batch;
-        let mut new = NewBatch::new(batch.partition, *base, Payload::Events(&batch.events));
+        let payload = match &batch.packed {
+            Some(Packed { codec, raw_len, body }) => {
+                Payload::Packed { count: append.count, codec: *codec, raw_len: *raw_len, body }
+            }
+            None => Payload::Events(&batch.events),
+        };
+        let mut new = NewBatch::new(batch.partition, *base, payload);
         match &batch.schemas {
             SchemaIds::All(schema) => new.schema = *schema,
             SchemaIds::Each(schemas) => new.event_schemas = schemas,
