@@ -3,7 +3,7 @@
 //! *Owns* all parts; they do not know each other. *Never* installs a signal handler or ends the
 //! process: whoever calls [`run`] does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use weft_proto::internal::{self, catalog_command::Change};
-use weft_proto::{GroupId, NodeId, Principal};
+use weft_proto::internal;
+use weft_proto::{GroupId, NodeId};
 
 use crate::birth::{Birth, Founding};
 use crate::config::{Config, ConfigError, Profile};
@@ -22,8 +22,9 @@ use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membersh
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::{Peer, server};
+use crate::presence::{Edge, announce, catch_up, draining, register};
 use crate::raft::balance::Balance;
-use crate::raft::group::{Parts, Timers};
+use crate::raft::group::{Group, Parts, Timers};
 use crate::raft::groups::{Groups, Settings};
 use crate::raft::log::Logs;
 use crate::raft::snapshot::SnapshotPolicy;
@@ -37,9 +38,7 @@ use crate::tasks::Tasks;
 use crate::{birth, http, retention};
 
 /// How long each step of a stop may take.
-const ANNOUNCE_MAX: Duration = Duration::from_millis(500);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-const CLOSE_MAX: Duration = Duration::from_secs(2);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Why a broker could not start, or stopped.
@@ -164,27 +163,6 @@ struct Node {
     /// Where it is said that this node leaves.
     leaving: (Resources, internal::CatalogNode),
     edge: Edge,
-}
-
-/// What others ask of a node, and how it stops to take it.
-struct Edge {
-    closing: CancellationToken,
-    /// The client port ended.
-    closed: CancellationToken,
-    remote: Remote,
-}
-
-impl Edge {
-    /// Takes nothing more, and lets what was taken come to its end while the groups still run: a
-    /// caller that gets no answer would not know what became of its events.
-    async fn close(self) {
-        self.closing.cancel();
-        let clients = tokio::time::timeout(CLOSE_MAX, self.closed.cancelled());
-        let (clients, ()) = tokio::join!(clients, self.remote.close(CLOSE_MAX));
-        if clients.is_err() {
-            warn!("some clients stay without an answer");
-        }
-    }
 }
 
 impl Node {
@@ -329,7 +307,7 @@ impl Node {
             cluster: rpc::ClusterService::new(rpc::ClusterParts {
                 facts,
                 groups: groups.clone(),
-                ingest,
+                ingest: ingest.clone(),
                 history,
                 transport: Arc::new(transport),
             }),
@@ -344,6 +322,8 @@ impl Node {
         });
         let edge = Edge { closing: edge.token(), closed, remote };
         groups_tx.send_replace(Some(groups.clone()));
+        let groups_of_data: Vec<GroupId> =
+            groups.iter().map(Group::id).filter(|id| *id != GroupId::CATALOG).collect();
         let own = internal::CatalogNode {
             id: node.get(),
             grpc_address: config.advertised().to_owned(),
@@ -360,6 +340,8 @@ impl Node {
         let leaving = (resources.clone(), own.clone());
         tasks.spawn_short(async move {
             register(&resources, own).await;
+            // The next node may only be restarted when this one counts for a majority again.
+            catch_up(&ingest, &groups_of_data).await;
             registered_tx.send_replace(true);
             // The receiver side lives as long as the HTTP port; keep the sender as long.
             std::future::pending::<()>().await;
@@ -499,36 +481,5 @@ const fn reserve(profile: Profile) -> Reserve {
             Reserve { store_bytes: (2 * 256 + 1024) << 20, tenth_bytes_max: 5 << 30 }
         }
         Profile::Small => Reserve { store_bytes: 96 << 20, tenth_bytes_max: 96 << 20 },
-    }
-}
-
-/// Nodes of which the catalog says that they shall lead nothing.
-fn draining(resources: &Resources) -> Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync> {
-    let resources = resources.clone();
-    Arc::new(move || {
-        let catalog = resources.snapshot();
-        let leaving = catalog.nodes().filter(|node| node.draining);
-        leaving.map(|node| NodeId(node.id)).collect()
-    })
-}
-
-/// Lets the other nodes know that this one leaves, so that nobody gives it a group meanwhile. If
-/// the catalog has no leader, they find out by its silence.
-async fn announce(resources: &Resources, own: internal::CatalogNode) {
-    let leaving = internal::CatalogNode { draining: true, ..own };
-    let caller = Principal::system();
-    let told = resources.change(&caller, Change::Node(leaving));
-    if !matches!(tokio::time::timeout(ANNOUNCE_MAX, told).await, Ok(Ok(_))) {
-        tracing::debug!("the catalog could not be told that this node leaves");
-    }
-}
-
-/// Tells the catalog where this node is; tries until it is told.
-async fn register(resources: &Resources, own: internal::CatalogNode) {
-    let mut wait = Duration::from_millis(50);
-    while let Err(error) = resources.change(&Principal::system(), Change::Node(own.clone())).await {
-        tracing::debug!(%error, "the catalog cannot be told yet");
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(1));
     }
 }

@@ -12,6 +12,7 @@ mod checker_tests;
 mod crash;
 mod harness;
 mod load;
+mod overload;
 mod planned;
 mod reads;
 mod refusals;

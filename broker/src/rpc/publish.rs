@@ -20,10 +20,13 @@ use crate::ingest::{
     range_out,
 };
 use crate::resources::StreamView;
+use crate::room::Room;
 use crate::tasks::Tasks;
 
 /// Bytes of unacknowledged batches of one stream; the server reads no further beyond it.
 const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of unacknowledged batches of all callers of this node.
+const ROOM_BYTES: usize = 128 << 20;
 /// Answers that wait for a slow client before its stream is no longer read.
 const ANSWERS_LEN: usize = 64;
 
@@ -31,6 +34,7 @@ const ANSWERS_LEN: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Service {
     ingest: Ingest,
+    room: Room,
     tasks: Tasks,
     closing: CancellationToken,
 }
@@ -39,7 +43,7 @@ impl Service {
     /// The service over ingest. Once `closing` is asked for, streams take no more batches, and end
     /// when those that they took are answered.
     pub fn new(ingest: Ingest, tasks: Tasks, closing: CancellationToken) -> Self {
-        Self { ingest, tasks, closing }
+        Self { ingest, room: Room::new("publish", ROOM_BYTES), tasks, closing }
     }
 
     async fn unary(
@@ -50,6 +54,8 @@ impl Service {
         self.ingest.resources().wait_for(request.min_generation).await?;
         let stream = self.ingest.resources().stream_named(&request.stream)?;
         let count = request.events.len();
+        let bytes = request.events.iter().map(Bytes::len).sum();
+        let _room = self.room.take(bytes, count).await?;
         let identity = request.identity.map(identity_in).transpose()?;
         if identity.is_some() && request.partition.is_none() {
             let message = "a batch with an identity must name its partition";
@@ -250,15 +256,34 @@ impl Publish for Service {
         let frame = Some(v1::publish_stream_response::Frame::Opened(opened));
         // The channel is new and has room.
         _ = answers.send(Ok(v1::PublishStreamResponse { frame })).await;
-        let session = Session { ingest: self.ingest.clone(), caller, stream, answers };
+        let room = self.room.clone();
+        let session = Session { ingest: self.ingest.clone(), room, caller, stream, answers };
         self.tasks.spawn_short(session.run(frames, self.closing.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
+/// What one stream may have unacknowledged while so much of the node's room is taken: with less
+/// left, many streams together do not run into refusals.
+const fn credit(used: usize, bytes_max: usize) -> usize {
+    if used < bytes_max / 2 {
+        IN_FLIGHT_BYTES_MAX
+    } else if used < bytes_max / 4 * 3 {
+        IN_FLIGHT_BYTES_MAX / 8
+    } else {
+        IN_FLIGHT_BYTES_MAX / 64
+    }
+}
+
+fn limits(in_flight_bytes_max: usize) -> v1::publish_stream_response::Frame {
+    let in_flight_bytes_max = in_flight_bytes_max as u64;
+    v1::publish_stream_response::Frame::Limits(v1::PublishLimits { in_flight_bytes_max })
+}
+
 /// One publishing stream.
 struct Session {
     ingest: Ingest,
+    room: Room,
     caller: Principal,
     stream: StreamView,
     answers: mpsc::Sender<Result<v1::PublishStreamResponse, Status>>,
@@ -276,8 +301,14 @@ impl Session {
         let mut waiting: FuturesUnordered<Landing> = FuturesUnordered::new();
         let mut bytes = 0_usize;
         let mut ended = false;
+        let mut limit = IN_FLIGHT_BYTES_MAX;
         while !ended || !waiting.is_empty() {
-            let reads = !ended && bytes < IN_FLIGHT_BYTES_MAX;
+            let now = credit(self.room.used(), self.room.bytes_max());
+            if now != limit && self.answer(limits(now)).await.is_err() {
+                return;
+            }
+            limit = now;
+            let reads = !ended && bytes < limit;
             tokio::select! {
                 biased;
                 Some(landed) = waiting.next(), if !waiting.is_empty() => {
@@ -290,7 +321,8 @@ impl Session {
                         next = waiting.next().now_or_never().flatten();
                     }
                     acks.sort_by_key(|ack| ack.tag);
-                    if self.answer(v1::PublishAcks { acks }).await.is_err() {
+                    let acks = v1::publish_stream_response::Frame::Acks(v1::PublishAcks { acks });
+                    if self.answer(acks).await.is_err() {
                         return;
                     }
                 }
@@ -315,8 +347,11 @@ impl Session {
         }
     }
 
-    async fn answer(&self, acks: v1::PublishAcks) -> Result<(), mpsc::error::SendError<()>> {
-        let frame = Some(v1::publish_stream_response::Frame::Acks(acks));
+    async fn answer(
+        &self,
+        frame: v1::publish_stream_response::Frame,
+    ) -> Result<(), mpsc::error::SendError<()>> {
+        let frame = Some(frame);
         let sent = self.answers.send(Ok(v1::PublishStreamResponse { frame })).await;
         sent.map_err(|_gone| mpsc::error::SendError(()))
     }
@@ -324,10 +359,16 @@ impl Session {
     /// Queues a batch now, so that batches keep their order; what it returns waits.
     async fn take(&self, size: usize, batch: v1::PublishBatch) -> Landing {
         let tag = batch.tag;
-        match self.submit(batch).await {
-            Ok((refused, submitted)) => {
-                Box::pin(async move { (size, gather(tag, refused, submitted).await) })
-            }
+        let submitted = async {
+            let room = self.room.take(size, batch.events.len()).await?;
+            Ok::<_, Error>((room, self.submit(batch).await?))
+        };
+        match submitted.await {
+            Ok((room, (refused, submitted))) => Box::pin(async move {
+                let ack = gather(tag, refused, submitted).await;
+                drop(room);
+                (size, ack)
+            }),
             Err(error) => Box::pin(std::future::ready((size, failed(tag, &error)))),
         }
     }
@@ -425,4 +466,18 @@ async fn gather(tag: u64, refused: Vec<(usize, Error)>, parts: Vec<Part>) -> v1:
         ack.refusals.extend(refusals);
     }
     ack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_gets_less_the_more_is_taken_and_never_nothing() {
+        let credits: Vec<usize> = (0..=100).map(|used| credit(used, 100)).collect();
+
+        assert!(credits.is_sorted_by(|more, less| more >= less));
+        assert_eq!(credits[0], IN_FLIGHT_BYTES_MAX);
+        assert!(credits[100] > 0 && credits[100] < IN_FLIGHT_BYTES_MAX);
+    }
 }

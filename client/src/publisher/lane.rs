@@ -83,6 +83,8 @@ pub(super) struct Lane {
     round_trip: Duration,
     linger_max: Duration,
     compression: Option<Codec>,
+    /// The caller's own limit; a server may set a lower one.
+    in_flight_bytes: usize,
     start: Instant,
     last_error: Option<Error>,
     /// Why nothing can be published any more.
@@ -118,6 +120,7 @@ impl Lane {
             round_trip: Duration::ZERO,
             linger_max: options.linger_max,
             compression: options.compression,
+            in_flight_bytes: options.in_flight_bytes,
             start: Instant::now(),
             last_error: None,
             over: None,
@@ -243,7 +246,12 @@ impl Lane {
     fn handle(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Opened => {}
+            Event::Limits(bytes_max) => {
+                let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+                // 0 is said by a server that has no limit.
+                let bytes_max = if bytes_max == 0 { usize::MAX } else { bytes_max };
+                self.window.set_bytes_max(bytes_max.min(self.in_flight_bytes));
+            }
             Event::Writable => self.send(now),
             Event::Acks(acks) => acks.into_iter().for_each(|ack| self.handle_ack(ack, now)),
             Event::Broken(error) => self.broken(error, now),

@@ -174,6 +174,12 @@ impl Leg {
         let mut request = self.request.clone();
         request.min_generation = self.client.generation();
         request.resume = self.left.values().copied().collect();
+        if let [range] = request.resume[..] {
+            // For one partition, a server that does not know how to resume does the same by these.
+            let offset = |offset| v1::Position { at: Some(v1::position::At::Offset(offset)) };
+            request.from = Some(offset(range.from));
+            request.to = range.to.map(offset);
+        }
         // Where it ends is settled.
         request.linearizable &= self.left.is_empty();
         // Only the leader surely has all that was acknowledged before the call.

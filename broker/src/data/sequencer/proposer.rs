@@ -52,6 +52,8 @@ pub struct Loop {
     pub(super) tasks: Tasks,
     /// A term in which the fate of an entry became unknown: nothing is proposed in it any more.
     pub(super) dead_term: Option<u64>,
+    /// The time of the last entry.
+    stamped: Timestamp,
 }
 
 impl std::fmt::Debug for Loop {
@@ -134,6 +136,7 @@ impl Loop {
             tickets: 0,
             tasks,
             dead_term: None,
+            stamped: Timestamp::default(),
         }
     }
 
@@ -244,7 +247,8 @@ impl Loop {
         }
         let cargo = std::mem::take(&mut self.lead.building);
         self.lead.building_bytes = 0;
-        match build(&cargo) {
+        let time = self.stamp();
+        match build(&cargo, time) {
             Ok(payload) => self.launch(term, payload, Cargo::Batches(cargo)).await,
             // Limits at the door keep this from happening; if it does, nobody is left waiting.
             Err(message) => {
@@ -263,7 +267,8 @@ impl Loop {
         command: &Command,
         answer: Option<Answers<Reply>>,
     ) {
-        self.launch(term, command.encode(clock::now()), Cargo::Command(answer)).await;
+        let time = self.stamp();
+        self.launch(term, command.encode(time), Cargo::Command(answer)).await;
     }
 
     pub(super) async fn propose_pass(
@@ -273,7 +278,17 @@ impl Loop {
         ticket: u64,
     ) {
         let Some(term) = self.lead.term else { return };
-        self.launch(term, command.encode(clock::now()), Cargo::Pass(partition, ticket)).await;
+        let time = self.stamp();
+        self.launch(term, command.encode(time), Cargo::Pass(partition, ticket)).await;
+    }
+
+    /// The time of the next entry: later than that of every entry before, so that a reader who has
+    /// all up to one knows what cannot come any more.
+    fn stamp(&mut self) -> Timestamp {
+        let known = lock(&self.group.machine).state().time();
+        let least = known.max(self.stamped).as_micros().saturating_add(1);
+        self.stamped = Timestamp::from_micros(clock::now().as_micros().max(least));
+        self.stamped
     }
 
     async fn launch(&mut self, term: u64, payload: Bytes, cargo: Cargo) {
@@ -408,7 +423,7 @@ impl Loop {
     }
 }
 
-fn build(cargo: &[(Append, Offset)]) -> Result<Bytes, String> {
+fn build(cargo: &[(Append, Offset)], time: Timestamp) -> Result<Bytes, String> {
     let mut builder = EntryBuilder::new();
     for (append, base) in cargo {
         let batch = &append.batch;
@@ -427,5 +442,5 @@ fn build(cargo: &[(Append, Offset)]) -> Result<Bytes, String> {
         new.producer = batch.producer;
         builder.push(new).map_err(|error| error.to_string())?;
     }
-    Ok(builder.finish(clock::now()))
+    Ok(builder.finish(time))
 }

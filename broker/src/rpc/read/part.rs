@@ -46,7 +46,7 @@ pub(super) enum Step {
 /// Events of one partition.
 pub(super) struct Batches {
     pub(super) partition: PartitionId,
-    pub(super) batches: Vec<v1::EventBatch>,
+    pub(super) found: Vec<v1::EventBatch>,
     /// Offsets without event up to here.
     pub(super) holes: u64,
 }
@@ -85,11 +85,11 @@ impl Part {
                 self.tape.wait().await?;
                 continue;
             }
-            let batches: Vec<_> =
+            let found: Vec<_> =
                 runs.into_iter().filter_map(|run| batch(self.partition, run, shared)).collect();
-            if !batches.is_empty() {
+            if !found.is_empty() {
                 let (partition, holes) = (self.partition, self.holes());
-                return Ok(Some(Step::Batches(Batches { partition, batches, holes })));
+                return Ok(Some(Step::Batches(Batches { partition, found, holes })));
             }
         }
     }

@@ -59,7 +59,7 @@ impl Tally {
         if let Some(sum) = self.partitions.get_mut(&step.partition) {
             sum.holes = step.holes;
         }
-        let batches = step.batches.into_iter();
+        let batches = step.found.into_iter();
         batches.filter_map(|batch| self.count(step.partition, batch)).collect()
     }
 
