@@ -14,6 +14,7 @@ pub mod metrics;
 mod node;
 pub mod partition;
 pub mod peer;
+pub mod pledge;
 pub mod raft;
 pub mod read;
 pub mod resources;

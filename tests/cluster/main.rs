@@ -17,4 +17,5 @@ mod replicas;
 mod retention;
 mod stop;
 mod surface;
+mod suspect;
 mod webhooks;

@@ -76,6 +76,7 @@ pub(crate) fn configs(count: usize, files: &Files) -> Vec<Config> {
         },
         store: Store { profile: Profile::Small },
         security: Security::default(),
+        ..Config::default()
     };
     addresses.chunks(3).enumerate().map(config).collect()
 }
