@@ -16,6 +16,7 @@ mod node;
 pub mod partition;
 pub mod peer;
 mod presence;
+pub mod pledge;
 pub mod raft;
 pub mod read;
 pub mod resources;
