@@ -141,7 +141,7 @@ impl Sends {
                 found.add(Class::IntNonmonotonicSend, Some(*key), what);
             }
             let (Some(&first), Some(&end)) = (offsets.first(), offsets.last()) else { continue };
-            let before = last.entry((op.process, *key)).or_insert(end);
+            let before = last.entry((op.process, *key)).or_insert(first);
             if *before > first {
                 let what = format!("process {} sent {before} before {first}", op.process);
                 found.add(Class::NonmonotonicSend, Some(*key), what);
