@@ -95,6 +95,29 @@ pub(crate) struct Findings {
     pub(crate) counts: Counts,
 }
 
+impl Class {
+    /// All of them.
+    pub(crate) const ALL: &[Self] = &[
+        Self::LostWrite,
+        Self::Unseen,
+        Self::Duplicate,
+        Self::InconsistentOffsets,
+        Self::OffsetGap,
+        Self::ReplicaDivergence,
+        Self::Altered,
+        Self::Unexpected,
+        Self::G1a,
+        Self::PollSkip,
+        Self::NonmonotonicPoll,
+        Self::IntPollSkip,
+        Self::IntNonmonotonicPoll,
+        Self::NonmonotonicSend,
+        Self::IntNonmonotonicSend,
+        Self::KeyOrder,
+        Self::IdempotenceViolation,
+    ];
+}
+
 impl Findings {
     /// Number of anomalies of each class.
     pub(crate) fn classes(&self) -> BTreeMap<Class, usize> {
