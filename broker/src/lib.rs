@@ -15,6 +15,7 @@ pub mod metrics;
 mod node;
 pub mod partition;
 pub mod peer;
+pub mod planted;
 pub mod raft;
 pub mod read;
 pub mod resources;
