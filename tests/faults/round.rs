@@ -28,6 +28,8 @@ const SHOWN: usize = 20;
 /// Clients have to get something done before anything is done to the cluster.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
 const BEGIN_ACKS: u64 = 20;
+/// What a partition of the second stream keeps.
+const EVENTS_MAX: u64 = 10_000;
 /// And once all is well again.
 const RECOVER_MAX: Duration = Duration::from_mins(1);
 const RECOVER_ACKS: u64 = 20;
@@ -168,8 +170,13 @@ async fn events(
 
 async fn make_streams(cluster: &Cluster) -> anyhow::Result<()> {
     let client = Client::connect(&cluster.options())?;
-    for name in STREAMS {
-        let resource = resource_of(Kind::Stream, name, &json!({ "partitions": PARTITIONS }))?;
+    // Retries must be recognised by their numbers alone in one of them, and floors must rise.
+    let specs = [
+        json!({ "partitions": PARTITIONS }),
+        json!({ "partitions": PARTITIONS, "dedup": false, "retention": { "max_events": EVENTS_MAX } }),
+    ];
+    for (name, spec) in STREAMS.into_iter().zip(&specs) {
+        let resource = resource_of(Kind::Stream, name, spec)?;
         client.catalog().put(resource, PutOptions::default()).await?;
     }
     Ok(())

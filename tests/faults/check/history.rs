@@ -70,23 +70,13 @@ pub(crate) enum Record {
     Assign { t: Micros, process: Process, key: Key, from: u64 },
     /// A process read this, in this order, from this node.
     Poll { t: Micros, process: Process, node: usize, key: Key, seen: Vec<Seen> },
+    /// A process asked this node for the end of a partition, with all that was acknowledged before
+    /// `from`; the answer came at `t`.
+    End { t: Micros, process: Process, node: usize, key: Key, from: Micros, end: u64 },
     /// After all faults: all that this node has of a partition, from its floor on.
     Final { t: Micros, node: usize, key: Key, floor: u64, end: u64, seen: Vec<Seen> },
     /// Something was done to the cluster.
     Fault { t: Micros, name: String, state: Injected, detail: String },
-}
-
-impl Record {
-    pub(crate) fn time(&self) -> Micros {
-        match self {
-            Self::Invoke { t, .. }
-            | Self::Done { t, .. }
-            | Self::Assign { t, .. }
-            | Self::Poll { t, .. }
-            | Self::Final { t, .. }
-            | Self::Fault { t, .. } => *t,
-        }
-    }
 }
 
 /// All lines of a round.

@@ -58,6 +58,8 @@ pub(crate) enum Class {
     KeyOrder,
     /// A retry was given another place.
     IdempotenceViolation,
+    /// A reader that asked for all that was acknowledged did not get it.
+    StaleRead,
 }
 
 /// One broken promise.
@@ -115,6 +117,7 @@ impl Class {
         Self::IntNonmonotonicSend,
         Self::KeyOrder,
         Self::IdempotenceViolation,
+        Self::StaleRead,
     ];
 }
 
@@ -169,6 +172,7 @@ pub(crate) fn check(history: &[Record]) -> Findings {
     let mut found = Found::default();
     sends.check(&mut found);
     order::check(&sends, &mut found);
+    order::check_ends(history, &sends, &mut found);
     polls::check(history, &places, &mut found);
     places.check(&sends, &mut found);
     replicas::check(history, &sends, &places, &mut found);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::history::{Key, Micros, Process};
+use super::history::{Key, Micros, Process, Record};
 use super::sends::Sends;
 use super::{Class, Found};
 
@@ -39,6 +39,39 @@ impl Greatest {
 }
 
 pub(super) fn check(sends: &Sends, found: &mut Found) {
+    for (key, spans) in spans(sends) {
+        check_key(key, spans, found);
+    }
+}
+
+/// Whoever asks for the end and all that was acknowledged gets it.
+pub(super) fn check_ends(history: &[Record], sends: &Sends, found: &mut Found) {
+    let mut asked: BTreeMap<Key, Vec<(Micros, u64, usize)>> = BTreeMap::new();
+    for record in history {
+        if let Record::End { node, key, from, end, .. } = record {
+            asked.entry(*key).or_default().push((*from, *end, *node));
+        }
+    }
+    let mut spans = spans(sends);
+    for (key, mut asked) in asked {
+        let mut ended = spans.remove(&key).unwrap_or_default();
+        ended.sort_unstable_by_key(|span| span.acked);
+        asked.sort_unstable();
+        let mut ended = ended.into_iter().peekable();
+        let mut least = 0;
+        for (from, end, node) in asked {
+            while let Some(before) = ended.next_if(|before| before.acked < from) {
+                least = least.max(before.last + 1);
+            }
+            if end < least {
+                let what = format!("node {node} ends at {end}, {least} was acknowledged before");
+                found.add(Class::StaleRead, Some(key), what);
+            }
+        }
+    }
+}
+
+fn spans(sends: &Sends) -> BTreeMap<Key, Vec<Span>> {
     let mut keys: BTreeMap<Key, Vec<Span>> = BTreeMap::new();
     for op in &sends.ops {
         let Some((acked, key, offsets)) = &op.acked else { continue };
@@ -48,9 +81,7 @@ pub(super) fn check(sends: &Sends, found: &mut Found) {
         let span = Span { invoked: op.invoked, acked: *acked, process: op.process, first, last };
         keys.entry(*key).or_default().push(span);
     }
-    for (key, spans) in keys {
-        check_key(key, spans, found);
-    }
+    keys
 }
 
 fn check_key(key: Key, mut begun: Vec<Span>, found: &mut Found) {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::time::{Instant, sleep, timeout};
-use weft_client::{Client, Position, ReadItem, ReadOptions};
+use weft_client::{Client, Error, Position, ReadItem, ReadOptions, Reason};
 
 use super::event::seen;
 use super::recorder::Recorder;
 use super::{PARTITIONS, STREAMS};
-use crate::check::history::{Key, Record};
+use crate::check::history::{Key, Record, Seen};
 use crate::lab::cluster::Cluster;
 
 /// For replicas to have the same.
@@ -37,8 +37,8 @@ pub(crate) async fn read(
             for partition in 0..PARTITIONS {
                 let key = Key { stream, partition };
                 let &(floor, end) = bounds[node].get(&key).context("a partition is missing")?;
-                let read = partition_of(client, name, key, floor);
-                let seen = timeout(READ_MAX, read)
+                let read = above_floor(client, name, key, floor);
+                let (floor, seen) = timeout(READ_MAX, read)
                     .await
                     .with_context(|| format!("{key} of node {node} cannot be read in time"))?
                     .with_context(|| format!("reading {key} of node {node}"))?;
@@ -86,13 +86,36 @@ async fn bounds_of(client: &Client) -> weft_client::Result<Bounds> {
     Ok(bounds)
 }
 
+/// Retention may raise the floor while we look.
+async fn above_floor(
+    client: &Client,
+    stream: &str,
+    key: Key,
+    mut floor: u64,
+) -> anyhow::Result<(u64, Vec<Seen>)> {
+    loop {
+        match partition_of(client, stream, key, floor).await {
+            Ok(seen) => return Ok((floor, seen)),
+            Err(error) if error.reason() == Reason::OffsetOutOfRange => {
+                let bounds = bounds_of(client).await?;
+                let risen = bounds.get(&key).map_or(floor, |(risen, _)| *risen);
+                if risen <= floor {
+                    return Err(error.into());
+                }
+                floor = risen;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Who follows a stream reads from the node that it asks; a range would be read from the leader.
 async fn partition_of(
     client: &Client,
     stream: &str,
     key: Key,
     floor: u64,
-) -> anyhow::Result<Vec<crate::check::history::Seen>> {
+) -> weft_client::Result<Vec<Seen>> {
     let options = ReadOptions {
         partitions: vec![key.partition],
         from: Position::Offset(weft_proto::Offset(floor)),
@@ -106,7 +129,7 @@ async fn partition_of(
                 found.extend(batch.events.iter().map(|(at, event)| seen(at.get(), event)));
             }
             Some(ReadItem::CaughtUp) => return Ok(found),
-            None => bail!("a read that follows ended"),
+            None => return Err(Error::internal("a read that follows ended")),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
-use weft_client::{Client, Position, ReadItem, ReadOptions};
+use weft_client::{Client, Error, Position, ReadItem, ReadOptions, Reason};
 use weft_proto::Offset;
 
 use super::STREAMS;
@@ -55,10 +55,18 @@ impl Follower {
             ..ReadOptions::follow(STREAMS[key.stream as usize])
         };
         // Not reached, or not that far yet: somebody tries again.
-        let Ok(mut reader) = self.client.read(options).await else { return };
+        let mut reader = match self.client.read(options).await {
+            Ok(reader) => reader,
+            Err(error) => return self.restart(&error).await,
+        };
         self.recorder.add(|t| Record::Assign { t, process, key, from });
-        while let Ok(Ok(Some(item))) = timeout_at(until, reader.next()).await {
-            let ReadItem::Batch(batch) = item else { continue };
+        while let Ok(next) = timeout_at(until, reader.next()).await {
+            let batch = match next {
+                Ok(Some(ReadItem::Batch(batch))) => batch,
+                Ok(Some(ReadItem::CaughtUp)) => continue,
+                Ok(None) => return,
+                Err(error) => return self.restart(&error).await,
+            };
             let found: Vec<_> =
                 batch.events.iter().map(|(offset, event)| seen(offset.get(), event)).collect();
             let Some(last) = found.last() else { continue };
@@ -66,5 +74,17 @@ impl Follower {
             let node = self.node;
             self.recorder.add(|t| Record::Poll { t, process, node, key, seen: found });
         }
+    }
+
+    /// After retention passed by, the next reader begins at the floor.
+    async fn restart(&mut self, error: &Error) {
+        if error.reason() != Reason::OffsetOutOfRange {
+            return;
+        }
+        let stream = STREAMS[self.key.stream as usize];
+        let Ok(offsets) = self.client.locate(stream, Position::Earliest).await else { return };
+        let own = offsets.iter().find(|offset| offset.partition == self.key.partition);
+        // Above the end, the replica only lags.
+        self.next = own.map_or(self.next, |own| self.next.max(own.earliest));
     }
 }

@@ -1,5 +1,6 @@
 //! What goes on while faults come and go: publishers and readers that note all they are told.
 
+mod ends;
 pub(crate) mod event;
 pub(crate) mod finals;
 mod follow;
@@ -69,6 +70,8 @@ impl Work {
             work.tasks.spawn(raw.run(work.stop.clone()));
         }
         for node in &cluster.nodes {
+            let asker = ends::Asker::new(node, recorder)?;
+            work.followers.spawn(asker.run(work.stop_followers.clone()));
             for (stream, _) in (0..).zip(STREAMS) {
                 for partition in 0..PARTITIONS {
                     let key = super::check::history::Key { stream, partition };

@@ -42,8 +42,7 @@ impl Recorder {
     /// Adds a line. The time is taken while nobody else writes, so the lines are in its order.
     pub(crate) fn add(&self, line: impl FnOnce(Micros) -> Record) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let micros = self.begin.elapsed().as_micros();
-        let record = line(u64::try_from(micros).unwrap_or(u64::MAX));
+        let record = line(self.now());
         let written = serde_json::to_writer(&mut lines.file, &record)
             .map_err(std::io::Error::from)
             .and_then(|()| lines.file.write_all(b"\n"));
@@ -51,6 +50,11 @@ impl Recorder {
             lines.failed.get_or_insert(error);
         }
         lines.history.push(record);
+    }
+
+    /// The time of the history.
+    pub(crate) fn now(&self) -> Micros {
+        u64::try_from(self.begin.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// A new process.

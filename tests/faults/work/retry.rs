@@ -22,8 +22,10 @@ const LIMIT_MS: std::ops::Range<u64> = 20..2_000;
 /// One answer in so many is asked for again.
 const AGAIN: u32 = 8;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
-/// A producer lives for so many batches, then another takes over.
-const BATCHES: u64 = 400;
+/// A run of a producer has so many batches, then the next run begins to count anew.
+const BATCHES: std::ops::Range<u64> = 5..200;
+/// Runs of one producer.
+const EPOCHS: u64 = 10;
 /// Attempts after the publishers were told to stop.
 const LAST_ATTEMPTS: usize = 20;
 
@@ -52,19 +54,23 @@ impl Source {
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (mut producer, mut epoch, mut partition): ([u8; 16], u64, u32) = (rand::random(), 0, 0);
         while !stop.is_cancelled() {
             let process = self.recorder.process();
             let mut events = Events::new(process);
-            let partition = rand::random_range(0..PARTITIONS);
+            if epoch == EPOCHS {
+                (producer, epoch, partition) =
+                    (rand::random(), 0, rand::random_range(0..PARTITIONS));
+            }
+            epoch += 1;
             let key = Key { stream: self.stream, partition };
-            let producer = rand::random::<[u8; 16]>();
-            for sequence in 1..=BATCHES {
+            for sequence in 1..=rand::random_range(BATCHES) {
                 if stop.is_cancelled() {
                     break;
                 }
                 let identity = BatchIdentity {
                     producer: bytes::Bytes::copy_from_slice(&producer),
-                    epoch: 1,
+                    epoch,
                     sequence,
                     previous: sequence - 1,
                 };

@@ -30,7 +30,16 @@ pub(super) fn stories() -> Vec<(Class, &'static str, Story)> {
     all.extend(values());
     all.extend(polls());
     all.extend(sends());
+    all.extend(stale());
     all
+}
+
+fn stale() -> Vec<(Class, &'static str, Story)> {
+    vec![
+        (Class::StaleRead, "nothing", two().asks(0).end(TWO)),
+        (Class::StaleRead, "the last is missing", two().asks(2).asks(1).end(TWO)),
+        (Class::StaleRead, "after a fault", three().fault().asks(2).end(THREE)),
+    ]
 }
 
 fn losses() -> Vec<(Class, &'static str, Story)> {

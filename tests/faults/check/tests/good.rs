@@ -28,7 +28,16 @@ pub(super) fn stories() -> Vec<(Class, &'static str, Story)> {
     all.extend(values());
     all.extend(polls());
     all.extend(sends());
+    all.extend(stale());
     all
+}
+
+fn stale() -> Vec<(Class, &'static str, Story)> {
+    vec![
+        (Class::StaleRead, "all", two().asks(2).end(TWO)),
+        (Class::StaleRead, "acknowledged while it was asked", two().asks_since(2_000, 1).end(TWO)),
+        (Class::StaleRead, "more than was acknowledged", two().open(3, 12).asks(3).end(THREE)),
+    ]
 }
 
 fn losses() -> Vec<(Class, &'static str, Story)> {

@@ -116,6 +116,19 @@ impl Story {
         self
     }
 
+    /// Somebody asks for the end now, and is answered.
+    pub(super) fn asks(self, end: u64) -> Self {
+        let now = self.now();
+        self.asks_since(now, end)
+    }
+
+    /// The same, asked at another time.
+    pub(super) fn asks_since(mut self, from: u64, end: u64) -> Self {
+        let t = self.now();
+        self.history.push(Record::End { t, process: 8, node: 0, key: KEY, from, end });
+        self
+    }
+
     pub(super) fn fault(mut self) -> Self {
         let (t, name, detail) = (self.now(), "kill-leader".to_owned(), String::new());
         self.history.push(Record::Fault { t, name, state: Injected::Installed, detail });
