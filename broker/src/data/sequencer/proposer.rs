@@ -22,6 +22,7 @@ use crate::data::{DataGroup, lock};
 use crate::dedup::Table;
 use crate::entry::{Command, EntryBuilder, NewBatch, Payload};
 use crate::partition::{Admission, BatchReply};
+use crate::planted::{self, Bug};
 use crate::raft::group::{Leadership, Pending, ProposeError};
 use crate::raft::types::Reply as Answer;
 use crate::read::History;
@@ -392,6 +393,13 @@ impl Loop {
         let why = || if certain { not_leader(self.group.id) } else { unknown() };
         let current = self.lead.term == Some(flight.term);
         match flight.cargo {
+            Cargo::Batches(cargo) if planted::is(Bug::OffsetAtReceive) => {
+                for (append, base) in cargo {
+                    let (count, time) = (append.count.get(), clock::now());
+                    let placed = Placed { first: base, count, time, duplicate: false };
+                    reply(append, Ok(Appended::whole(placed)));
+                }
+            }
             Cargo::Batches(cargo) => {
                 for (append, base) in cargo {
                     let partition = append.batch.partition;
