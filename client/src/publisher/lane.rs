@@ -81,6 +81,7 @@ pub(super) struct Lane {
     flushes: VecDeque<(u64, oneshot::Sender<()>)>,
     round_trip: Duration,
     linger_max: Duration,
+    batch_events_max: usize,
     start: Instant,
     last_error: Option<Error>,
     /// Why nothing can be published any more.
@@ -115,6 +116,7 @@ impl Lane {
             flushes: VecDeque::new(),
             round_trip: Duration::ZERO,
             linger_max: options.linger_max,
+            batch_events_max: options.batch_events_max.clamp(1, BATCH_EVENTS_MAX),
             start: Instant::now(),
             last_error: None,
             over: None,
@@ -189,7 +191,8 @@ impl Lane {
             (self.queue_bytes, self.queue_events) = (0, 0);
         }
         while let Some((_, oldest)) = self.queue.front() {
-            let full = self.queue_bytes >= BATCH_BYTES_MAX || self.queue_events >= BATCH_EVENTS_MAX;
+            let full =
+                self.queue_bytes >= BATCH_BYTES_MAX || self.queue_events >= self.batch_events_max;
             let due = now >= *oldest + self.linger();
             let hurry = ending || self.window.is_empty() || !self.flushes.is_empty();
             if !(full || due || hurry) || !self.window.has_room(BATCH_BYTES_MAX) {
@@ -206,7 +209,7 @@ impl Lane {
         let mut bytes = 0;
         while let Some((job, _)) = self.queue.front() {
             let fits = bytes + job.bytes <= BATCH_BYTES_MAX
-                && batch.events.len() + job.events.len() <= BATCH_EVENTS_MAX;
+                && batch.events.len() + job.events.len() <= self.batch_events_max;
             if !fits && !batch.jobs.is_empty() {
                 break;
             }

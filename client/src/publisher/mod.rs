@@ -41,6 +41,9 @@ pub struct PublisherOptions {
     /// Longest time to gather events into a batch while others are on their way. The time in use
     /// follows the round trip: a quarter of it. With nothing on its way, nothing waits.
     pub linger_max: Duration,
+    /// Most events that are joined into one batch, at most 4,096: 1 sends each by itself, which
+    /// costs throughput and is of use to measure it.
+    pub batch_events_max: usize,
 }
 
 impl Default for PublisherOptions {
@@ -49,6 +52,7 @@ impl Default for PublisherOptions {
             queue_bytes: 32 << 20,
             in_flight_bytes: 8 << 20,
             linger_max: Duration::from_millis(5),
+            batch_events_max: BATCH_EVENTS_MAX,
         }
     }
 }
