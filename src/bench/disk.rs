@@ -30,6 +30,8 @@ pub(super) async fn probe(folder: &Path) -> anyhow::Result<Disk> {
     let folder = folder.to_owned();
     tokio::task::spawn_blocking(move || {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // Whatever was written before is no part of what is measured.
+        rustix::fs::sync();
         let file = Probe(folder.join("disk-probe"));
         Ok(Disk {
             fdatasync_us: appends(&file)?,

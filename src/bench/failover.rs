@@ -18,8 +18,8 @@ const GAP: Duration = Duration::from_millis(5);
 /// Events that may be unacknowledged: as many as the longest gap that is measured needs.
 const PENDING_LEN: usize = 16_384;
 /// Without an acknowledgement for this long the cluster is lost, and so is the measurement.
-const GAP_MAX: Duration = Duration::from_secs(60);
-const CAUGHT_UP_MAX: Duration = Duration::from_secs(60);
+const GAP_MAX: Duration = Duration::from_mins(1);
+const CAUGHT_UP_MAX: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 /// From the moment when all is well to the next kill.
 const CALM: Duration = Duration::from_millis(500);

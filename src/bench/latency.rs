@@ -102,8 +102,7 @@ pub(super) async fn measure(args: &Latency, bed: &Bed, stream: &str) -> anyhow::
         tokio::try_join!(acknowledged, reader.read(pace, counted_from, total))?;
     let elapsed = begin.elapsed();
     let cpu = cpu_seconds(&brokers)? - cpu;
-    let published = tokio::task::spawn_blocking(move || publishing.join()).await?;
-    match published {
+    match tokio::task::spawn_blocking(move || publishing.join()).await? {
         Ok(result) => result.context("an event was not published")?,
         Err(_panic) => bail!("the publishing thread ended early"),
     }

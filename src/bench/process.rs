@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Brokers that wrote nothing for this long have nothing left to write.
 const QUIET: Duration = Duration::from_secs(2);
-const QUIET_MAX: Duration = Duration::from_secs(120);
+const QUIET_MAX: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(250);
 
 fn read(process: &str, file: &str) -> anyhow::Result<(String, String)> {

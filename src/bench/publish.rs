@@ -125,12 +125,11 @@ pub(super) async fn measure(args: &Publish, bed: &Bed, stream: &str) -> anyhow::
     let brokers = bed.brokers();
     let before = written(&brokers)?;
     let published = publish(&args.load, args.how, bed, stream).await?;
-    let footprint = match args.footprint {
-        true => {
-            let payload = f64::from(args.load.size) * f64::from(args.load.events);
-            Some(footprint(&brokers, &before, payload).await?)
-        }
-        false => None,
+    let footprint = if args.footprint {
+        let payload = f64::from(args.load.size) * f64::from(args.load.events);
+        Some(footprint(&brokers, &before, payload).await?)
+    } else {
+        None
     };
     Ok(Found { nodes: bed.nodes, published, footprint })
 }

@@ -1,5 +1,7 @@
 //! Times that were measured, in microseconds.
 
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -25,8 +27,11 @@ impl Times {
 
     /// So many events took the time since then.
     pub(super) fn record_since(&mut self, begin: Instant, events: u64) -> anyhow::Result<()> {
-        let micros = u64::try_from(begin.elapsed().as_micros())?;
-        Ok(self.0.record_n(micros, events)?)
+        self.record(begin.elapsed(), events)
+    }
+
+    fn record(&mut self, time: Duration, events: u64) -> anyhow::Result<()> {
+        Ok(self.0.record_n(u64::try_from(time.as_micros())?, events)?)
     }
 
     /// Adds what was gathered elsewhere.
@@ -49,14 +54,11 @@ impl Times {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn percentiles_are_those_of_all_that_was_gathered() {
+    #[test]
+    fn percentiles_are_those_of_all_that_was_gathered() {
         let (mut times, mut others) = (Times::new().unwrap(), Times::new().unwrap());
-        let begin = Instant::now();
-        tokio::time::advance(std::time::Duration::from_micros(100)).await;
-        times.record_since(begin, 99).unwrap();
-        tokio::time::advance(std::time::Duration::from_micros(400)).await;
-        others.record_since(begin, 1).unwrap();
+        times.record(Duration::from_micros(100), 99).unwrap();
+        others.record(Duration::from_micros(500), 1).unwrap();
         times.add(&others).unwrap();
 
         let found = times.percentiles();
