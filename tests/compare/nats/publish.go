@@ -142,7 +142,7 @@ func (s session) atomic(cmd command, payload []byte) (int, error) {
 func (s session) batch(cmd command, payload []byte) error {
 	messages := make([]*nats.Msg, cmd.Batch)
 	for place := range messages {
-		messages[place] = &nats.Msg{Subject: cmd.Stream, Data: payload}
+		messages[place] = &nats.Msg{Subject: cmd.Stream, Data: payload, Header: nats.Header{}}
 	}
 	_, err := jetstreamext.PublishMsgBatch(s.ctx, s.js, messages)
 	return err
