@@ -20,10 +20,11 @@ class Nats(Peer):
         {"form": "fast", "batch": 100, "window": 2},
         {"form": "fast", "batch": 500, "window": 4},
         {"form": "fast", "batch": 2_000, "window": 4},
+        {"form": "fast", "batch": 10_000, "window": 4},
         {"form": "atomic", "batch": 1_000, "window": 4},
     ]
     single_setting = {"form": "async", "window": 256}
-    latency_setting = {}
+    latencies = [{}]
     reads = [
         {"form": "ordered", "batch": 500},
         {"form": "ordered", "batch": 5_000},
@@ -58,28 +59,32 @@ class Nats(Peer):
         servers = ",".join(f"nats://127.0.0.1:{port}" for port in self.ports[:NODES])
         return [self.built["nats-client"], "-servers", servers, "-pids", pids]
 
-    def forget(self):
+    def forget(self, stream):
         # It keeps blocks that it wrote or read in memory of its own.
         self.halt()
         self.launch()
+        self.session.ask(do="wait", stream=stream)
 
 
 class Kafka(Peer):
     """Three brokers that are controllers too; acknowledged events are on all in-sync replicas.
 
-    `default` leaves syncing to the kernel, `fsync` syncs each append before it is acknowledged.
+    `default` leaves syncing to the kernel, `fsync` syncs each append before it is acknowledged;
+    that is a matter of the topic.
     """
+
+    modes_share_servers = True
 
     name = "kafka"
     modes = ["default", "fsync"]
     settings = [
-        {"form": "batched", "linger": 1, "batch": 64 << 10},
         {"form": "batched", "linger": 5, "batch": 128 << 10},
         {"form": "batched", "linger": 10, "batch": 256 << 10},
         {"form": "batched", "linger": 20, "batch": 1 << 20},
+        {"form": "batched", "linger": 50, "batch": 2 << 20},
     ]
     single_setting = {"form": "single", "window": 256}
-    latency_setting = {"linger": 0}
+    latencies = [{"linger": 0}, {"linger": 5}]
     # Bytes that a reader asks for at once.
     reads = [{"batch": 1 << 20}, {"batch": 8 << 20}]
     # As Kafka's own start script has it, with a heap that leaves the page cache its room.
@@ -108,12 +113,26 @@ class Kafka(Peer):
                 # Files of deleted topics go at once, for the disk is shared by all that follows.
                 "log.segment.delete.delay.ms=1000",
             ]
-            if self.mode == "fsync":
-                lines.append("log.flush.interval.messages=1")
             config = self.folder / f"k{node}.properties"
             config.write_text("\n".join(lines) + "\n")
             tool = [*self.command([]), "kafka.tools.StorageTool", "format"]
             run([*tool, "-t", cluster, "-c", config])
+
+    def start(self):
+        super().start()
+        # The code of brokers and client is compiled while it runs.
+        large = self.settings[2]
+        for _ in range(2):
+            self.publish(1_024, 100 * self.warm_up, 10, large)
+            self.publish(1_024, 100 * self.warm_up, 10, self.settings[0])
+        self.single(1_024, self.warm_up, 5)
+        self.sync(1_024, self.warm_up, 5)
+        self.latency(1_024, 10_000, 2)
+        self.replay(1_024, 100 * self.warm_up, 10, large)
+
+    def joined(self, size, events, seconds):
+        setting = {"form": "joined", "linger": 0, "batch": 16 << 10, "window": 256}
+        return self.publish(size, events, seconds, setting)
 
     def command(self, options):
         log = f"-Dlog4j2.configurationFile={HERE / 'kafka' / 'log4j2.properties'}"

@@ -89,14 +89,15 @@ def works(system, mode, repetition, amounts):
         Work("sync", lambda s, _: s.sync(1_024, a.sync, a.seconds)),
         Work("latency", lambda s, _: s.latency(1_024, RATE, a.latency_seconds)),
     ]
+    if system is not Nats:
+        list_of.append(Work("joined", lambda s, _: s.joined(1_024, a.single, a.seconds)))
     if system is Weft:
-        list_of += [
-            Work("joined", lambda s, _: s.joined(1_024, a.single, a.seconds)),
+        list_of.append(
             Work(
                 "latency-subscription",
                 lambda s, _: s.latency(1_024, RATE, a.latency_seconds, "subscription"),
-            ),
-        ]
+            )
+        )
     # Whether it syncs does not matter to a reader.
     if mode == system.modes[0]:
         list_of.append(

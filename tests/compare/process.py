@@ -152,13 +152,13 @@ def written(pids):
     return [number_in(pid, "io", "write_bytes:") for pid in pids]
 
 
-def written_when_quiet(pids, quiet=2, quiet_max=60):
-    """The same, after nothing was written for a while."""
+def written_when_quiet(pids, quiet=2, quiet_max=60, little=1 << 20):
+    """The same, after next to nothing was written for a while."""
     deadline = time.monotonic() + quiet_max
     last, since = written(pids), time.monotonic()
     while time.monotonic() - since < quiet and time.monotonic() < deadline:
         time.sleep(0.25)
         now = written(pids)
-        if now != last:
+        if sum(now) - sum(last) > little:
             last, since = now, time.monotonic()
     return last

@@ -25,10 +25,11 @@ class Weft:
     name = "weft"
     modes = ["fsync"]
     # Events in a call, events on their way.
+    modes_share_servers = True
     settings = [
         {"batch": 128, "window": 8_192},
         {"batch": 256, "window": 16_384},
-        {"batch": 64, "window": 4_096},
+        {"batch": 512, "window": 32_768},
     ]
 
     def __init__(self, built, mode, folder):
@@ -86,6 +87,11 @@ def options(setting):
 class Peer:
     """Three servers of one kind, and a client that does what it is told."""
 
+    # Whether one start of the servers serves all modes.
+    modes_share_servers = False
+    # Events of a warm-up, where there is one.
+    warm_up = 3_000
+
     def __init__(self, built, mode, folder):
         self.built, self.mode, self.parent = built, mode, folder
         self.folder, self.servers, self.session, self.streams = None, [], None, 0
@@ -127,7 +133,7 @@ class Peer:
     def stream(self):
         self.streams += 1
         name = f"compare-{self.streams}"
-        self.session.ask(do="create", stream=name)
+        self.session.ask(do="create", stream=name, fsync=self.mode == "fsync")
         return name
 
     def filled(self, size, events, seconds, setting):
@@ -148,25 +154,28 @@ class Peer:
         return self.publish(size, events, seconds, {"form": "sync"})
 
     def latency(self, size, rate, seconds):
-        timing = {"size": size, "rate": rate, "seconds": seconds}
-        name = self.stream()
-        found = self.session.ask(do="latency", stream=name, **timing, **self.latency_setting)
-        self.session.ask(do="delete", stream=name)
-        return found
+        """The best of its settings."""
+        tries = []
+        for setting in self.latencies:
+            name = self.stream()
+            timing = {"size": size, "rate": rate, "seconds": seconds}
+            tries.append(self.session.ask(do="latency", stream=name, **timing, **setting))
+            self.session.ask(do="delete", stream=name)
+        return {**min(tries, key=lambda found: found["latency_us"]["p50"]), "tries": tries}
 
     def replay(self, size, events, seconds, setting):
         """The best of its ways to read, each cold."""
         name, published = self.filled(size, events, seconds, setting)
         tries = []
         for way in self.reads:
-            self.forget()
+            self.forget(name)
             command = {"size": size, "events": published["events"], "cold": True, **way}
             tries.append(self.session.ask(do="replay", stream=name, **command))
         self.session.ask(do="delete", stream=name)
         best = max(tries, key=lambda found: found["events_per_second"])
         return {**best, "tries": tries}
 
-    def forget(self):
+    def forget(self, _stream):
         """Empties what the servers themselves keep in memory."""
 
     def footprint(self, size, events, seconds, setting):

@@ -12,7 +12,7 @@ VARIANTS = {
     ("nats", "default"): "NATS JetStream R3",
     ("nats", "fsync"): "NATS JetStream R3, `sync_interval: always`",
     ("kafka", "default"): "Kafka, acks=all",
-    ("kafka", "fsync"): "Kafka, acks=all, `log.flush.interval.messages=1`",
+    ("kafka", "fsync"): "Kafka, acks=all, `flush.messages=1`",
 }
 
 
@@ -36,7 +36,7 @@ def best_setting(results, system, mode, size):
 def way(found):
     """How events travelled, as far as a system has a choice."""
     form, parts = found.get("form"), []
-    if form in ("joined", "single"):
+    if "publishers" in found:
         parts.append(f"calls of {found['batch']}, {found['window']:,} events on the way")
         if found["publishers"] > 1:
             parts.append(f"{found['publishers']} publishers")
@@ -48,7 +48,7 @@ def way(found):
         parts.append(f"atomic batches of {found['batch']:,}, {found['window']} at once")
     elif form in ("ordered", "direct"):
         parts.append(f"{form}, batches of {found['batch']:,}")
-    elif form == "batched":
+    elif form in ("batched", "joined"):
         parts.append(f"linger {found['linger_ms']} ms, batches of {found['batch_bytes'] >> 10} KiB")
     elif "cold" in found and "batch" in found:
         parts.append(f"fetches of {found['batch'] >> 10:,} KiB")

@@ -19,7 +19,7 @@ import (
 )
 
 // Whatever takes longer than this has failed.
-const callMax = 2 * time.Minute
+const callMax = time.Minute
 
 type command struct {
 	Do     string `json:"do"`
@@ -100,6 +100,8 @@ func (s session) run(cmd command) (answer, error) {
 	switch cmd.Do {
 	case "create":
 		return answer{}, s.create(cmd.Stream)
+	case "wait":
+		return answer{}, s.wait(cmd.Stream)
 	case "delete":
 		return answer{}, s.js.DeleteStream(s.ctx, cmd.Stream)
 	case "publish":
@@ -127,9 +129,44 @@ func (s session) create(stream string) error {
 		ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
 		_, err := s.js.CreateStream(ctx, config)
 		cancel()
-		if err == nil || s.ctx.Err() != nil {
+		if err == nil {
+			return s.wait(stream)
+		}
+		if s.ctx.Err() != nil {
 			return err
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// Waits until the cluster and a stream have their leaders, and the stream its replicas: without
+// them, requests are not answered.
+func (s session) wait(stream string) error {
+	for s.ctx.Err() == nil {
+		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+		found, err := s.js.Stream(ctx, stream)
+		complete := err == nil && isComplete(found.CachedInfo().Cluster)
+		if complete {
+			// An ordered consumer is what a reader needs next, and what the cluster's leader grants.
+			_, err = s.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
+		}
+		cancel()
+		if complete && err == nil {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return s.ctx.Err()
+}
+
+func isComplete(cluster *jetstream.ClusterInfo) bool {
+	if cluster == nil || cluster.Leader == "" || len(cluster.Replicas) < 2 {
+		return false
+	}
+	for _, replica := range cluster.Replicas {
+		if !replica.Current {
+			return false
+		}
+	}
+	return true
 }

@@ -8,6 +8,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import org.apache.kafka.clients.admin.Admin;
@@ -36,7 +37,7 @@ final class Main {
     private static ObjectNode run(String servers, Costs costs, Command command) throws Exception {
         switch (command.text("do")) {
             case "create":
-                create(servers, command.text("stream"));
+                create(servers, command);
                 return JSON.createObjectNode();
             case "delete":
                 delete(servers, command.text("stream"));
@@ -53,16 +54,23 @@ final class Main {
     }
 
     /** One partition on three brokers; acknowledged events are on two of them at least. */
-    private static void create(String servers, String topic) throws Exception {
+    private static void create(String servers, Command command) throws Exception {
+        String topic = command.text("stream");
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", servers))) {
             NewTopic wanted = new NewTopic(topic, 1, (short) 3);
-            wanted.configs(Map.of("min.insync.replicas", "2"));
+            Map<String, String> configs = new HashMap<>(Map.of("min.insync.replicas", "2"));
+            if (command.is("fsync")) {
+                configs.put("flush.messages", "1");
+            }
+            wanted.configs(configs);
             admin.createTopics(List.of(wanted)).all().get();
             // Told of before all brokers know it; the leader of the partition says when they do.
             while (inSync(admin, topic) < 3) {
                 Thread.sleep(100);
             }
         }
+        // Followers that asked for a partition too early pause for a second: let that pass.
+        Thread.sleep(1_200);
     }
 
     private static int inSync(Admin admin, String topic) throws Exception {

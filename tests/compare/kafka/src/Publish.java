@@ -52,6 +52,10 @@ final class Publish {
                 settings.put("buffer.memory", 64 << 20);
                 settings.put("max.request.size", 8 << 20);
                 return windowed(settings, Integer.MAX_VALUE);
+            case "joined":
+                settings.put("linger.ms", command.number("linger"));
+                settings.put("batch.size", command.number("batch"));
+                return windowed(settings, window);
             case "single":
                 // No record is joined with another one. Recognising retries would allow no more
                 // than five requests on their way.
