@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod clock;
 pub mod config;
 pub mod data;
+pub mod dedup;
 pub mod entry;
 pub mod http;
 pub mod identity;

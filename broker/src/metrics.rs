@@ -8,6 +8,8 @@ pub const APPENDED_EVENTS: &str = "weft_ingest_appended_events_total";
 pub const APPENDED_BYTES: &str = "weft_ingest_appended_bytes_total";
 /// Events refused, by reason.
 pub const REFUSED_EVENTS: &str = "weft_ingest_refused_events_total";
+/// Events that were there already, by source and id.
+pub const REPEATED_EVENTS: &str = "weft_ingest_repeated_events_total";
 /// Batches that waited for room in a group's queue.
 pub const QUEUE_FULL: &str = "weft_ingest_queue_full_total";
 /// Bytes waiting to be proposed.
@@ -22,6 +24,8 @@ pub const READ_EVENTS: &str = "weft_read_events_total";
 pub const READ_BYTES: &str = "weft_read_bytes_total";
 /// Whether this node leads a group.
 pub const LEADS: &str = "weft_raft_leads";
+/// Leaderships that this node gave to a node that shall have them.
+pub const LEADER_MOVES: &str = "weft_raft_leader_moves_total";
 /// Free bytes of the disk that holds the store.
 pub const DISK_FREE_BYTES: &str = "weft_store_disk_free_bytes";
 /// 1 while publishes are refused because the disk is nearly full.
@@ -32,6 +36,7 @@ pub fn describe() {
     describe_counter!(APPENDED_EVENTS, Unit::Count, "Events appended and acknowledged.");
     describe_counter!(APPENDED_BYTES, Unit::Bytes, "Bytes of events appended and acknowledged.");
     describe_counter!(REFUSED_EVENTS, Unit::Count, "Events refused, by reason.");
+    describe_counter!(REPEATED_EVENTS, Unit::Count, "Events found stored by source and id.");
     describe_counter!(QUEUE_FULL, Unit::Count, "Batches that found a group's queue full.");
     describe_gauge!(QUEUE_BYTES, Unit::Bytes, "Bytes waiting to be proposed, by group.");
     describe_histogram!(ENTRY_BYTES, Unit::Bytes, "Size of proposed log entries.");
@@ -39,6 +44,7 @@ pub fn describe() {
     describe_counter!(READ_EVENTS, Unit::Count, "Events sent to readers and subscribers.");
     describe_counter!(READ_BYTES, Unit::Bytes, "Bytes of events sent to readers and subscribers.");
     describe_gauge!(LEADS, "1 where this node leads the group.");
+    describe_counter!(LEADER_MOVES, "Leaderships given to the node that shall have them.");
     describe_gauge!(DISK_FREE_BYTES, Unit::Bytes, "Free bytes of the disk that holds the store.");
     describe_gauge!(DISK_FULL, "1 while publishes are refused because the disk is nearly full.");
 }

@@ -3,7 +3,7 @@
 //! *Owns* all parts; they do not know each other. *Never* installs a signal handler or ends the
 //! process: whoever calls [`run`] does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use weft_proto::{GroupId, NodeId, Principal};
 
 use crate::birth::{Birth, Founding};
 use crate::config::{Config, ConfigError, Profile};
-use crate::data::{DataGroup, DataMachine, sequencer};
+use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::{Peer, server};
+use crate::raft::balance::Balance;
 use crate::raft::group::{Parts, Timers};
 use crate::raft::groups::{Groups, Settings};
 use crate::raft::log::Logs;
@@ -35,7 +36,9 @@ use crate::tasks::Tasks;
 use crate::{birth, http};
 
 /// How long each step of a stop may take.
+const ANNOUNCE_MAX: Duration = Duration::from_millis(500);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Why a broker could not start, or stopped.
@@ -157,6 +160,30 @@ struct Node {
     broken: Vec<watch::Receiver<Option<String>>>,
     stop: CancellationToken,
     id: NodeId,
+    /// Where it is said that this node leaves.
+    leaving: (Resources, internal::CatalogNode),
+    edge: Edge,
+}
+
+/// What others ask of a node, and how it stops to take it.
+struct Edge {
+    closing: CancellationToken,
+    /// The client port ended.
+    closed: CancellationToken,
+    remote: Remote,
+}
+
+impl Edge {
+    /// Takes nothing more, and lets what was taken come to its end while the groups still run: a
+    /// caller that gets no answer would not know what became of its events.
+    async fn close(self) {
+        self.closing.cancel();
+        let clients = tokio::time::timeout(CLOSE_MAX, self.closed.cancelled());
+        let (clients, ()) = tokio::join!(clients, self.remote.close(CLOSE_MAX));
+        if clients.is_err() {
+            warn!("some clients stay without an answer");
+        }
+    }
 }
 
 impl Node {
@@ -235,26 +262,41 @@ impl Node {
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
+        let history = History::start(tasks).map_err(RunError::Thread)?;
         let mut data = BTreeMap::new();
         for (id, machine, log) in parts.data {
             let raft = groups.get(id).ok_or_else(|| missing(id.get()))?.clone();
             let directory = Arc::new(resources.clone());
-            let (handle, task) = sequencer::new(
-                id,
+            let (sequencer, inbox) = sequencer::channel();
+            let engine = Arc::clone(&parts.engine);
+            let group = DataGroup { id, raft, log, engine, sequencer, machine };
+            let (reread, reads) = (group.clone(), history.clone());
+            tasks.spawn("identities", move |stop| async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Ok(()),
+                    read = reread_window(reread, reads) => {
+                        read?;
+                        stop.cancelled().await;
+                        Ok::<_, weft_proto::Error>(())
+                    }
+                }
+            });
+            let task = sequencer::Loop::new(
+                inbox,
+                group.clone(),
+                history.clone(),
                 node.to_string(),
-                raft.clone(),
-                Arc::clone(&machine),
                 directory,
                 tasks.clone(),
             );
             tasks.spawn("sequencer", move |stop| task.run(stop));
-            let engine = Arc::clone(&parts.engine);
-            data.insert(id, DataGroup { id, raft, log, engine, sequencer: handle, machine });
+            data.insert(id, group);
         }
         let guard = Guard::new(config.node.data.clone(), reserve(config.store.profile));
         let watching = guard.clone();
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
-        let gates = Gates::new(resources.clone());
+        let gates = Gates::new(resources.clone(), &membership.cluster_uid);
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,
@@ -264,23 +306,40 @@ impl Node {
             guard,
         });
         remote.open(ingest.clone());
-        let history = History::start(tasks).map_err(RunError::Thread)?;
         let facts = Facts { node, cluster_uid: membership.cluster_uid };
+        // Clients leave before the groups stop.
+        let edge = tasks.part();
         let services = rpc::Services {
-            publish: rpc::PublishService::new(ingest.clone(), tasks.clone()),
-            read: rpc::ReadService::new(ingest.clone(), history.clone(), tasks.token()),
-            subscribe: rpc::SubscribeService::new(ingest.clone(), history, tasks.clone()),
-            catalog: rpc::CatalogService::new(resources.clone(), tasks.token()),
+            publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token()),
+            read: rpc::ReadService::new(ingest.clone(), history.clone(), edge.token()),
+            subscribe: rpc::SubscribeService::new(ingest.clone(), history, edge.clone()),
+            catalog: rpc::CatalogService::new(resources.clone(), edge.token()),
             cluster: rpc::ClusterService::new(facts, groups.clone(), ingest, Arc::new(transport)),
         };
-        tasks.spawn("grpc", move |stop| rpc::serve(listener, services, stop));
+        let (closing, closed) = (edge.token(), CancellationToken::new());
+        let left = closed.clone();
+        tasks.spawn("grpc", move |stop| async move {
+            rpc::serve(listener, services, closing).await?;
+            left.cancel();
+            stop.cancelled().await;
+            Ok::<_, tonic::transport::Error>(())
+        });
+        let edge = Edge { closing: edge.token(), closed, remote };
         groups_tx.send_replace(Some(groups.clone()));
         let own = internal::CatalogNode {
             id: node.get(),
             grpc_address: config.advertised().to_owned(),
             http_address: config.listen.http.clone(),
             peer_address: config.listen.peer.clone(),
+            draining: false,
         };
+        let balance = Balance {
+            period: Duration::from_millis(config.cluster.balance_ms),
+            draining: draining(&resources),
+        };
+        let balanced = groups.clone();
+        tasks.spawn("balance", move |stop| balanced.balance(balance, stop));
+        let leaving = (resources.clone(), own.clone());
         tasks.spawn_short(async move {
             register(&resources, own).await;
             registered_tx.send_replace(true);
@@ -294,6 +353,8 @@ impl Node {
             broken: parts.broken,
             stop: asked,
             id: node,
+            leaving,
+            edge,
         }))
     }
 
@@ -315,13 +376,15 @@ impl Node {
             }
             () = self.stop.cancelled() => None,
         };
-        let Self { groups, writer, id, .. } = self;
+        let Self { groups, writer, id, leaving: (resources, own), edge, .. } = self;
         if failed.is_none() {
             info!(node = id.get(), "stopping");
+            announce(&resources, own).await;
             let kept = groups.drain(DRAIN_MAX).await;
             if kept > 0 {
                 warn!(node = id.get(), kept, "some groups found no other leader");
             }
+            edge.close().await;
         }
         groups.shutdown().await;
         // Whatever still holds a handle, a connection of a client for one, writes nothing any more.
@@ -412,6 +475,27 @@ const fn reserve(profile: Profile) -> Reserve {
             Reserve { store_bytes: (2 * 256 + 1024) << 20, tenth_bytes_max: 5 << 30 }
         }
         Profile::Small => Reserve { store_bytes: 96 << 20, tenth_bytes_max: 96 << 20 },
+    }
+}
+
+/// Nodes of which the catalog says that they shall lead nothing.
+fn draining(resources: &Resources) -> Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync> {
+    let resources = resources.clone();
+    Arc::new(move || {
+        let catalog = resources.snapshot();
+        let leaving = catalog.nodes().filter(|node| node.draining);
+        leaving.map(|node| NodeId(node.id)).collect()
+    })
+}
+
+/// Lets the other nodes know that this one leaves, so that nobody gives it a group meanwhile. If
+/// the catalog has no leader, they find out by its silence.
+async fn announce(resources: &Resources, own: internal::CatalogNode) {
+    let leaving = internal::CatalogNode { draining: true, ..own };
+    let caller = Principal::system();
+    let told = resources.change(&caller, Change::Node(leaving));
+    if !matches!(tokio::time::timeout(ANNOUNCE_MAX, told).await, Ok(Ok(_))) {
+        tracing::debug!("the catalog could not be told that this node leaves");
     }
 }
 

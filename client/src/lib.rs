@@ -26,7 +26,7 @@ pub use event::IntoEvent;
 pub use options::{Options, Secret, Timeouts, Tls};
 pub use position::Position;
 pub use publisher::{BatchOutcome, Pending, PendingBatch, Publisher, PublisherOptions, Receipt};
-pub use reader::{ReadItem, ReadOptions, ReadSummary, Reader};
+pub use reader::{PartitionSummary, ReadItem, ReadOptions, ReadSummary, Reader};
 pub use subscription::{Acker, Settling, Subscription, SubscriptionItem, SubscriptionOptions};
 pub use weft_proto as proto;
 pub use weft_proto::{Error, ErrorKind, Reason, Result};

@@ -2,6 +2,7 @@
 
 #![deny(missing_docs)]
 
+pub mod checksum;
 mod error;
 pub mod event;
 pub mod filter;

@@ -5,9 +5,10 @@ use tokio::sync::watch;
 use tracing::error;
 use weft_proto::GroupId;
 
+use crate::dedup::Window;
 use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::types::Reply;
-use crate::state::GroupState;
+use crate::state::{GroupState, Identities};
 use crate::store::Writer;
 use crate::store::keys::index;
 
@@ -16,6 +17,11 @@ use crate::store::keys::index;
 pub struct DataMachine {
     group: GroupId,
     state: GroupState,
+    window: Window,
+    /// Index of the first entry applied since the state was opened.
+    first: Option<u64>,
+    /// Whether the window has what was before that entry, too.
+    is_read: watch::Sender<bool>,
     writer: Writer,
     /// Set at the first entry that cannot be read: nothing is applied after it.
     broken: watch::Sender<Option<String>>,
@@ -24,12 +30,42 @@ pub struct DataMachine {
 impl DataMachine {
     /// A machine without any entry applied.
     pub fn new(group: GroupId, writer: Writer) -> Self {
-        Self { group, state: GroupState::new(), writer, broken: watch::Sender::new(None) }
+        Self {
+            group,
+            state: GroupState::new(),
+            window: Window::new(),
+            first: None,
+            is_read: watch::Sender::new(false),
+            writer,
+            broken: watch::Sender::new(None),
+        }
     }
 
     /// The state as of the last applied entry.
     pub fn state(&self) -> &GroupState {
         &self.state
+    }
+
+    /// Identities of the events appended lately.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Becomes true when the window is complete: as long as [`WINDOW_TIME`](crate::dedup::WINDOW_TIME)
+    /// and as large as [`IDS_MAX`](crate::dedup::IDS_MAX) allow.
+    pub fn window_read(&self) -> watch::Receiver<bool> {
+        self.is_read.subscribe()
+    }
+
+    /// Index of the first entry whose identities are in the window, if any was applied.
+    pub(super) fn window_first(&self) -> Option<u64> {
+        self.first
+    }
+
+    /// Completes the window with what the log has from before.
+    pub(super) fn complete_window(&mut self, older: Window) {
+        self.window.prepend(older);
+        self.is_read.send_replace(true);
     }
 
     /// Tells of an entry that this release cannot read: the process must end.
@@ -45,6 +81,11 @@ impl Machine for DataMachine {
         }
         match self.state.apply(entry.payload, entry.index) {
             Ok(outcome) => {
+                self.first.get_or_insert(entry.index);
+                for Identities { partition, base, header } in &outcome.effects.identities {
+                    let time = self.state.time();
+                    self.window.record(*partition, *base, header.id_hashes(), time);
+                }
                 for record in outcome.effects.index {
                     let key = index::key(self.group, record.partition, record.base);
                     let place = index::IndexRecord {
@@ -80,6 +121,9 @@ impl Machine for DataMachine {
             }
             None => GroupState::new(),
         };
+        // A snapshot lies further back than the window reaches: what counts follows it in the log.
+        self.window = Window::new();
+        self.first = None;
         Ok(())
     }
 }

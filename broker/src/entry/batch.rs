@@ -14,8 +14,10 @@ use super::frame::{self, Events, FRAME_BYTES_MIN};
 pub(super) const FIXED_LEN: usize = 35;
 /// Place of the checksum in a header.
 pub(super) const CRC_AT: usize = 24;
-/// Bytes of an id hash, an idempotency key, a key id.
-pub(super) const HASH_LEN: usize = 16;
+/// Bytes of the hash of an identity.
+pub(super) const ID_LEN: usize = 8;
+/// Bytes of an idempotency key, a key id.
+pub(super) const KEY_LEN: usize = 16;
 /// Bytes of the producer section.
 pub(super) const PRODUCER_LEN: usize = 40;
 /// Bytes of a schema id.
@@ -65,7 +67,7 @@ pub struct Header {
     /// Who published it, if retries shall be recognised.
     pub producer: Option<ProducerBatch>,
     /// Chosen by whoever publishes without being a producer: replies, dead letters.
-    pub idempotency_key: Option<[u8; HASH_LEN]>,
+    pub idempotency_key: Option<[u8; KEY_LEN]>,
     event_schemas: Bytes,
     id_hashes: Bytes,
 }
@@ -86,9 +88,10 @@ impl Header {
         !self.event_schemas.is_empty()
     }
 
-    /// The 16-byte hash of (source, id) of each event; none at all if they are not kept.
-    pub fn id_hashes(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.id_hashes.chunks_exact(HASH_LEN)
+    /// The hash of (source, id) of each event; none at all if they are not kept.
+    pub fn id_hashes(&self) -> impl ExactSizeIterator<Item = u64> {
+        let chunks = self.id_hashes.as_chunks::<ID_LEN>().0;
+        chunks.iter().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
     /// Reads the header at the front of a table; `table` must be what `reader` reads.
@@ -119,10 +122,10 @@ impl Header {
             Ok::<_, DecodeError>(table.slice_ref(reader.take(len)?))
         };
         let event_schemas = section(flag::EVENT_SCHEMAS, SCHEMA_LEN)?;
-        let id_hashes = section(flag::ID_HASHES, HASH_LEN)?;
+        let id_hashes = section(flag::ID_HASHES, ID_LEN)?;
         let idempotency_key = has(flag::IDEMPOTENCY_KEY).then(|| reader.array()).transpose()?;
         if has(flag::ENCRYPTED) {
-            reader.take(HASH_LEN)?;
+            reader.take(KEY_LEN)?;
             return Err(EntryError::Unsupported("an encrypted batch"));
         }
         Ok(Self {
@@ -140,7 +143,7 @@ impl Header {
     }
 }
 
-fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerBatch, DecodeError> {
+pub(super) fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerBatch, DecodeError> {
     Ok(ProducerBatch {
         id: ProducerId(u128::from_be_bytes(reader.array()?)),
         epoch: Epoch(reader.u64()?),

@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::{Offset, PartitionUid, SchemaId, Timestamp};
 
-use super::batch::{self, FixedPart, HASH_LEN, PRODUCER_LEN, ProducerBatch, SCHEMA_LEN, flag};
+use super::batch::{
+    self, FixedPart, ID_LEN, KEY_LEN, PRODUCER_LEN, ProducerBatch, SCHEMA_LEN, flag,
+};
 use super::error::BuildError;
 use super::{Kind, PREFIX_LEN, frame, put_prefix};
 
@@ -35,11 +37,11 @@ pub struct NewBatch<'a> {
     /// A schema for each event, or none.
     pub event_schemas: &'a [SchemaId],
     /// Hash of (source, id) for each event, or none.
-    pub id_hashes: &'a [[u8; HASH_LEN]],
+    pub id_hashes: &'a [u64],
     /// Who publishes.
     pub producer: Option<ProducerBatch>,
     /// Chosen by whoever publishes without being a producer.
-    pub idempotency_key: Option<[u8; HASH_LEN]>,
+    pub idempotency_key: Option<[u8; KEY_LEN]>,
     /// The events.
     pub payload: Payload<'a>,
 }
@@ -96,8 +98,8 @@ impl<'a> NewBatch<'a> {
         batch::FIXED_LEN
             + self.producer.map_or(0, |_| PRODUCER_LEN)
             + self.event_schemas.len() * SCHEMA_LEN
-            + self.id_hashes.len() * HASH_LEN
-            + self.idempotency_key.map_or(0, |_| HASH_LEN)
+            + self.id_hashes.len() * ID_LEN
+            + self.idempotency_key.map_or(0, |_| KEY_LEN)
     }
 
     fn put_header(&self, out: &mut BytesMut, fixed: &FixedPart) {
@@ -109,7 +111,7 @@ impl<'a> NewBatch<'a> {
             out.put_u32_le(schema.get());
         }
         for hash in self.id_hashes {
-            out.put_slice(hash);
+            out.put_u64_le(*hash);
         }
         if let Some(key) = &self.idempotency_key {
             out.put_slice(key);

@@ -47,7 +47,7 @@ fn batches_have_golden_bytes() {
     let batch = NewBatch {
         schema: SchemaId(5),
         event_schemas: &[SchemaId(5), SchemaId(6)],
-        id_hashes: &[[0xaa; 16], [0xbb; 16]],
+        id_hashes: &[0xaaaa_aaaa_aaaa_aaaa, 0xbbbb_bbbb_bbbb_bbbb],
         producer: Some(producer_batch()),
         idempotency_key: Some([0xcc; 16]),
         ..NewBatch::new(PartitionUid(17), Offset(258), Payload::Events(&events))
@@ -57,7 +57,7 @@ fn batches_have_golden_bytes() {
 
     let mut golden = vec![0, 1, 0, 0]; // Format, kind, flags.
     golden.extend([8, 7, 6, 5, 4, 3, 2, 1]); // Time.
-    golden.extend([131, 0, 0, 0]); // Bytes of the table.
+    golden.extend([115, 0, 0, 0]); // Bytes of the table.
     golden.extend([17, 0, 0, 0, 0, 0, 0, 0]); // Partition.
     golden.extend([2, 0, 0, 0]); // Count.
     golden.extend([2, 1, 0, 0, 0, 0, 0, 0]); // Expected base.
@@ -71,9 +71,9 @@ fn batches_have_golden_bytes() {
     golden.extend([9, 0, 0, 0, 0, 0, 0, 0]); // Sequence.
     golden.extend([7, 0, 0, 0, 0, 0, 0, 0]); // Previous.
     golden.extend([5, 0, 0, 0, 6, 0, 0, 0]); // Schema of each event.
-    golden.extend([0xaa; 16]);
-    golden.extend([0xbb; 16]);
-    golden.extend([0xcc; 16]);
+    golden.extend([0xaa; 8]); // Hash of each identity.
+    golden.extend([0xbb; 8]);
+    golden.extend([0xcc; 16]); // Idempotency key.
     golden.extend(b"\x12\x02ab\x12\x00");
     assert_eq!(payload[..], golden[..]);
 }
@@ -89,7 +89,7 @@ fn commands_have_golden_bytes() {
     let member = Member::new("m1").unwrap();
     let range = OffsetRange::new(Offset(1), Offset(4)).unwrap();
     let (subscription, partition) = (ResourceUid(2), PartitionUid(3));
-    let golden: [(Command, u8, &str); 7] = [
+    let golden: [(Command, u8, &str); 8] = [
         (
             Command::Open(vec![Opening { partition, start: Offset(9) }]),
             2,
@@ -119,6 +119,12 @@ fn commands_have_golden_bytes() {
         ),
         (Command::Drop(vec![partition]), 7, "01000000 0300000000000000"),
         (Command::Forget(subscription), 8, "0200000000000000"),
+        (
+            Command::Pass(partition, producer_batch()),
+            10,
+            "0300000000000000 0102030405060708090a0b0c0d0e0f10 0300000000000000 \
+             0900000000000000 0700000000000000",
+        ),
     ];
 
     for (command, kind, hex) in golden {
@@ -145,7 +151,7 @@ fn unknown_things_are_errors() {
     assert_eq!(with(0, 1), EntryError::UnknownFormat(1));
     assert_eq!(with(1, 0), EntryError::UnknownKind(0));
     assert_eq!(with(1, 9), EntryError::Unsupported("a tombstone"));
-    assert_eq!(with(1, 10), EntryError::UnknownKind(10));
+    assert_eq!(with(1, 11), EntryError::UnknownKind(11));
     assert_eq!(with(2, 1), EntryError::UnknownFlags(1));
     let header = PREFIX_LEN + 4;
     assert_eq!(with(header + 28, 0x20), EntryError::UnknownBatchFlags(0x20));
@@ -272,7 +278,7 @@ fn lists_that_miss_the_count_are_refused() {
     assert_eq!(builder.push(none), Err(BuildError::Empty));
     let schemas = NewBatch { event_schemas: &[SchemaId(1)], ..batch };
     assert!(matches!(builder.push(schemas), Err(BuildError::CountMismatch { found: 1, .. })));
-    let hashes = NewBatch { id_hashes: &[[0; 16]], ..batch };
+    let hashes = NewBatch { id_hashes: &[0], ..batch };
     assert!(matches!(builder.push(hashes), Err(BuildError::CountMismatch { found: 1, .. })));
     let framed = NewBatch { payload: Payload::Framed { count: two, body: &framed }, ..batch };
     assert!(matches!(builder.push(framed), Err(BuildError::CountMismatch { found: 1, .. })));
@@ -338,9 +344,9 @@ impl OwnedBatch {
         (0..len).map(|i| SchemaId(u32::try_from(i).unwrap() + 1)).collect()
     }
 
-    fn hashes(&self) -> Vec<[u8; 16]> {
+    fn hashes(&self) -> Vec<u64> {
         let len = if self.with[2] { self.events.len() } else { 0 };
-        (0..len).map(|i| [u8::try_from(i).unwrap(); 16]).collect()
+        (0..len).map(|i| u64::try_from(i).unwrap() << 40 | 5).collect()
     }
 
     fn key(&self) -> Option<[u8; 16]> {
@@ -354,7 +360,7 @@ impl OwnedBatch {
         prop_assert_eq!(header.producer, self.producer());
         prop_assert_eq!(header.idempotency_key, self.key());
         let hashes = self.hashes();
-        prop_assert!(header.id_hashes().eq(hashes.iter().map(<[u8; 16]>::as_slice)));
+        prop_assert!(header.id_hashes().eq(hashes.iter().copied()));
         for i in 0..header.count.get() {
             let own = self.schemas().get(usize::try_from(i).unwrap()).copied();
             prop_assert_eq!(header.schema_of(i), own.unwrap_or(SchemaId(self.schema)));

@@ -21,7 +21,7 @@ use bytes::{BufMut, BytesMut};
 use weft_proto::{Offset, PartitionUid, Timestamp};
 
 use crate::entry::codec::{DecodeError, Reader, put_list};
-use crate::entry::{Header, Opening};
+use crate::entry::{Header, Opening, ProducerBatch};
 
 pub use admission::{Admission, Decision};
 pub use producer::{IDLE_MAX, PRODUCERS_LEN, Producer, Producers, RECENT_LEN, Recent};
@@ -170,7 +170,7 @@ impl Partition {
         self.bytes = self.bytes.saturating_add(batch.body_len.into());
         self.last_time = at.time;
         if let Some(producer) = &batch.producer {
-            self.producers.record(producer, base, batch.count, at.time);
+            self.producers.record(producer, base, batch.count.get(), at.time);
         }
         let record = self.needs_record(at).then(|| {
             self.last_index_pos = Some(at.pos);
@@ -253,6 +253,20 @@ impl Partitions {
             Some(partition) => partition.append(batch, at),
             None => (BatchReply::Closed, None),
         }
+    }
+
+    /// Remembers a batch whose events were all there already.
+    pub(crate) fn pass(
+        &mut self,
+        partition: PartitionUid,
+        producer: &ProducerBatch,
+        time: Timestamp,
+    ) -> PartitionReply {
+        let Some(partition) = self.by_uid.get_mut(&partition) else {
+            return PartitionReply::Unknown;
+        };
+        partition.producers.record(producer, partition.end, 0, time);
+        partition.reply()
     }
 
     pub(crate) fn put(&self, out: &mut BytesMut) {

@@ -7,14 +7,15 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::v1::publish_server::Publish;
-use weft_proto::{Error, PartitionId, Principal, Reason, Result, v1};
+use weft_proto::{Error, Offset, PartitionId, Principal, Reason, Result, v1};
 
 use super::caller_of;
 use crate::data::SchemaIds;
 use crate::ingest::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in, range_out,
 };
 use crate::resources::StreamView;
 use crate::tasks::Tasks;
@@ -29,12 +30,14 @@ const ANSWERS_LEN: usize = 64;
 pub struct Service {
     ingest: Ingest,
     tasks: Tasks,
+    closing: CancellationToken,
 }
 
 impl Service {
-    /// The service over ingest.
-    pub fn new(ingest: Ingest, tasks: Tasks) -> Self {
-        Self { ingest, tasks }
+    /// The service over ingest. Once `closing` is asked for, streams take no more batches, and end
+    /// when those that they took are answered.
+    pub fn new(ingest: Ingest, tasks: Tasks, closing: CancellationToken) -> Self {
+        Self { ingest, tasks, closing }
     }
 
     async fn unary(
@@ -51,13 +54,16 @@ impl Service {
             return Err(Error::invalid(message).with_field("partition"));
         }
         let parcels = sort(&stream, request.events, request.partition, request.atomic)?;
+        let expected = expectations(&request.expected, &parcels)?;
         let mut results = vec![None; count];
         for (index, refusal) in parcels.refused {
             results[index] = Some(refused(refusal.to_refusal()));
         }
         let mut submitted = Vec::new();
         for (partition, parcel) in parcels.by_partition {
-            let batch = Batch { events: parcel.events, identity, atomic: request.atomic };
+            let expected_offset = expected.get(&partition).copied();
+            let batch =
+                Batch { events: parcel.events, identity, atomic: request.atomic, expected_offset };
             let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
             submitted.push((partition, parcel.indexes, waiting));
         }
@@ -92,7 +98,10 @@ impl Service {
     ) {
         let refusals: BTreeMap<u32, &v1::IndexedRefusal> =
             outcome.refusals.iter().map(|refusal| (refusal.index, refusal)).collect();
-        let mut offset = outcome.first;
+        let mut places = outcome.runs.iter().flat_map(|run| {
+            (0..u64::from(run.count))
+                .map(move |number| (run.first.get().saturating_add(number), run))
+        });
         let mut accepted = 0_usize;
         for (number, &index) in (0_u32..).zip(indexes) {
             if let Some(refusal) = refusals.get(&number) {
@@ -103,14 +112,14 @@ impl Service {
                 SchemaIds::All(id) => *id,
                 SchemaIds::Each(ids) => ids.get(accepted).copied().unwrap_or_default(),
             };
+            let Some((offset, run)) = places.next() else { continue };
             let receipt = v1::Receipt {
                 partition: partition.get(),
                 offset,
-                append_time: Some(outcome.time.into()),
-                duplicate: outcome.duplicate,
+                append_time: Some(run.time.into()),
+                duplicate: run.duplicate,
                 schema: self.ingest.resources().schema_ref(id),
             };
-            offset += 1;
             accepted += 1;
             let outcome = Some(v1::publish_result::Outcome::Receipt(receipt));
             results[index] = Some(v1::PublishResult { outcome });
@@ -174,6 +183,31 @@ fn sort(
     Ok(parcels)
 }
 
+/// Where partitions shall end, by partition.
+///
+/// # Errors
+///
+/// `Invalid` for a partition that gets no event of the request, or is there twice.
+fn expectations(
+    expected: &[v1::ExpectedOffset],
+    parcels: &Parcels,
+) -> Result<BTreeMap<PartitionId, Offset>> {
+    let mut offsets = BTreeMap::new();
+    for (place, one) in expected.iter().enumerate() {
+        let partition = PartitionId(one.partition);
+        let field = format!("expected[{place}].partition");
+        if !parcels.by_partition.contains_key(&partition) {
+            let message = format!("no event of the request goes to partition {partition}");
+            return Err(Error::invalid(message).with_field(field));
+        }
+        if offsets.insert(partition, Offset(one.offset)).is_some() {
+            let message = format!("partition {partition} is there twice");
+            return Err(Error::invalid(message).with_field(field));
+        }
+    }
+    Ok(offsets)
+}
+
 #[tonic::async_trait]
 impl Publish for Service {
     async fn publish(
@@ -209,7 +243,7 @@ impl Publish for Service {
         // The channel is new and has room.
         _ = answers.send(Ok(v1::PublishStreamResponse { frame })).await;
         let session = Session { ingest: self.ingest.clone(), caller, stream, answers };
-        self.tasks.spawn_short(session.run(frames));
+        self.tasks.spawn_short(session.run(frames, self.closing.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -226,7 +260,11 @@ struct Session {
 type Landing = futures::future::BoxFuture<'static, (usize, v1::PublishAck)>;
 
 impl Session {
-    async fn run(self, mut frames: Streaming<v1::PublishStreamRequest>) {
+    async fn run(
+        self,
+        mut frames: Streaming<v1::PublishStreamRequest>,
+        closing: CancellationToken,
+    ) {
         let mut waiting: FuturesUnordered<Landing> = FuturesUnordered::new();
         let mut bytes = 0_usize;
         let mut ended = false;
@@ -248,6 +286,7 @@ impl Session {
                         return;
                     }
                 }
+                () = closing.cancelled(), if !ended => ended = true,
                 frame = frames.message(), if reads => match frame {
                     Ok(Some(v1::PublishStreamRequest {
                         frame: Some(v1::publish_stream_request::Frame::Batch(batch)),
@@ -291,10 +330,16 @@ impl Session {
             let message = "a batch with an identity must name its partition";
             return Err(Error::invalid(message).with_field("partition"));
         }
+        if !batch.expected.is_empty() && batch.partition.is_none() {
+            let message = "a batch that expects an offset must name its partition";
+            return Err(Error::invalid(message).with_field("partition"));
+        }
         let parcels = sort(&self.stream, batch.events, batch.partition, false)?;
+        let expected = expectations(&batch.expected, &parcels)?;
         let mut parts = Vec::with_capacity(parcels.by_partition.len());
         for (partition, parcel) in parcels.by_partition {
-            let batch = Batch { events: parcel.events, identity, atomic: false };
+            let expected_offset = expected.get(&partition).copied();
+            let batch = Batch { events: parcel.events, identity, atomic: false, expected_offset };
             let waiting = self.ingest.submit(&self.caller, &self.stream, partition, batch).await?;
             parts.push(Part { partition, indexes: parcel.indexes, waiting });
         }
@@ -326,15 +371,7 @@ async fn gather(tag: u64, refused: Vec<(usize, Error)>, parts: Vec<Part>) -> v1:
             // which is why a batch with an identity stays in one partition.
             Err(error) => return failed(tag, &error),
         };
-        if outcome.count > 0 {
-            ack.ranges.push(v1::OffsetRange {
-                partition: part.partition.get(),
-                first: outcome.first,
-                count: outcome.count,
-            });
-            ack.append_time_us = ack.append_time_us.max(outcome.time.as_micros());
-            ack.duplicate |= outcome.duplicate;
-        }
+        ack.ranges.extend(outcome.runs.iter().map(|run| range_out(part.partition, run)));
         let refusals = outcome.refusals.into_iter().map(|refusal| {
             let place = usize::try_from(refusal.index).ok();
             let place = place.and_then(|place| part.indexes.get(place)).copied();

@@ -16,7 +16,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::{Offset, PartitionUid, Timestamp};
 
 use crate::entry::codec::{DecodeError, Reader};
-use crate::entry::{Batch, Command, Content, Entry, EntryError, Trim};
+use crate::entry::{Batch, Command, Content, Entry, EntryError, Header, Trim};
 use crate::partition::{BatchReply, IndexRecord, Partitions, Place};
 use crate::subscription::Cursors;
 
@@ -40,10 +40,23 @@ pub struct Effects {
     pub floors: Vec<(PartitionUid, Offset)>,
     /// No replica needs log entries below this index any more.
     pub floor_index: Option<u64>,
+    /// Identities of appended events.
+    pub identities: Vec<Identities>,
     /// Partitions that are gone.
     pub dropped: Vec<PartitionUid>,
     /// The state as it is now is a checkpoint: encode it before the next entry.
     pub is_checkpoint: bool,
+}
+
+/// Who the events of an appended batch are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identities {
+    /// Where the batch went.
+    pub partition: PartitionUid,
+    /// Offset of its first event.
+    pub base: Offset,
+    /// The batch; its hashes are in the order of its events.
+    pub header: Header,
 }
 
 /// What became of an entry.
@@ -133,6 +146,10 @@ impl GroupState {
             if let BatchReply::Appended { base } = reply {
                 let end = base.checked_add(header.count.get().into()).unwrap_or(base);
                 effects.readable.push((header.partition, end));
+                if header.id_hashes().len() > 0 {
+                    let (partition, header) = (header.partition, header.clone());
+                    effects.identities.push(Identities { partition, base, header });
+                }
             }
             effects.index.extend(record);
             replies.push(reply);
@@ -141,7 +158,7 @@ impl GroupState {
     }
 
     fn command(&mut self, command: &Command, effects: &mut Effects) -> Reply {
-        let Self { partitions, cursors, .. } = self;
+        let Self { time, partitions, cursors, .. } = self;
         match command {
             Command::Open(openings) => {
                 Reply::Partitions(openings.iter().map(|&one| partitions.open(one)).collect())
@@ -166,6 +183,9 @@ impl GroupState {
                     }
                 }
                 Reply::Done
+            }
+            Command::Pass(uid, producer) => {
+                Reply::Partitions(vec![partitions.pass(*uid, producer, *time)])
             }
             Command::Forget(subscription) => {
                 cursors.forget(*subscription);

@@ -264,6 +264,7 @@ impl Lane {
             events: batch.events.clone(),
             partition: Some(self.partition),
             identity: Some(identity),
+            expected: Vec::new(),
         });
     }
 

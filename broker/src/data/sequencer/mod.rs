@@ -6,17 +6,22 @@
 //! batches gather; when it is not, what is there goes out at once.
 
 mod admit;
+mod compare;
+mod fate;
 mod proposer;
 mod reconcile;
+mod repeats;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-pub use proposer::{Loop, new};
+pub use proposer::{Inbox, Loop, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use weft_proto::{Error, GroupId, Offset, PartitionUid, ResourceUid, Result, SchemaId, Timestamp};
+use weft_proto::{
+    Error, GroupId, Offset, PartitionUid, Reason, ResourceUid, Result, SchemaId, Timestamp,
+};
 
 use crate::entry::{Command, ProducerBatch};
 use crate::metrics as names;
@@ -47,21 +52,66 @@ pub struct NewAppend {
     pub events: Vec<Bytes>,
     /// What they fitted.
     pub schemas: SchemaIds,
+    /// Hash of partition, source and id of each event; empty where repeats are not looked for.
+    pub ids: Vec<u64>,
     /// For recognising retries.
     pub producer: Option<ProducerBatch>,
+    /// Where the first new event must go; anything else refuses the batch.
+    pub expected: Option<Offset>,
+    /// One refused event refuses all.
+    pub atomic: bool,
 }
 
-/// Where a batch is.
+/// Where some consecutive events of a batch are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of its first event.
+pub struct Placed {
+    /// Offset of the first.
     pub first: Offset,
-    /// Number of its events.
+    /// How many they are.
     pub count: u32,
-    /// When it was appended.
+    /// When they were appended.
     pub time: Timestamp,
-    /// It had been appended before.
+    /// They had been appended before.
     pub duplicate: bool,
+}
+
+/// Where the events of a batch are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// In the order of the batch, without those that are refused.
+    pub runs: Vec<Placed>,
+    /// Events that were refused because another event has their source and id, and where it is.
+    pub conflicts: Vec<(u32, Offset)>,
+}
+
+impl Appended {
+    /// All in one place.
+    pub fn whole(placed: Placed) -> Self {
+        Self { runs: vec![placed], conflicts: Vec::new() }
+    }
+
+    fn events(&self) -> u64 {
+        let placed: u64 = self.runs.iter().map(|run| u64::from(run.count)).sum();
+        placed.saturating_add(self.conflicts.len() as u64)
+    }
+
+    fn add(&mut self, next: Placed) {
+        if let Some(last) = self.runs.last_mut()
+            && last.first.0.saturating_add(last.count.into()) == next.first.0
+            && (last.time, last.duplicate) == (next.time, next.duplicate)
+        {
+            last.count = last.count.saturating_add(next.count);
+        } else {
+            self.runs.push(next);
+        }
+    }
+
+    /// The same as a retry is told.
+    fn again(&self) -> Self {
+        let mut again = self.clone();
+        again.runs.iter_mut().for_each(|run| run.duplicate = true);
+        again
+    }
 }
 
 /// What the sequencer must know of the catalog; both only grow more exact with time.
@@ -98,6 +148,8 @@ struct Append {
     batch: NewAppend,
     count: NonZeroU32,
     bytes: usize,
+    /// Made once some of its events turned out to be there already.
+    plan: Option<fate::Plan>,
     answer: Answers<Appended>,
     _room: OwnedSemaphorePermit,
 }
@@ -123,7 +175,7 @@ impl Sequencer {
             }
         };
         let (answer, receiver) = oneshot::channel();
-        let append = Append { batch, count, bytes, answer, _room: room };
+        let append = Append { batch, count, bytes, plan: None, answer, _room: room };
         self.send(Request::Append(append)).await?;
         Ok(receiver)
     }
@@ -137,6 +189,11 @@ impl Sequencer {
         let (answer, receiver) = oneshot::channel();
         self.send(Request::Command(command, answer)).await?;
         receiver.await.map_err(|_closed| unknown())?
+    }
+
+    /// Bytes of batches that wait or are in flight.
+    fn queued_bytes(&self) -> usize {
+        QUEUE_BYTES_MAX.saturating_sub(self.room.available_permits())
     }
 
     async fn send(&self, request: Request) -> Result<()> {
@@ -157,6 +214,20 @@ fn not_leader(group: GroupId) -> Error {
     Error::unavailable(format!("this node does not lead group {group}"))
         .with_not_applied()
         .with_retry_after(RETRY_AFTER)
+}
+
+/// The refusal of an event whose source and id another one has.
+pub fn identity_reused(offset: Option<Offset>) -> Error {
+    let place = offset.map_or_else(
+        || "another event of the batch".to_owned(),
+        |offset| format!("the event at offset {offset}"),
+    );
+    let message = format!("{place} has the same source and id, but says something else");
+    let error = Error::new(Reason::IdentityReused, message).with_field("id");
+    match offset {
+        Some(offset) => error.with_offset(offset.get()),
+        None => error,
+    }
 }
 
 fn reply(append: Append, result: Result<Appended>) {
