@@ -82,6 +82,7 @@ class Kafka(Peer):
         {"form": "batched", "linger": 10, "batch": 256 << 10},
         {"form": "batched", "linger": 20, "batch": 1 << 20},
         {"form": "batched", "linger": 50, "batch": 2 << 20},
+        {"form": "batched", "linger": 100, "batch": 4 << 20},
     ]
     single_setting = {"form": "single", "window": 256}
     latencies = [{"linger": 0}, {"linger": 5}]

@@ -28,8 +28,8 @@ class Weft:
     modes_share_servers = True
     settings = [
         {"batch": 128, "window": 8_192},
-        {"batch": 256, "window": 16_384},
         {"batch": 512, "window": 32_768},
+        {"batch": 1_024, "window": 32_768},
     ]
 
     def __init__(self, built, mode, folder):

@@ -2,6 +2,7 @@
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.time.Duration;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicReference;
@@ -15,6 +16,8 @@ final class Latency {
     /** Events of the first second are not counted. */
     private static final int WARM_UP_SECONDS = 1;
     private static final long SILENCE_MAX = 30_000_000_000L;
+    /** Times the time that it should take; then what came until then is told. */
+    private static final int LATE_MAX = 3;
 
     private final String servers;
     private final Costs costs;
@@ -22,6 +25,7 @@ final class Latency {
     private final int total;
     private final int skipped;
     private final long gap;
+    private volatile boolean over;
 
     Latency(String servers, Costs costs, Main.Command command) {
         this.servers = servers;
@@ -48,14 +52,19 @@ final class Latency {
                 AtomicReference<Exception> failure = new AtomicReference<>();
                 Thread publishing = new Thread(() -> publish(start, failure));
                 publishing.start();
-                read(consumer, start, times, failure);
+                int read = read(consumer, start, times, failure);
+                over = true;
                 publishing.join();
-                return total;
+                return read;
             });
+            int counted = answer.get("events").asInt() - skipped;
+            if (counted <= 0) {
+                throw new IllegalStateException("no event came after the warm-up");
+            }
             answer.put("rate", command.number("rate"));
             answer.put("linger_ms", command.number("linger"));
-            answer.put("events", times.length);
-            answer.set("latency_us", Costs.percentiles(times));
+            answer.put("events", counted);
+            answer.set("latency_us", Costs.percentiles(Arrays.copyOf(times, counted)));
             return answer;
         }
     }
@@ -67,7 +76,7 @@ final class Latency {
         var record = new ProducerRecord<byte[], byte[]>(command.text("stream"), payload);
         try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(settings)) {
             producer.partitionsFor(record.topic());
-            for (int number = 0; number < total && failure.get() == null; number++) {
+            for (int number = 0; number < total && !over && failure.get() == null; number++) {
                 long due = start + number * gap;
                 for (long wait = due - System.nanoTime(); wait > 0;
                         wait = due - System.nanoTime()) {
@@ -84,11 +93,13 @@ final class Latency {
         }
     }
 
-    private void read(KafkaConsumer<byte[], byte[]> consumer, long start, long[] times,
+    /** Answers how many events came. */
+    private int read(KafkaConsumer<byte[], byte[]> consumer, long start, long[] times,
             AtomicReference<Exception> failure) throws Exception {
         int number = 0;
         long last = System.nanoTime();
-        while (number < total) {
+        long now = last;
+        while (number < total && now - start < LATE_MAX * total * gap) {
             for (var ignored : consumer.poll(Duration.ofMillis(100))) {
                 last = System.nanoTime();
                 if (number >= skipped) {
@@ -99,9 +110,11 @@ final class Latency {
             if (failure.get() != null) {
                 throw failure.get();
             }
-            if (System.nanoTime() - last > SILENCE_MAX) {
+            now = System.nanoTime();
+            if (now - last > SILENCE_MAX) {
                 throw new IllegalStateException(number + " of " + total + " events came");
             }
         }
+        return number;
     }
 }
