@@ -11,6 +11,8 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use serde::{Deserialize, Serialize};
 use weft_proto::NodeId;
 
+use crate::raft::machine::CHECKPOINT_BYTES;
+
 /// The only format of a data folder that this binary reads.
 pub const FORMAT: u32 = 0;
 
@@ -97,8 +99,15 @@ pub struct Membership {
     pub node_id: NodeId,
     /// Number of groups for data, besides the catalog.
     pub data_groups: u32,
+    /// Bytes of a group's log between two checkpoints: all replicas must cut at the same entries.
+    #[serde(default = "checkpoint_bytes")]
+    pub checkpoint_bytes: u64,
     /// Those who founded the cluster, by id.
     pub founders: Vec<Founder>,
+}
+
+fn checkpoint_bytes() -> u64 {
+    CHECKPOINT_BYTES
 }
 
 /// What a data folder says about its node.
@@ -318,6 +327,7 @@ mod tests {
             cluster_uid: random_uid(),
             node_id: NodeId(2),
             data_groups: 4,
+            checkpoint_bytes: 1 << 20,
             founders: vec![Founder {
                 node_id: NodeId(2),
                 node_uid: identity.node_uid.clone(),

@@ -18,6 +18,7 @@ pub mod peer;
 pub mod raft;
 pub mod read;
 pub mod resources;
+pub mod retention;
 pub mod rpc;
 pub mod security;
 pub mod state;

@@ -22,6 +22,12 @@ pub const COMMIT_SECONDS: &str = "weft_ingest_commit_seconds";
 pub const READ_EVENTS: &str = "weft_read_events_total";
 /// Bytes of the same.
 pub const READ_BYTES: &str = "weft_read_bytes_total";
+/// Events that retention took before a subscription had settled them.
+pub const OVERTAKEN_EVENTS: &str = "weft_retention_overtaken_events_total";
+/// Bytes of a group's log that replicas keep.
+pub const LOG_BYTES: &str = "weft_retention_log_bytes";
+/// 1 while nothing is trimmed by age because the clock cannot be trusted.
+pub const CLOCK_SUSPECT: &str = "weft_retention_clock_suspect";
 /// Whether this node leads a group.
 pub const LEADS: &str = "weft_raft_leads";
 /// Leaderships that this node gave to a node that shall have them.
@@ -43,6 +49,17 @@ pub fn describe() {
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "From proposing an entry to its answer.");
     describe_counter!(READ_EVENTS, Unit::Count, "Events sent to readers and subscribers.");
     describe_counter!(READ_BYTES, Unit::Bytes, "Bytes of events sent to readers and subscribers.");
+    describe_counter!(
+        OVERTAKEN_EVENTS,
+        Unit::Count,
+        "Events that retention took before a subscription had settled them."
+    );
+    describe_gauge!(
+        LOG_BYTES,
+        Unit::Bytes,
+        "Bytes of a group's log between its floor and its end."
+    );
+    describe_gauge!(CLOCK_SUSPECT, "1 while nothing is trimmed by age: the clock jumped.");
     describe_gauge!(LEADS, "1 where this node leads the group.");
     describe_counter!(LEADER_MOVES, "Leaderships given to the node that shall have them.");
     describe_gauge!(DISK_FREE_BYTES, Unit::Bytes, "Free bytes of the disk that holds the store.");

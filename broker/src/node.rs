@@ -29,11 +29,12 @@ use crate::raft::log::Logs;
 use crate::raft::snapshot::SnapshotPolicy;
 use crate::read::History;
 use crate::resources::{CatalogMachine, Resources};
+use crate::retention::{Leader, Pace, Replica};
 use crate::rpc::{self, Facts, Listener};
 use crate::security::Secrets;
 use crate::store::{self, RocksEngine, StoreError, Writer, WriterOptions};
 use crate::tasks::Tasks;
-use crate::{birth, http};
+use crate::{birth, http, retention};
 
 /// How long each step of a stop may take.
 const ANNOUNCE_MAX: Duration = Duration::from_millis(500);
@@ -221,6 +222,7 @@ impl Node {
             address: config.listen.peer.clone(),
             founders: config.cluster.founders.clone(),
             data_groups: config.cluster.data_groups,
+            checkpoint_bytes: config.cluster.checkpoint_bytes,
         };
         let birth = Birth::new(folder, founding)?;
         let peers = server::Node::new(birth.introduction());
@@ -264,6 +266,10 @@ impl Node {
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
         let history = History::start(tasks).map_err(RunError::Thread)?;
         let mut data = BTreeMap::new();
+        let pace = Pace {
+            tick: Duration::from_millis(config.retention.tick_ms),
+            log_kept: Duration::from_millis(config.retention.log_kept_ms),
+        };
         for (id, machine, log) in parts.data {
             let raft = groups.get(id).ok_or_else(|| missing(id.get()))?.clone();
             let directory = Arc::new(resources.clone());
@@ -291,6 +297,12 @@ impl Node {
                 tasks.clone(),
             );
             tasks.spawn("sequencer", move |stop| task.run(stop));
+            let policies = Arc::new(resources.clone());
+            let bytes = membership.checkpoint_bytes;
+            let leader = Leader::new(group.clone(), policies, history.clone(), pace, bytes);
+            tasks.spawn("retention", move |stop| leader.run(stop));
+            let replica = Replica::new(group.clone(), history.clone(), parts.writer.clone());
+            tasks.spawn("trim", move |stop| replica.run(stop));
             data.insert(id, group);
         }
         let guard = Guard::new(config.node.data.clone(), reserve(config.store.profile));
@@ -312,9 +324,15 @@ impl Node {
         let services = rpc::Services {
             publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token()),
             read: rpc::ReadService::new(ingest.clone(), history.clone(), edge.token()),
-            subscribe: rpc::SubscribeService::new(ingest.clone(), history, edge.clone()),
+            subscribe: rpc::SubscribeService::new(ingest.clone(), history.clone(), edge.clone()),
             catalog: rpc::CatalogService::new(resources.clone(), edge.token()),
-            cluster: rpc::ClusterService::new(facts, groups.clone(), ingest, Arc::new(transport)),
+            cluster: rpc::ClusterService::new(rpc::ClusterParts {
+                facts,
+                groups: groups.clone(),
+                ingest,
+                history,
+                transport: Arc::new(transport),
+            }),
         };
         let (closing, closed) = (edge.token(), CancellationToken::new());
         let left = closed.clone();
@@ -449,9 +467,10 @@ impl Store {
         let mut broken = vec![crate::data::lock(&catalog).broken()];
         let shared: Arc<dyn crate::raft::machine::SharedMachine> =
             Arc::<Mutex<CatalogMachine>>::clone(&catalog);
-        let (parts, _log) =
+        let (mut parts, _log) =
             Parts::stored(&logs, GroupId::CATALOG, shared, SnapshotPolicy::AtApplied)
                 .map_err(failed)?;
+        parts.checkpoint_bytes = membership.checkpoint_bytes;
         let mut rafts = vec![parts];
         let mut data = Vec::new();
         for group in (1..=membership.data_groups).map(GroupId) {
@@ -459,8 +478,13 @@ impl Store {
             broken.push(crate::data::lock(&machine).broken());
             let shared: Arc<dyn crate::raft::machine::SharedMachine> =
                 Arc::<Mutex<DataMachine>>::clone(&machine);
-            let (parts, log) =
+            let (mut parts, log) =
                 Parts::stored(&logs, group, shared, SnapshotPolicy::AtFloor).map_err(failed)?;
+            parts.checkpoint_bytes = membership.checkpoint_bytes;
+            if let Some(purged) = log.purged() {
+                let base = retention::base_of(&*engine, group, purged).map_err(failed)?;
+                crate::data::lock(&machine).raise_base(base);
+            }
             rafts.push(parts);
             data.push((group, machine, log));
         }

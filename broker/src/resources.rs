@@ -25,6 +25,7 @@ use crate::ingest::Forwarder;
 use crate::raft::group::{Group, ProposeError};
 use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::types::Reply as Answer;
+use crate::retention::{Policies, Policy};
 
 /// Changes that a slow watcher may fall behind; beyond it the watch ends and is begun anew.
 const CHANGES_LEN: usize = 1_024;
@@ -465,6 +466,18 @@ fn parse_name(text: &str, field: &str) -> Result<QualifiedName> {
 
 fn unknown_stream(name: &QualifiedName) -> Error {
     Error::new(Reason::UnknownStream, format!("there is no Stream {name}")).with_field("stream")
+}
+
+impl Policies for Resources {
+    fn policies_of(&self, group: GroupId) -> Vec<Policy> {
+        let state = self.snapshot();
+        let own = state.partitions().filter(|(_, placed)| placed.group == group);
+        own.filter_map(|(name, placed)| {
+            let retention = state.stream(name)?.spec.retention.clone();
+            Some(Policy { partition: placed.uid, retention })
+        })
+        .collect()
+    }
 }
 
 impl Directory for Resources {

@@ -17,6 +17,7 @@ mod reads;
 mod refusals;
 mod repeats;
 mod replicas;
+mod retention;
 mod stop;
 mod surface;
 mod webhooks;

@@ -29,6 +29,8 @@ pub struct Founding {
     pub founders: Vec<String>,
     /// Groups for data; the record of the first founder counts.
     pub data_groups: u32,
+    /// Bytes of a log between two checkpoints; as above.
+    pub checkpoint_bytes: u64,
 }
 
 /// Why a cluster is not born, or this node is not part of it.
@@ -290,6 +292,7 @@ impl<'a> Birth<'a> {
             cluster_uid: random_uid(),
             founders: founders.into_iter().map(founder_out).collect(),
             data_groups: self.founding.data_groups,
+            checkpoint_bytes: self.founding.checkpoint_bytes,
         };
         self.adopt(&self.founding.address, record)
     }
@@ -306,10 +309,18 @@ impl<'a> Birth<'a> {
                         "the number of data groups was set at birth; the configuration is ignored"
                     );
                 }
+                if record.checkpoint_bytes != self.founding.checkpoint_bytes {
+                    warn!(
+                        configured = self.founding.checkpoint_bytes,
+                        record = record.checkpoint_bytes,
+                        "the bytes between checkpoints were set at birth; the configuration is ignored"
+                    );
+                }
                 Ok(Membership {
                     node_id: NodeId(own.node_id),
                     cluster_uid: record.cluster_uid,
                     data_groups: record.data_groups,
+                    checkpoint_bytes: record.checkpoint_bytes,
                     founders: record.founders.into_iter().map(founder_in).collect(),
                 })
             }
@@ -392,6 +403,7 @@ fn record(cluster: &Membership) -> wire::BirthRecord {
         cluster_uid: cluster.cluster_uid.clone(),
         founders: cluster.founders.iter().cloned().map(founder_out).collect(),
         data_groups: cluster.data_groups,
+        checkpoint_bytes: cluster.checkpoint_bytes,
     }
 }
 

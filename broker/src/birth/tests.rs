@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_mins(1);
 
 fn founding(address: &str) -> Founding {
     let founders = ADDRESSES.iter().rev().map(|address| (*address).to_owned()).collect();
-    Founding { address: address.to_owned(), founders, data_groups: 4 }
+    Founding { address: address.to_owned(), founders, data_groups: 4, checkpoint_bytes: 7 }
 }
 
 /// Starts one founder as a process would: lock, introduce, complete.
@@ -56,6 +56,7 @@ async fn founders_are_born_in_any_order() {
         }
         assert!(born.iter().all(|one| one.cluster_uid == born[0].cluster_uid));
         assert!(born.iter().all(|one| one.founders == born[0].founders && one.data_groups == 4));
+        assert!(born.iter().all(|one| one.checkpoint_bytes == 7));
     }
 }
 
@@ -63,7 +64,12 @@ async fn founders_are_born_in_any_order() {
 async fn single_node_is_born_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let open = Folder::open(folder.path()).unwrap();
-    let alone = Founding { address: "h:1".to_owned(), founders: Vec::new(), data_groups: 2 };
+    let alone = Founding {
+        address: "h:1".to_owned(),
+        founders: Vec::new(),
+        data_groups: 2,
+        checkpoint_bytes: 7,
+    };
 
     let birth = Birth::new(&open, alone).unwrap();
     let membership = birth.complete(&*Router::new().transport("h:1")).await.unwrap();
@@ -244,7 +250,8 @@ fn wrong_lists_of_founders_are_refused() {
     for (founders, expected) in cases {
         let folder = tempfile::tempdir().unwrap();
         let founders = founders.iter().map(|address| (*address).to_owned()).collect();
-        let founding = Founding { address: "h:1".to_owned(), founders, data_groups: 1 };
+        let founding =
+            Founding { address: "h:1".to_owned(), founders, data_groups: 1, checkpoint_bytes: 7 };
 
         let error = Birth::new(&Folder::open(folder.path()).unwrap(), founding).unwrap_err();
 
@@ -255,7 +262,8 @@ fn wrong_lists_of_founders_are_refused() {
 #[test]
 fn ids_follow_addresses_by_number() {
     let founders = ["h:10000", "h:999", "g:5"].map(str::to_owned).to_vec();
-    let founding = Founding { address: "g:5".to_owned(), founders, data_groups: 1 };
+    let founding =
+        Founding { address: "g:5".to_owned(), founders, data_groups: 1, checkpoint_bytes: 7 };
 
     assert_eq!(founding.in_order().unwrap(), ["g:5", "h:999", "h:10000"]);
 }

@@ -45,7 +45,7 @@ pub struct Opening {
 /// New floors.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Trim {
-    /// No replica needs log entries below this index; 0 = nothing is said.
+    /// No replica needs log entries up to and with this index; 0 = nothing is said.
     pub floor_index: u64,
     /// Offsets below are no longer readable.
     pub floors: Vec<(PartitionUid, Offset)>,

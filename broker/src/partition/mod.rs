@@ -57,6 +57,8 @@ pub struct IndexRecord {
     pub pos: u64,
     /// Log time of its entry.
     pub time: Timestamp,
+    /// Bytes of all bodies of the partition before the batch.
+    pub bytes: u64,
 }
 
 /// What became of a batch.
@@ -167,6 +169,7 @@ impl Partition {
             return (BatchReply::Void { end: base }, None);
         };
         self.end = end;
+        let bytes = self.bytes;
         self.bytes = self.bytes.saturating_add(batch.body_len.into());
         self.last_time = at.time;
         if let Some(producer) = &batch.producer {
@@ -180,6 +183,7 @@ impl Partition {
                 index: at.index,
                 pos: at.pos,
                 time: at.time,
+                bytes,
             }
         });
         (BatchReply::Appended { base }, record)

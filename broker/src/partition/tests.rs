@@ -129,10 +129,12 @@ fn index_records_are_sparse_in_busy_partitions_and_dense_in_rare_ones() {
         partitions.append(&header(end.get(), 2, None), place).1
     };
 
-    let first = IndexRecord { partition: UID, base: Offset(0), index: 5, pos: 100, time: NOW };
+    let first =
+        IndexRecord { partition: UID, base: Offset(0), index: 5, pos: 100, time: NOW, bytes: 0 };
     assert_eq!(record(100, 0), Some(first));
     assert_eq!(record(100 + INDEX_BYTES - 1, 0), None);
-    let second = IndexRecord { base: Offset(4), pos: 100 + INDEX_BYTES, ..first };
+    let bytes = 2 * u64::from(header(0, 2, None).body_len);
+    let second = IndexRecord { base: Offset(4), pos: 100 + INDEX_BYTES, bytes, ..first };
     assert_eq!(record(100 + INDEX_BYTES, 0), Some(second));
     assert_eq!(record(200 + INDEX_BYTES, 150 + INDEX_BYTES).unwrap().base, Offset(6));
     assert_eq!(record(201 + INDEX_BYTES, 150 + INDEX_BYTES), None);

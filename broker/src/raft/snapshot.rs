@@ -4,6 +4,7 @@
 //! floor: the replica that installed it would lose all history in between.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -15,7 +16,7 @@ use super::log::{LogReader, Logs};
 use super::point::LogPoint;
 use super::types::{LogId, StoredMembership};
 use super::wire::{Malformed, log_id_in, log_id_out, stored_membership_in, stored_membership_out};
-use crate::store::{Changes, Family, keys};
+use crate::store::{Changes, Family, LogEngine, keys};
 
 /// Which state a group hands to a replica that needs entries it no longer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,37 @@ impl Checkpoints for StoredCheckpoints {
         let (_group, index) = keys::checkpoint::decode_key(&key)?;
         let (_point, state) = keys::checkpoint::decode(&value)?;
         Ok(Some((index, value.slice_ref(state))))
+    }
+}
+
+/// A stored checkpoint, for those who only want the state of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredState {
+    /// The place in the log after which it was taken.
+    pub at: LogPoint,
+    /// The bytes of the machine.
+    pub state: Bytes,
+}
+
+impl StoredState {
+    /// Returns the oldest checkpoint between two indexes, both included. Reads the disk.
+    pub fn oldest(
+        engine: &dyn LogEngine,
+        group: GroupId,
+        from: u64,
+        upto: u64,
+    ) -> io::Result<Option<Self>> {
+        let first = keys::checkpoint::key(group, from);
+        let end = keys::checkpoint::key(group, upto.saturating_add(1));
+        let mut found = None;
+        engine.scan(Family::Meta, &first, &end, &mut |_, value| {
+            found = Some(Bytes::copy_from_slice(value));
+            ControlFlow::Break(())
+        })?;
+        let Some(value) = found else { return Ok(None) };
+        let (at, bytes) = keys::checkpoint::decode(&value)?;
+        let checkpoint = Checkpoint::decode(&value.slice_ref(bytes))?;
+        Ok(Some(Self { at, state: checkpoint.state }))
     }
 }
 

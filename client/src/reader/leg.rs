@@ -209,8 +209,11 @@ impl Leg {
 
     /// Waits before the next attempt, or gives the error back if none makes sense.
     async fn pause(&mut self, error: Error) -> Result<()> {
-        // After a start, an offset that is "not stored" may be one that this replica lacks yet.
-        let lags = error.reason() == Reason::OffsetOutOfRange && !self.left.is_empty();
+        // After a start, an offset that is "not stored" may be one that this replica lacks yet; what
+        // retention took will not come back, and the node then says nothing of trying again.
+        let lags = error.reason() == Reason::OffsetOutOfRange
+            && error.retry_after().is_some()
+            && !self.left.is_empty();
         if !error.is_retryable() && !lags {
             return Err(error);
         }

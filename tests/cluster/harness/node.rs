@@ -25,13 +25,17 @@ pub(crate) struct Node {
     founders: Vec<u16>,
     folder: PathBuf,
     process: Option<Daemon>,
+    /// Further settings of its cluster, and further sections, as TOML.
+    pub(crate) cluster_settings: String,
+    pub(crate) sections: String,
 }
 
 impl Node {
     /// A node that is not started yet; everything of it is below `folder`.
     pub(crate) fn new(folder: PathBuf, ports: Ports, founders: Vec<u16>) -> Self {
         fs::create_dir_all(&folder).unwrap();
-        Self { ports, founders, folder, process: None }
+        let (cluster_settings, sections) = (String::new(), String::new());
+        Self { ports, founders, folder, process: None, cluster_settings, sections }
     }
 
     /// Its configuration, as an operator would write it.
@@ -41,12 +45,14 @@ impl Node {
         format!(
             "[node]\ndata = {}\n\n\
              [listen]\ngrpc = {:?}\nhttp = {:?}\npeer = {:?}\n\n\
-             [cluster]\nfounders = {founders:?}\ndata_groups = 2\n\n\
-             [store]\nprofile = \"small\"\n",
+             [cluster]\nfounders = {founders:?}\ndata_groups = 2\n{}\n\
+             [store]\nprofile = \"small\"\n{}",
             quoted(&self.data()),
             address(grpc),
             address(http),
             address(peer),
+            self.cluster_settings,
+            self.sections,
         )
     }
 

@@ -5,6 +5,7 @@ mod part;
 mod tally;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ use crate::ingest::Ingest;
 use crate::read::{History, Tape, locate};
 use crate::resources::{Placement, StreamView};
 
+/// For a replica to catch up.
+const LAG_RETRY: Duration = Duration::from_millis(200);
 /// Bytes of events in one frame, about: one more event may go over it.
 const FRAME_BYTES: usize = 256 << 10;
 
@@ -197,7 +200,10 @@ fn check_start(partition: PartitionId, from: Offset, bounds: Bounds) -> Result<(
         "offset {from} of partition {partition} is not stored; the earliest is {}, the next to come is {}",
         bounds.floor, bounds.end
     );
-    Err(Error::new(Reason::OffsetOutOfRange, message).with_field("from"))
+    let error = Error::new(Reason::OffsetOutOfRange, message);
+    let error = error.with_field("from").with_offset(bounds.floor.get());
+    // This replica may only lag; what is below the floor is gone.
+    Err(if from > bounds.end { error.with_retry_after(LAG_RETRY) } else { error })
 }
 
 /// The frames of a read, until its end.
