@@ -85,6 +85,7 @@ pub(super) struct Lane {
     compression: Option<Codec>,
     /// The caller's own limit; a server may set a lower one.
     in_flight_bytes: usize,
+    batch_events_max: usize,
     start: Instant,
     last_error: Option<Error>,
     /// Why nothing can be published any more.
@@ -121,6 +122,7 @@ impl Lane {
             linger_max: options.linger_max,
             compression: options.compression,
             in_flight_bytes: options.in_flight_bytes,
+            batch_events_max: options.batch_events_max.clamp(1, BATCH_EVENTS_MAX),
             start: Instant::now(),
             last_error: None,
             over: None,
@@ -195,7 +197,8 @@ impl Lane {
             (self.queue_bytes, self.queue_events) = (0, 0);
         }
         while let Some((_, oldest)) = self.queue.front() {
-            let full = self.queue_bytes >= BATCH_BYTES_MAX || self.queue_events >= BATCH_EVENTS_MAX;
+            let full =
+                self.queue_bytes >= BATCH_BYTES_MAX || self.queue_events >= self.batch_events_max;
             let due = now >= *oldest + self.linger();
             let hurry = ending || self.window.is_empty() || !self.flushes.is_empty();
             if !(full || due || hurry) || !self.window.has_room(BATCH_BYTES_MAX) {
@@ -212,7 +215,7 @@ impl Lane {
         let mut bytes = 0;
         while let Some((job, _)) = self.queue.front() {
             let fits = bytes + job.bytes <= BATCH_BYTES_MAX
-                && batch.events.len() + job.events.len() <= BATCH_EVENTS_MAX;
+                && batch.events.len() + job.events.len() <= self.batch_events_max;
             if !fits && !batch.jobs.is_empty() {
                 break;
             }

@@ -45,6 +45,9 @@ pub struct PublisherOptions {
     /// Compress each batch: it travels, is replicated, stored and read so. Saves disk and network where
     /// they are short, at the price of time on the processor.
     pub compression: Option<Codec>,
+    /// Most events that are joined into one batch, at most 4,096: 1 sends each by itself, which
+    /// costs throughput and is of use to measure it.
+    pub batch_events_max: usize,
 }
 
 impl Default for PublisherOptions {
@@ -54,6 +57,7 @@ impl Default for PublisherOptions {
             in_flight_bytes: 8 << 20,
             linger_max: Duration::from_millis(5),
             compression: None,
+            batch_events_max: BATCH_EVENTS_MAX,
         }
     }
 }
