@@ -15,6 +15,8 @@ pub mod metrics;
 mod node;
 pub mod partition;
 pub mod peer;
+pub mod planted;
+pub mod pledge;
 mod presence;
 pub mod raft;
 pub mod read;

@@ -21,4 +21,5 @@ mod replicas;
 mod retention;
 mod stop;
 mod surface;
+mod suspect;
 mod webhooks;

@@ -9,6 +9,8 @@ use weft_proto::{GroupId, Offset, PartitionUid};
 
 use crate::dedup::Window;
 use crate::metrics as names;
+#[cfg(debug_assertions)]
+use crate::planted::{self, Bug};
 use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::types::Reply;
 use crate::state::{Effects, GroupState, Identities};
@@ -191,6 +193,10 @@ impl Machine for DataMachine {
         self.state.encode()
     }
 
+    fn floor(&self) -> u64 {
+        self.state.floor_index()
+    }
+
     fn restore(&mut self, state: Option<&[u8]>) -> Result<(), Unreadable> {
         self.state = match state {
             Some(bytes) => {
@@ -198,6 +204,10 @@ impl Machine for DataMachine {
             }
             None => GroupState::new(),
         };
+        #[cfg(debug_assertions)]
+        if planted::is(Bug::ProducersNotInCheckpoint) {
+            self.state.forget_producers();
+        }
         // A snapshot lies further back than the window reaches: what counts follows it in the log.
         self.window = Window::new();
         self.first = None;

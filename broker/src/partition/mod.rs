@@ -205,6 +205,14 @@ pub struct Partitions {
 }
 
 impl Partitions {
+    /// For a planted bug.
+    #[cfg(debug_assertions)]
+    pub(crate) fn forget_producers(&mut self) {
+        for partition in self.by_uid.values_mut() {
+            partition.producers = Producers::default();
+        }
+    }
+
     /// The partition, if this group has it.
     pub fn get(&self, partition: PartitionUid) -> Option<&Partition> {
         self.by_uid.get(&partition)

@@ -9,13 +9,15 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use weft_proto::packed::PACKED_BYTES_MAX;
 use weft_proto::v1::publish_server::Publish;
 use weft_proto::{Error, Offset, PartitionId, Principal, Reason, Result, v1};
 
 use super::caller_of;
 use crate::data::SchemaIds;
 use crate::ingest::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in, range_out,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Payload, Submitted, identity_in,
+    range_out,
 };
 use crate::resources::StreamView;
 use crate::room::Room;
@@ -60,7 +62,9 @@ impl Service {
             return Err(Error::invalid(message).with_field("partition"));
         }
         let parcels = sort(&stream, request.events, request.partition, request.atomic)?;
-        let expected = expectations(&request.expected, &parcels)?;
+        let expected = expectations(&request.expected, |partition| {
+            parcels.by_partition.contains_key(&partition)
+        })?;
         let mut results = vec![None; count];
         for (index, refusal) in parcels.refused {
             results[index] = Some(refused(refusal.to_refusal()));
@@ -68,8 +72,12 @@ impl Service {
         let mut submitted = Vec::new();
         for (partition, parcel) in parcels.by_partition {
             let expected_offset = expected.get(&partition).copied();
-            let batch =
-                Batch { events: parcel.events, identity, atomic: request.atomic, expected_offset };
+            let batch = Batch {
+                events: Payload::Plain(parcel.events),
+                identity,
+                atomic: request.atomic,
+                expected_offset,
+            };
             let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
             submitted.push((partition, parcel.indexes, waiting));
         }
@@ -196,13 +204,13 @@ fn sort(
 /// `Invalid` for a partition that gets no event of the request, or is there twice.
 fn expectations(
     expected: &[v1::ExpectedOffset],
-    parcels: &Parcels,
+    gets_events: impl Fn(PartitionId) -> bool,
 ) -> Result<BTreeMap<PartitionId, Offset>> {
     let mut offsets = BTreeMap::new();
     for (place, one) in expected.iter().enumerate() {
         let partition = PartitionId(one.partition);
         let field = format!("expected[{place}].partition");
-        if !parcels.by_partition.contains_key(&partition) {
+        if !gets_events(partition) {
             let message = format!("no event of the request goes to partition {partition}");
             return Err(Error::invalid(message).with_field(field));
         }
@@ -323,7 +331,7 @@ impl Session {
                     Ok(Some(v1::PublishStreamRequest {
                         frame: Some(v1::publish_stream_request::Frame::Batch(batch)),
                     })) => {
-                        let size = batch.events.iter().map(Bytes::len).sum();
+                        let size = held_bytes(&batch);
                         bytes += size;
                         let landing = self.take(size, batch).await;
                         waiting.push(landing);
@@ -366,26 +374,63 @@ impl Session {
     }
 
     async fn submit(&self, batch: v1::PublishBatch) -> Result<(Vec<(usize, Error)>, Vec<Part>)> {
+        needs_partition(&batch)?;
         let identity = batch.identity.map(identity_in).transpose()?;
-        if identity.is_some() && batch.partition.is_none() {
-            let message = "a batch with an identity must name its partition";
-            return Err(Error::invalid(message).with_field("partition"));
-        }
-        if !batch.expected.is_empty() && batch.partition.is_none() {
-            let message = "a batch that expects an offset must name its partition";
-            return Err(Error::invalid(message).with_field("partition"));
-        }
-        let parcels = sort(&self.stream, batch.events, batch.partition, false)?;
-        let expected = expectations(&batch.expected, &parcels)?;
-        let mut parts = Vec::with_capacity(parcels.by_partition.len());
-        for (partition, parcel) in parcels.by_partition {
+        let (parcels, refused) = match (batch.partition, batch.packed) {
+            (Some(partition), Some(packed)) => {
+                if packed.count as usize > BATCH_EVENTS_MAX {
+                    let message = format!(
+                        "the batch has {} events, more than {BATCH_EVENTS_MAX}",
+                        packed.count
+                    );
+                    return Err(Error::new(Reason::TooLarge, message).with_field("packed.count"));
+                }
+                let indexes = (0..packed.count as usize).collect();
+                // Only the leader decompresses.
+                let events = Payload::of(batch.events, Some(packed))?;
+                (vec![(PartitionId(partition), indexes, events)], Vec::new())
+            }
+            (partition, _) => {
+                let Parcels { by_partition, refused } =
+                    sort(&self.stream, batch.events, partition, false)?;
+                let parcels = by_partition.into_iter();
+                let plain = |(partition, Parcel { indexes, events }): (_, _)| {
+                    (partition, indexes, Payload::Plain(events))
+                };
+                (parcels.map(plain).collect(), refused)
+            }
+        };
+        let expected = expectations(&batch.expected, |partition| {
+            parcels.iter().any(|parcel| parcel.0 == partition)
+        })?;
+        let mut parts = Vec::with_capacity(parcels.len());
+        for (partition, indexes, events) in parcels {
             let expected_offset = expected.get(&partition).copied();
-            let batch = Batch { events: parcel.events, identity, atomic: false, expected_offset };
+            let batch = Batch { events, identity, atomic: false, expected_offset };
             let waiting = self.ingest.submit(&self.caller, &self.stream, partition, batch).await?;
-            parts.push(Part { partition, indexes: parcel.indexes, waiting });
+            parts.push(Part { partition, indexes, waiting });
         }
-        Ok((parcels.refused, parts))
+        Ok((refused, parts))
     }
+}
+
+/// Bytes that a batch takes here until it is answered.
+fn held_bytes(batch: &v1::PublishBatch) -> usize {
+    let packed = batch.packed.as_ref().map_or(0, |packed| packed.raw_bytes as usize);
+    let plain: usize = batch.events.iter().map(Bytes::len).sum();
+    plain.saturating_add(packed.min(PACKED_BYTES_MAX))
+}
+
+/// What only makes sense within one partition must name it.
+fn needs_partition(batch: &v1::PublishBatch) -> Result<()> {
+    let what = match batch {
+        v1::PublishBatch { partition: Some(_), .. } => return Ok(()),
+        v1::PublishBatch { identity: Some(_), .. } => "with an identity",
+        v1::PublishBatch { packed: Some(_), .. } => "that is compressed",
+        batch if !batch.expected.is_empty() => "that expects an offset",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(format!("a batch {what} must name its partition")).with_field("partition"))
 }
 
 struct Part {

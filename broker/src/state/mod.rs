@@ -105,6 +105,12 @@ impl GroupState {
         self.floor_index
     }
 
+    /// For a planted bug.
+    #[cfg(debug_assertions)]
+    pub(crate) fn forget_producers(&mut self) {
+        self.partitions.forget_producers();
+    }
+
     /// The partitions.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions

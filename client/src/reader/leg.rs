@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
+use weft_proto::packed::Codec;
 use weft_proto::v1::read_client::ReadClient;
 use weft_proto::v1::read_response::Frame;
 use weft_proto::{Error, Reason, Result, filter, v1};
@@ -63,6 +64,7 @@ impl Leg {
             merged: partitions.len() > 1,
             checksum: options.checksum && options.to.is_some(),
             resume: Vec::new(),
+            accept: [Codec::Lz4, Codec::Zstd].map(|codec| codec.to_wire().into()).into(),
         };
         Self {
             client,

@@ -1,14 +1,20 @@
 //! Which batches may be proposed, and what becomes of the others.
 
-use weft_proto::{Error, Offset, PartitionUid, Reason, Timestamp};
+use weft_proto::{Epoch, Error, Offset, PartitionUid, Reason, Timestamp};
 
 use super::proposer::Loop;
 use super::{Append, Appended, Placed, reply, unknown};
 use crate::data::lock;
 use crate::partition::Decision;
+use crate::planted::{self, Bug};
 
 impl Loop {
-    pub(super) fn admit(&mut self, append: Append) {
+    pub(super) fn admit(&mut self, mut append: Append) {
+        if planted::is(Bug::EpochIgnored)
+            && let Some(producer) = &mut append.batch.producer
+        {
+            producer.epoch = Epoch(1);
+        }
         let partition = append.batch.partition;
         if self.lead.held.contains_key(&partition) || self.lead.backlog.contains_key(&partition) {
             self.park(append);

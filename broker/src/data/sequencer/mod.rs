@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use proposer::{Inbox, Loop, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use weft_proto::packed::Codec;
 use weft_proto::{
     Error, GroupId, Offset, PartitionUid, Reason, ResourceUid, Result, SchemaId, Timestamp,
 };
@@ -46,6 +47,17 @@ pub enum SchemaIds {
     Each(Vec<SchemaId>),
 }
 
+/// Framed events, compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// How.
+    pub codec: Codec,
+    /// Bytes of the framed events.
+    pub raw_len: u32,
+    /// The compressed bytes.
+    pub body: Bytes,
+}
+
 /// A batch to be appended.
 #[derive(Debug)]
 pub struct NewAppend {
@@ -53,6 +65,8 @@ pub struct NewAppend {
     pub partition: PartitionUid,
     /// Checked events; never empty.
     pub events: Vec<Bytes>,
+    /// The same as they are stored, if they came compressed.
+    pub packed: Option<Packed>,
     /// What they fitted.
     pub schemas: SchemaIds,
     /// Hash of partition, source and id of each event; empty where repeats are not looked for.

@@ -15,13 +15,14 @@ use weft_proto::{Error, Offset, PartitionUid, Result, Timestamp};
 
 use super::repeats::{Checked, Held};
 use super::{
-    Answers, Append, Appended, Directory, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request, SchemaIds,
-    Sequencer, not_leader, reply, unknown,
+    Answers, Append, Appended, Directory, Packed, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request,
+    SchemaIds, Sequencer, not_leader, reply, unknown,
 };
 use crate::data::{DataGroup, lock};
 use crate::dedup::Table;
 use crate::entry::{Command, EntryBuilder, NewBatch, Payload};
 use crate::partition::{Admission, BatchReply};
+use crate::planted::{self, Bug};
 use crate::raft::group::{Leadership, Pending, ProposeError};
 use crate::raft::types::Reply as Answer;
 use crate::read::History;
@@ -392,6 +393,13 @@ impl Loop {
         let why = || if certain { not_leader(self.group.id) } else { unknown() };
         let current = self.lead.term == Some(flight.term);
         match flight.cargo {
+            Cargo::Batches(cargo) if planted::is(Bug::OffsetAtReceive) => {
+                for (append, base) in cargo {
+                    let (count, time) = (append.count.get(), clock::now());
+                    let placed = Placed { first: base, count, time, duplicate: false };
+                    reply(append, Ok(Appended::whole(placed)));
+                }
+            }
             Cargo::Batches(cargo) => {
                 for (append, base) in cargo {
                     let partition = append.batch.partition;
@@ -427,7 +435,13 @@ fn build(cargo: &[(Append, Offset)], time: Timestamp) -> Result<Bytes, String> {
     let mut builder = EntryBuilder::new();
     for (append, base) in cargo {
         let batch = &append.batch;
-        let mut new = NewBatch::new(batch.partition, *base, Payload::Events(&batch.events));
+        let payload = match &batch.packed {
+            Some(Packed { codec, raw_len, body }) => {
+                Payload::Packed { count: append.count, codec: *codec, raw_len: *raw_len, body }
+            }
+            None => Payload::Events(&batch.events),
+        };
+        let mut new = NewBatch::new(batch.partition, *base, payload);
         match &batch.schemas {
             SchemaIds::All(schema) => new.schema = *schema,
             SchemaIds::Each(schemas) => new.event_schemas = schemas,

@@ -33,6 +33,8 @@ pub(super) struct Part {
 pub(super) struct Shared {
     pub(super) resources: Resources,
     pub(super) filters: Vec<Filter>,
+    /// Ways of compression that the reader understands, by their number on the wire.
+    pub(super) accept: Vec<i32>,
 }
 
 /// What a read gives next.
@@ -103,6 +105,7 @@ pub(super) fn batch(partition: PartitionId, run: Run, shared: &Shared) -> Option
         ..v1::EventBatch::default()
     };
     if shared.filters.is_empty() {
+        batch.packed = run.packed.filter(|packed| shared.accept.contains(&packed.codec));
         batch.events = run.events;
         return Some(batch);
     }

@@ -83,6 +83,11 @@ impl Tally {
         if let Some(sum) = self.partitions.get_mut(&partition) {
             sum.add(&batch, bytes);
         }
+        // Counted as they are; sent as they were published, if that is still the whole batch.
+        match &batch.packed {
+            Some(packed) if u64::from(packed.count) == events => batch.events.clear(),
+            _ => batch.packed = None,
+        }
         metrics::counter!(names::READ_EVENTS).increment(events);
         metrics::counter!(names::READ_BYTES).increment(bytes);
         Some(frame(v1::read_response::Frame::Batch(batch)))
