@@ -24,7 +24,7 @@ async fn leads(client: &Client) -> Option<BTreeMap<u64, usize>> {
 async fn a_node_that_drains_leads_nothing_until_it_is_told_otherwise() {
     let mut cluster = Cluster::new(3).await;
     for node in &mut cluster.nodes {
-        node.balance_ms = Some(500);
+        node.cluster_settings = "balance_ms = 500\n".to_owned();
     }
     cluster.start_all().await;
     let client = cluster.client();
