@@ -25,5 +25,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, client: &Client) -> anyhow::Result<()> {
     client.drain(args.node, args.undo).await?;
     let done = if args.undo { "may lead again" } else { "drains; weft status shows what it leads" };
-    Out::new().line(&format!("node {} {done}", args.node))
+    let mut out = Out::new();
+    out.line(&format!("node {} {done}", args.node))?;
+    Ok(out.flush()?)
 }
