@@ -108,6 +108,7 @@ async fn apply(cluster: &mut Cluster, fault: Fault, recorder: &Recorder) -> anyh
             millis(down).await;
             cluster.start_one(node)
         }
+        Fault::SyncErrorAll { hold, down } => sync_error_all(cluster, hold, down, note).await,
         Fault::FullDisk { target, hold } => {
             let node = choose(cluster, target).await?;
             let bytes = cluster.nodes[node].disk.fill()?;
@@ -197,6 +198,31 @@ async fn slow_disk(
     ensure!(hits > 0, "no sync was slow");
     note(&format!("{hits} syncs of node {node} took {each} ms longer"));
     Ok(())
+}
+
+/// Each process must end by itself; one that does not is killed, and what it said was a lie.
+async fn sync_error_all(
+    cluster: &mut Cluster,
+    hold: u64,
+    down: u64,
+    note: impl Fn(&str),
+) -> anyhow::Result<()> {
+    for node in &cluster.nodes {
+        node.control.fail(false)?;
+    }
+    millis(hold).await;
+    let mut went_on = 0;
+    for node in &mut cluster.nodes {
+        if node.ended().is_none() {
+            went_on += 1;
+            node.kill();
+        }
+        node.control.heal()?;
+    }
+    note(&format!("{went_on} nodes did not end by themselves"));
+    millis(down).await;
+    cluster.start()?;
+    cluster.ready().await
 }
 
 /// What the power of a machine does to the processes on it, in an order that loses nothing falsely:

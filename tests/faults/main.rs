@@ -11,6 +11,7 @@ mod check;
 mod inject;
 mod lab;
 mod plan;
+mod planted;
 mod round;
 mod work;
 
@@ -33,7 +34,7 @@ const DATA_GROUPS: u32 = 3;
 /// Of the short piece.
 const SEED: u64 = 1;
 const KILLS: usize = 20;
-const NAMES: [&str; 5] = ["campaign", "round", "summary", "check", "help"];
+const NAMES: [&str; 6] = ["campaign", "round", "summary", "check", "planted", "help"];
 
 #[derive(Debug, Parser)]
 #[command(name = "faults", about = "Fault injection for clusters of real brokers")]
@@ -74,6 +75,14 @@ enum Command {
     Summary {
         #[arg(long)]
         dir: PathBuf,
+    },
+    /// Runs brokers that are broken on purpose; each must be caught. Needs a debug build.
+    Planted {
+        /// Only those whose name contains this.
+        #[arg(default_value = "")]
+        name: String,
+        #[command(flatten)]
+        common: Common,
     },
     /// Checks a history that was kept.
     Check { history: PathBuf },
@@ -133,6 +142,9 @@ async fn command(cli: Cli) -> anyhow::Result<bool> {
             let outcome = play(&setting, &plan, &format!("round-{seed}")).await?;
             println!("{}", campaign::line(&outcome));
             Ok(outcome.verdict == Verdict::Valid)
+        }
+        Command::Planted { name, common } => {
+            planted::run(&common.setting("planted", true)?, &name).await
         }
         Command::Summary { dir } => campaign::summary(&dir),
         Command::Check { history } => {
