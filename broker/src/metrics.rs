@@ -14,6 +14,15 @@ pub const REPEATED_EVENTS: &str = "weft_ingest_repeated_events_total";
 pub const QUEUE_FULL: &str = "weft_ingest_queue_full_total";
 /// Bytes waiting to be proposed.
 pub const QUEUE_BYTES: &str = "weft_ingest_queue_bytes";
+/// Bytes of unacknowledged batches, by place: `publish` = of all callers of this node, `forward` =
+/// on their way to the leaders on other nodes.
+pub const ROOM_BYTES: &str = "weft_ingest_room_bytes";
+/// Events of the same.
+pub const ROOM_EVENTS: &str = "weft_ingest_room_events";
+/// Batches that found no room at first, by place.
+pub const ROOM_WAITS: &str = "weft_ingest_room_waits_total";
+/// Batches that were told to come back later, by place.
+pub const ROOM_REFUSALS: &str = "weft_ingest_room_refusals_total";
 /// Events in one log entry.
 pub const ENTRY_BYTES: &str = "weft_ingest_entry_bytes";
 /// From proposing an entry to its answer.
@@ -45,6 +54,10 @@ pub fn describe() {
     describe_counter!(REPEATED_EVENTS, Unit::Count, "Events found stored by source and id.");
     describe_counter!(QUEUE_FULL, Unit::Count, "Batches that found a group's queue full.");
     describe_gauge!(QUEUE_BYTES, Unit::Bytes, "Bytes waiting to be proposed, by group.");
+    describe_gauge!(ROOM_BYTES, Unit::Bytes, "Bytes of unacknowledged batches, by place.");
+    describe_gauge!(ROOM_EVENTS, Unit::Count, "Unacknowledged events, by place.");
+    describe_counter!(ROOM_WAITS, Unit::Count, "Batches that waited for room, by place.");
+    describe_counter!(ROOM_REFUSALS, Unit::Count, "Batches told to come back later, by place.");
     describe_histogram!(ENTRY_BYTES, Unit::Bytes, "Size of proposed log entries.");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "From proposing an entry to its answer.");
     describe_counter!(READ_EVENTS, Unit::Count, "Events sent to readers and subscribers.");

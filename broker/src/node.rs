@@ -3,7 +3,8 @@
 //! *Owns* all parts; they do not know each other. *Never* installs a signal handler or ends the
 //! process: whoever calls [`run`] does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,18 +13,20 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use weft_proto::internal::{self, catalog_command::Change};
-use weft_proto::{GroupId, NodeId, Principal};
+use weft_proto::internal;
+use weft_proto::{GroupId, NodeId};
 
-use crate::birth::{Birth, Founding};
+use crate::birth::{Birth, Founding, Introducer};
 use crate::config::{Config, ConfigError, Profile};
 use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::{Peer, server};
+use crate::pledge::{self, Pledge};
+use crate::presence::{Edge, announce, catch_up, draining, register};
 use crate::raft::balance::Balance;
-use crate::raft::group::{Parts, Timers};
+use crate::raft::group::{Group, Parts, Timers};
 use crate::raft::groups::{Groups, Settings};
 use crate::raft::log::Logs;
 use crate::raft::snapshot::SnapshotPolicy;
@@ -37,9 +40,7 @@ use crate::tasks::Tasks;
 use crate::{birth, http, retention};
 
 /// How long each step of a stop may take.
-const ANNOUNCE_MAX: Duration = Duration::from_millis(500);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-const CLOSE_MAX: Duration = Duration::from_secs(2);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Why a broker could not start, or stopped.
@@ -72,9 +73,22 @@ pub enum RunError {
         /// Why.
         source: StoreError,
     },
+    /// What is on the disk is less than this node has promised.
+    #[error(
+        "this node is suspect: {reason}. Its disk may have lost what the cluster counts on, so it takes no part: it neither votes nor leads. Everything in {path} stays as it is; the other nodes go on while they are a majority. Keep the folder, do not start the node over it or over an empty one again; see docs/operations.md, 'A suspect node'"
+    )]
+    Suspect {
+        /// Its data folder.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Raft cannot start.
     #[error("a Raft group cannot start: {}", chain(.0))]
     Raft(#[from] crate::raft::group::Error),
+    /// The pledge cannot be read or written.
+    #[error("{}", chain(.0))]
+    Pledge(pledge::Error),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -132,14 +146,47 @@ pub async fn run(
     let secrets = Secrets::load(&config)?;
     let listeners = bind(&config).await?;
     let folder = Folder::open(&config.node.data)?;
+    let pledge = open_pledge(&folder)?;
     let tasks = Tasks::new();
     let edges = Edges { listeners, secrets, metrics: process.metrics };
-    let outcome = Node::start(&config, &folder, edges, &tasks, stop).await;
-    let Some(node) = outcome? else {
+    let outcome = Node::start(&config, (&folder, pledge), edges, &tasks, stop).await;
+    let Some(node) = outcome.map_err(|error| error.in_folder(&config.node.data))? else {
         tasks.stop(STOP_MAX).await;
         return Ok(());
     };
     node.stop(&tasks).await
+}
+
+impl RunError {
+    /// Says what it means that the disk has less than it should.
+    fn in_folder(self, path: &Path) -> Self {
+        let path = path.display().to_string();
+        match self {
+            Self::Store { source, .. } if source.is_suspect() => {
+                Self::Suspect { path, reason: chain(&source) }
+            }
+            Self::Birth(error @ birth::Error::Suspect { .. }) => {
+                Self::Suspect { path, reason: error.to_string() }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether this node must not be started again over this folder.
+    pub fn is_suspect(&self) -> bool {
+        matches!(self, Self::Suspect { .. })
+    }
+}
+
+fn open_pledge(folder: &Folder) -> Result<Arc<Pledge>, RunError> {
+    let is_new = folder.identity()?.cluster.is_none();
+    let opened = Pledge::open(&folder.pledge(), is_new);
+    opened.map(Arc::new).map_err(|error| match error {
+        pledge::Error::Io { .. } => RunError::Pledge(error),
+        pledge::Error::Missing(_) | pledge::Error::Damaged(_) => {
+            RunError::Suspect { path: folder.path().display().to_string(), reason: chain(&error) }
+        }
+    })
 }
 
 async fn bind(config: &Config) -> Result<Listeners, RunError> {
@@ -166,33 +213,12 @@ struct Node {
     edge: Edge,
 }
 
-/// What others ask of a node, and how it stops to take it.
-struct Edge {
-    closing: CancellationToken,
-    /// The client port ended.
-    closed: CancellationToken,
-    remote: Remote,
-}
-
-impl Edge {
-    /// Takes nothing more, and lets what was taken come to its end while the groups still run: a
-    /// caller that gets no answer would not know what became of its events.
-    async fn close(self) {
-        self.closing.cancel();
-        let clients = tokio::time::timeout(CLOSE_MAX, self.closed.cancelled());
-        let (clients, ()) = tokio::join!(clients, self.remote.close(CLOSE_MAX));
-        if clients.is_err() {
-            warn!("some clients stay without an answer");
-        }
-    }
-}
-
 impl Node {
     /// Starts all parts; `None` when `stop` came first.
     #[expect(clippy::too_many_lines, reason = "the order of starting is read best in one piece")]
     async fn start(
         config: &Config,
-        folder: &Folder,
+        (folder, pledge): (&Folder, Arc<Pledge>),
         Edges { listeners, secrets, metrics }: Edges,
         tasks: &Tasks,
         stop: impl Future<Output = ()> + Send + 'static,
@@ -224,7 +250,8 @@ impl Node {
             data_groups: config.cluster.data_groups,
             checkpoint_bytes: config.cluster.checkpoint_bytes,
         };
-        let birth = Birth::new(folder, founding)?;
+        let birth = Birth::new(folder, Arc::clone(&pledge), founding)?;
+        let introduction = birth.introduction();
         let peers = server::Node::new(birth.introduction());
         let remote = Remote::new();
         let (introduced, requests) = (peers.clone(), remote.clone());
@@ -241,7 +268,10 @@ impl Node {
         let node = membership.node_id;
         info!(node = node.get(), cluster = membership.cluster_uid, "node known to its cluster");
 
-        let parts = Store::open(config, folder, &membership, tasks)?;
+        let introducer = Introducer::new(introduction, membership.clone());
+        tasks.spawn("introduce", move |stop| introducer.run(Arc::new(nameless), stop));
+        let parts = Store::open(config, (folder, &pledge), &membership, tasks)?;
+        tasks.spawn("pledge", move |stop| pledge.run(stop));
         let name = Name { cluster_uid: membership.cluster_uid.clone(), node };
         let transport = Grpc::new(name.clone(), peer_client, tasks.clone());
         let timers = Timers {
@@ -250,7 +280,9 @@ impl Node {
             election_max: Duration::from_millis(config.cluster.election_max_ms),
         };
         let settings = Settings { node, timers, transport: Arc::new(transport.clone()) };
+        let guard = Guard::new(&config.node.data, reserve(config.store.profile));
         let groups = Groups::start(&settings, parts.rafts, tasks).await?;
+        let groups = groups.closed_while(guard.out_of_room());
         peers.join(name, Arc::new(groups.clone()));
         let voters: Vec<Peer> = membership
             .founders
@@ -305,7 +337,6 @@ impl Node {
             tasks.spawn("trim", move |stop| replica.run(stop));
             data.insert(id, group);
         }
-        let guard = Guard::new(config.node.data.clone(), reserve(config.store.profile));
         let watching = guard.clone();
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
         let gates = Gates::new(resources.clone(), &membership.cluster_uid);
@@ -329,7 +360,7 @@ impl Node {
             cluster: rpc::ClusterService::new(rpc::ClusterParts {
                 facts,
                 groups: groups.clone(),
-                ingest,
+                ingest: ingest.clone(),
                 history,
                 transport: Arc::new(transport),
             }),
@@ -344,6 +375,8 @@ impl Node {
         });
         let edge = Edge { closing: edge.token(), closed, remote };
         groups_tx.send_replace(Some(groups.clone()));
+        let groups_of_data: Vec<GroupId> =
+            groups.iter().map(Group::id).filter(|id| *id != GroupId::CATALOG).collect();
         let own = internal::CatalogNode {
             id: node.get(),
             grpc_address: config.advertised().to_owned(),
@@ -360,6 +393,8 @@ impl Node {
         let leaving = (resources.clone(), own.clone());
         tasks.spawn_short(async move {
             register(&resources, own).await;
+            // The next node may only be restarted when this one counts for a majority again.
+            catch_up(&ingest, &groups_of_data).await;
             registered_tx.send_replace(true);
             // The receiver side lives as long as the HTTP port; keep the sender as long.
             std::future::pending::<()>().await;
@@ -443,7 +478,7 @@ struct Store {
 impl Store {
     fn open(
         config: &Config,
-        folder: &Folder,
+        (folder, pledge): (&Folder, &Arc<Pledge>),
         membership: &Membership,
         tasks: &Tasks,
     ) -> Result<Self, RunError> {
@@ -453,9 +488,8 @@ impl Store {
             Profile::Normal => (store::Profile::Normal, BALLAST_BYTES, Logs::TAIL_BYTES_NORMAL),
             Profile::Small => (store::Profile::Small, BALLAST_BYTES_SMALL, Logs::TAIL_BYTES_SMALL),
         };
-        let engine: Arc<dyn store::LogEngine> =
-            Arc::new(RocksEngine::open(&path, profile).map_err(failed)?);
-        folder.reserve_ballast(ballast)?;
+        let engine = open_engine(folder, profile, ballast).map_err(failed)?;
+        let engine: Arc<dyn store::LogEngine> = Arc::new(engine);
         let options =
             WriterOptions { node: membership.node_id.to_string(), ..WriterOptions::default() };
         let (writer, writer_loop) = Writer::new(Arc::clone(&engine), &options);
@@ -463,6 +497,7 @@ impl Store {
             .spawn_thread("writer", move |_stop| writer_loop.run_blocking())
             .map_err(RunError::Thread)?;
         let logs = Logs::new(Arc::clone(&engine), writer.clone(), tail_bytes);
+        let logs = logs.pledged(Arc::clone(pledge));
         let catalog = Arc::new(Mutex::new(CatalogMachine::new(membership.data_groups)));
         let mut broken = vec![crate::data::lock(&catalog).broken()];
         let shared: Arc<dyn crate::raft::machine::SharedMachine> =
@@ -492,43 +527,47 @@ impl Store {
     }
 }
 
+/// Opens the store. A full disk leaves it no room even for that: then the ballast is given back.
+fn open_engine(
+    folder: &Folder,
+    profile: store::Profile,
+    ballast: u64,
+) -> Result<RocksEngine, StoreError> {
+    let path = folder.store();
+    // A try that fails may leave half a file behind; so not only then.
+    if folder.free_bytes().is_some_and(|free| free < ballast) && folder.release_ballast() {
+        warn!(ballast, "the disk is full; the ballast is given back so that the store can open");
+    }
+    let engine = match RocksEngine::open(&path, profile) {
+        Err(StoreError::Full { .. }) if folder.release_ballast() => {
+            warn!(
+                ballast,
+                "the disk is full; the ballast is given back so that the store can open"
+            );
+            RocksEngine::open(&path, profile)?
+        }
+        opened => opened?,
+    };
+    // Where there is no room now, the guard of the disk tries again.
+    if folder.free_bytes().is_none_or(|free| free / 2 > ballast)
+        && let Err(error) = folder.reserve_ballast(ballast)
+    {
+        warn!(error = chain(&error), "the ballast is not reserved");
+    }
+    Ok(engine)
+}
+
 const fn reserve(profile: Profile) -> Reserve {
     match profile {
         // Twice the memtables, and the write-ahead log.
         Profile::Normal => {
-            Reserve { store_bytes: (2 * 256 + 1024) << 20, tenth_bytes_max: 5 << 30 }
+            let store_bytes = (2 * 256 + 1024) << 20;
+            Reserve { store_bytes, tenth_bytes_max: 5 << 30, ballast_bytes: BALLAST_BYTES }
         }
-        Profile::Small => Reserve { store_bytes: 96 << 20, tenth_bytes_max: 96 << 20 },
-    }
-}
-
-/// Nodes of which the catalog says that they shall lead nothing.
-fn draining(resources: &Resources) -> Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync> {
-    let resources = resources.clone();
-    Arc::new(move || {
-        let catalog = resources.snapshot();
-        let leaving = catalog.nodes().filter(|node| node.draining);
-        leaving.map(|node| NodeId(node.id)).collect()
-    })
-}
-
-/// Lets the other nodes know that this one leaves, so that nobody gives it a group meanwhile. If
-/// the catalog has no leader, they find out by its silence.
-async fn announce(resources: &Resources, own: internal::CatalogNode) {
-    let leaving = internal::CatalogNode { draining: true, ..own };
-    let caller = Principal::system();
-    let told = resources.change(&caller, Change::Node(leaving));
-    if !matches!(tokio::time::timeout(ANNOUNCE_MAX, told).await, Ok(Ok(_))) {
-        tracing::debug!("the catalog could not be told that this node leaves");
-    }
-}
-
-/// Tells the catalog where this node is; tries until it is told.
-async fn register(resources: &Resources, own: internal::CatalogNode) {
-    let mut wait = Duration::from_millis(50);
-    while let Err(error) = resources.change(&Principal::system(), Change::Node(own.clone())).await {
-        tracing::debug!(%error, "the catalog cannot be told yet");
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(1));
+        Profile::Small => Reserve {
+            store_bytes: 96 << 20,
+            tenth_bytes_max: 96 << 20,
+            ballast_bytes: BALLAST_BYTES_SMALL,
+        },
     }
 }

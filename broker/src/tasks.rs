@@ -86,6 +86,7 @@ impl Tasks {
     }
 
     /// A part of these tasks that can be stopped before the others: by cancelling its token.
+    #[must_use]
     pub fn part(&self) -> Self {
         Self { token: self.token.child_token(), ..self.clone() }
     }

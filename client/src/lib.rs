@@ -29,4 +29,5 @@ pub use publisher::{BatchOutcome, Pending, PendingBatch, Publisher, PublisherOpt
 pub use reader::{PartitionSummary, ReadItem, ReadOptions, ReadSummary, Reader};
 pub use subscription::{Acker, Settling, Subscription, SubscriptionItem, SubscriptionOptions};
 pub use weft_proto as proto;
+pub use weft_proto::packed::Codec;
 pub use weft_proto::{Error, ErrorKind, Reason, Result};

@@ -7,6 +7,7 @@ mod error;
 pub mod event;
 pub mod filter;
 mod generated;
+pub mod packed;
 pub mod resource;
 mod types;
 

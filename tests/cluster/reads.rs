@@ -100,7 +100,7 @@ async fn a_range_has_the_same_checksum_from_every_replica() {
     assert_eq!(reader.checksum().unwrap()[..], first.sha256[..]);
     let sums = reader.partitions();
     assert!(sums.iter().all(|sum| sum.holes == Some(0)), "{sums:?}");
-    let hex: String = first.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = first.sha256.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     assert!(replayed.stderr.contains(&format!("sha256 {hex}\n")), "{}", replayed.stderr);
     assert_eq!(replayed.stdout.lines().count(), 3_000);
     // One event less is another range.

@@ -6,10 +6,13 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use prost::Message as _;
 use serde_json::json;
-use weft_client::{Client, Options, PublisherOptions, Reason};
+use weft_client::{
+    Client, Codec, Options, Position, PublisherOptions, ReadItem, ReadOptions, Reason,
+};
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::cloudevents::cloud_event::Data;
 use weft_proto::resource::Kind;
+use weft_proto::v1;
 use weft_proto::v1::publish_result::Outcome;
 use weft_proto::v1::{BatchIdentity, ExpectedOffset, PublishRequest, Receipt, Refusal};
 
@@ -40,7 +43,7 @@ fn request(events: Vec<Bytes>) -> PublishRequest {
 
 async fn publish(client: &Client, request: PublishRequest) -> Vec<Result<Receipt, Refusal>> {
     let results = client.publish_once(request).await.unwrap();
-    let one = |result: weft_proto::v1::PublishResult| match result.outcome.unwrap() {
+    let one = |result: v1::PublishResult| match result.outcome.unwrap() {
         Outcome::Receipt(receipt) => Ok(receipt),
         Outcome::Refusal(refusal) => Err(refusal),
     };
@@ -57,7 +60,7 @@ fn places(results: &[Result<Receipt, Refusal>]) -> Vec<(u64, bool)> {
 }
 
 async fn end(client: &Client) -> u64 {
-    client.locate(STREAM, weft_client::Position::Latest).await.unwrap()[0].latest
+    client.locate(STREAM, Position::Latest).await.unwrap()[0].latest
 }
 
 #[tokio::test]
@@ -187,8 +190,72 @@ async fn many_who_publish_the_same_store_it_once() {
         let same = told[0].iter().zip(others).all(|(one, two)| (one.0, one.1) == (two.0, two.1));
         assert!(same, "two publishers were told different places of one event");
     }
-    let ends = cluster.client().locate(STREAM, weft_client::Position::Latest).await.unwrap();
+    let ends = cluster.client().locate(STREAM, Position::Latest).await.unwrap();
     assert_eq!(ends.iter().map(|end| end.latest).sum::<u64>(), 1_000);
+}
+
+/// What is compressed by the publisher is stored so, and read by those who understand it and by
+/// those who do not; what must be thinned out is stored plain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_batches_come_back_as_they_were_published() {
+    let cluster = Cluster::start(3).await;
+    put(&cluster.client(), Kind::Stream, STREAM, &json!({ "partitions": 2 })).await;
+    let long = "0123456789".repeat(50);
+    let all: Vec<Bytes> = (0..600).map(|id| event(id, &long)).collect();
+    let mut published = 0;
+    for (node, compression) in [None, Some(Codec::Lz4), Some(Codec::Zstd)].into_iter().enumerate() {
+        let client = Client::connect(&Options::new([cluster.nodes[node].endpoint()])).unwrap();
+        let options = PublisherOptions { compression, ..PublisherOptions::default() };
+        let publisher = client.publisher(STREAM, options).await.unwrap();
+        // The first are stored as they came; the others take events along that are there already.
+        for range in [published..published + 150, published + 100..published + 200] {
+            let events = all[range].to_vec();
+            let outcome = publisher.publish_batch(events).await.unwrap().outcome().await;
+            assert!(outcome.first_error().is_none(), "{:?}", outcome.first_error());
+        }
+        published += 200;
+    }
+
+    for node in &cluster.nodes {
+        let client = Client::connect(&Options::new([node.endpoint()])).unwrap();
+        let options = ReadOptions { linearizable: true, ..ReadOptions::all(STREAM) };
+        let mut reader = client.read(options).await.unwrap();
+        let mut read = BTreeSet::new();
+        while let Some(item) = reader.next().await.unwrap() {
+            if let ReadItem::Batch(batch) = item {
+                for (_, event) in batch.events {
+                    assert!(read.insert(event), "an event came twice");
+                }
+            }
+        }
+        assert_eq!(read, all.iter().cloned().collect());
+        assert_eq!(packed_events(node.endpoint(), &[]).await, (0, 600));
+        // Of each codec 150 events were new as a batch; the rest was stored plain.
+        let (packed, plain) = packed_events(node.endpoint(), &[v1::Codec::Zstd]).await;
+        assert_eq!((packed, plain), (150, 450));
+    }
+}
+
+/// How many events come compressed, and how many do not, to who understands these codecs.
+async fn packed_events(endpoint: String, accept: &[v1::Codec]) -> (u64, u64) {
+    let endpoint = if endpoint.contains("//") { endpoint } else { format!("http://{endpoint}") };
+    let mut client = v1::read_client::ReadClient::connect(endpoint).await.unwrap();
+    let latest = v1::position::At::Latest(v1::Latest {});
+    let request = v1::ReadRequest {
+        stream: STREAM.to_owned(),
+        to: Some(v1::Position { at: Some(latest) }),
+        accept: accept.iter().map(|&codec| codec.into()).collect(),
+        ..v1::ReadRequest::default()
+    };
+    let mut frames = client.read(request).await.unwrap().into_inner();
+    let (mut packed, mut plain) = (0, 0);
+    while let Some(frame) = frames.message().await.unwrap() {
+        if let Some(v1::read_response::Frame::Batch(batch)) = frame.frame {
+            plain += batch.events.len() as u64;
+            packed += batch.packed.map_or(0, |packed| u64::from(packed.count));
+        }
+    }
+    (packed, plain)
 }
 
 /// A producer whose batches bring nothing new, or little, keeps its numbering.

@@ -15,10 +15,17 @@ fn founding(address: &str) -> Founding {
     Founding { address: address.to_owned(), founders, data_groups: 4, checkpoint_bytes: 7 }
 }
 
+/// Reads the folder with its pledge, as a node does.
+fn begin(folder: &Folder, founding: Founding) -> Result<Birth<'_>, Error> {
+    let is_new = folder.identity()?.cluster.is_none();
+    let pledge = Pledge::open(&folder.pledge(), is_new).unwrap();
+    Birth::new(folder, Arc::new(pledge), founding)
+}
+
 /// Starts one founder as a process would: lock, introduce, complete.
 async fn start(router: &Router, folder: &TempDir, address: &str) -> Result<Membership, Error> {
     let folder = Folder::open(folder.path())?;
-    let birth = Birth::new(&folder, founding(address))?;
+    let birth = begin(&folder, founding(address))?;
     router.introduce(address, birth.introduction());
     let transport = router.transport(address);
     tokio::time::timeout(DEADLINE, birth.complete(&*transport)).await.unwrap()
@@ -71,7 +78,7 @@ async fn single_node_is_born_at_once() {
         checkpoint_bytes: 7,
     };
 
-    let birth = Birth::new(&open, alone).unwrap();
+    let birth = begin(&open, alone).unwrap();
     let membership = birth.complete(&*Router::new().transport("h:1")).await.unwrap();
 
     assert_eq!((membership.node_id, membership.founders.len()), (NodeId(1), 1));
@@ -107,7 +114,7 @@ async fn founder_that_crashed_before_it_saw_the_record_gets_it_later() {
     let (router, folders) = (Router::new(), Arc::new(folders()));
     // The last founder says who it is, but is gone when the record is made.
     let late = Folder::open(folders[2].path()).unwrap();
-    let birth = Birth::new(&late, founding(ADDRESSES[2])).unwrap();
+    let birth = begin(&late, founding(ADDRESSES[2])).unwrap();
     router.introduce(ADDRESSES[2], birth.introduction());
     let first = spawn(&router, &folders, 0);
     let second = spawn(&router, &folders, 1);
@@ -185,15 +192,37 @@ async fn folder_of_another_node_is_refused() {
 async fn folder_of_another_cluster_is_noticed() {
     let (router, mine) = (Router::new(), Arc::new(folders()));
     let (elsewhere, theirs) = (Router::new(), Arc::new(folders()));
-    let membership = born(&router, &mine).await.swap_remove(0);
+    born(&router, &mine).await;
     born(&elsewhere, &theirs).await;
-    let uid = Folder::open(mine[0].path()).unwrap().identity().unwrap().node_uid;
 
-    let here = verify(&membership, &uid, &*router.transport(ADDRESSES[0])).await;
-    let there = verify(&membership, &uid, &*elsewhere.transport(ADDRESSES[0])).await;
+    let here = start(&router, &mine[0], ADDRESSES[0]).await;
+    let there = start(&elsewhere, &mine[0], ADDRESSES[0]).await;
 
     here.unwrap();
     assert!(matches!(there, Err(Error::Refused { .. } | Error::OtherCluster { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_copy_of_a_folder_is_suspect() {
+    let (router, folders) = (Router::new(), Arc::new(folders()));
+    born(&router, &folders).await;
+    // All have heard of each other's runs.
+    for (folder, address) in folders.iter().zip(ADDRESSES) {
+        start(&router, folder, address).await.unwrap();
+    }
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["node.json", "pledge"] {
+        fs::copy(folders[1].path().join(file), copy.path().join(file)).unwrap();
+    }
+    // It goes on, and then the copy comes back.
+    start(&router, &folders[1], ADDRESSES[1]).await.unwrap();
+
+    let error = start(&router, &copy, ADDRESSES[1]).await.unwrap_err();
+
+    assert!(matches!(error, Error::Suspect { .. }), "{error}");
+    assert!(error.to_string().contains("node 2"), "{error}");
+    // The real one is still welcome.
+    start(&router, &folders[1], ADDRESSES[1]).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,12 +234,12 @@ async fn a_stranger_at_one_address_does_not_outweigh_a_founder_that_agrees() {
     let own = Folder::open(mine[0].path()).unwrap();
     let stranger = Folder::open(theirs[1].path()).unwrap();
     let introduce = |folder: &Folder, place: usize| {
-        let birth = Birth::new(folder, founding(ADDRESSES[place])).unwrap();
+        let birth = begin(folder, founding(ADDRESSES[place])).unwrap();
         router.introduce(ADDRESSES[place], birth.introduction());
     };
     introduce(&stranger, 1);
     let start = async || {
-        let birth = Birth::new(&own, founding(ADDRESSES[0])).unwrap();
+        let birth = begin(&own, founding(ADDRESSES[0])).unwrap();
         birth.complete(&*router.transport(ADDRESSES[0])).await
     };
 
@@ -227,13 +256,13 @@ async fn founders_that_disagree_are_refused() {
     let router = Router::new();
     let folders = folders();
     let one = Folder::open(folders[0].path()).unwrap();
-    let birth = Birth::new(&one, founding(ADDRESSES[0])).unwrap();
+    let birth = begin(&one, founding(ADDRESSES[0])).unwrap();
     router.introduce(ADDRESSES[0], birth.introduction());
     let two = Folder::open(folders[1].path()).unwrap();
     let mut other = founding(ADDRESSES[1]);
     other.founders.push("c:1".to_owned());
 
-    let birth = Birth::new(&two, other).unwrap();
+    let birth = begin(&two, other).unwrap();
     let error = birth.complete(&*router.transport(ADDRESSES[1])).await.unwrap_err();
 
     assert!(error.to_string().contains("its founders are"), "{error}");
@@ -253,7 +282,7 @@ fn wrong_lists_of_founders_are_refused() {
         let founding =
             Founding { address: "h:1".to_owned(), founders, data_groups: 1, checkpoint_bytes: 7 };
 
-        let error = Birth::new(&Folder::open(folder.path()).unwrap(), founding).unwrap_err();
+        let error = begin(&Folder::open(folder.path()).unwrap(), founding).unwrap_err();
 
         assert!(error.to_string().contains(expected), "{error}");
     }

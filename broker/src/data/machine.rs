@@ -193,6 +193,10 @@ impl Machine for DataMachine {
         self.state.encode()
     }
 
+    fn floor(&self) -> u64 {
+        self.state.floor_index()
+    }
+
     fn restore(&mut self, state: Option<&[u8]>) -> Result<(), Unreadable> {
         self.state = match state {
             Some(bytes) => {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use machine::{Base, DataMachine};
 pub use reread::reread_window;
-pub use sequencer::{Appended, NewAppend, Placed, SchemaIds, Sequencer, identity_reused};
+pub use sequencer::{Appended, NewAppend, Packed, Placed, SchemaIds, Sequencer, identity_reused};
 use tokio::sync::watch;
 use weft_proto::{GroupId, Offset, PartitionUid};
 

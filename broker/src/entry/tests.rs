@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use weft_proto::packed::{self, Codec};
 use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence};
 
 use super::*;
@@ -156,7 +157,7 @@ fn unknown_things_are_errors() {
     let header = PREFIX_LEN + 4;
     assert_eq!(with(header + 28, 0x20), EntryError::UnknownBatchFlags(0x20));
     assert_eq!(with(header + 29, 0x80), EntryError::UnknownBatchFlags(0x8000));
-    assert_eq!(with(header + 30, 1), EntryError::UnknownCodec(1));
+    assert_eq!(with(header + 30, 3), EntryError::UnknownCodec(3));
 }
 
 #[test]
@@ -243,7 +244,7 @@ fn bodies_share_the_memory_of_the_entry() {
     let batch = &decode_batches(&payload)[0];
 
     assert!(range.contains(&batch.body.as_ptr()));
-    for event in batch.events() {
+    for event in batch.events().unwrap() {
         assert!(range.contains(&event.unwrap().as_ptr()));
     }
 }
@@ -366,7 +367,7 @@ impl OwnedBatch {
             prop_assert_eq!(header.schema_of(i), own.unwrap_or(SchemaId(self.schema)));
         }
         batch.verify().unwrap();
-        let events: Vec<Bytes> = batch.events().map(Result::unwrap).collect();
+        let events: Vec<Bytes> = batch.events().unwrap().map(Result::unwrap).collect();
         prop_assert_eq!(&events, &self.events);
         Ok(())
     }
@@ -407,19 +408,21 @@ proptest! {
     }
 
     #[test]
-    fn slices_hold_their_events(owned in any_batch(), from in 0_u32..25, len in 0_u32..25) {
-        let batch = NewBatch::new(PartitionUid(1), Offset(0), Payload::Events(&owned.events));
-        let batch = &decode_batches(&encode(&[batch]))[0];
+    fn compressed_bodies_give_their_events(owned in any_batch()) {
+        for codec in [Codec::Lz4, Codec::Zstd] {
+            let packed = packed::pack(codec, owned.events.clone()).unwrap();
+            let count = NonZeroU32::new(packed.count).unwrap();
+            let (raw_len, body) = (packed.raw_bytes, &packed.body);
+            let payload = Payload::Packed { count, codec, raw_len, body };
+            let batch = NewBatch::new(PartitionUid(1), Offset(0), payload);
 
-        let slice = batch.slice(from..from + len);
+            let batch = &decode_batches(&encode(&[batch]))[0];
 
-        let count = u32::try_from(owned.events.len()).unwrap();
-        if from + len > count {
-            prop_assert!(slice.is_err());
-        } else {
-            let events: Vec<Bytes> = Events::new(slice.unwrap()).map(Result::unwrap).collect();
-            let range = usize::try_from(from).unwrap()..usize::try_from(from + len).unwrap();
-            prop_assert_eq!(&events[..], &owned.events[range]);
+            batch.verify().unwrap();
+            prop_assert_eq!(batch.header.packed, Some((codec, raw_len)));
+            prop_assert_eq!(&batch.body, body);
+            let events: Vec<Bytes> = batch.events().unwrap().map(Result::unwrap).collect();
+            prop_assert_eq!(&events, &owned.events);
         }
     }
 }
@@ -432,9 +435,10 @@ fn exhaust(payload: &Bytes) {
     for batch in batches {
         _ = batch.verify();
         let count = batch.header.count.get();
-        let events = batch.events().take_while(Result::is_ok).count();
-        assert!(events <= payload.len());
-        _ = batch.slice(count / 2..count);
+        if let Ok(events) = batch.events() {
+            let events = events.take_while(Result::is_ok).count();
+            assert!(batch.header.packed.is_some() || events <= payload.len());
+        }
         _ = (batch.header.schema_of(count), batch.header.id_hashes().count());
     }
 }

@@ -32,6 +32,7 @@ use crate::data::{Placed, SchemaIds, lock};
 use crate::entry::{Content, Entry};
 use crate::peer::Peer;
 use crate::peer::grpc::{Badge, Grpc, Lane};
+use crate::room::{Room, Taken};
 use crate::tasks::Tasks;
 
 /// Appends on their way to one node; the senders wait beyond it.
@@ -43,8 +44,13 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// A command that is not answered by then has an unknown fate.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Forwarded = (internal::ForwardedAppend, oneshot::Sender<Result<Outcome>>);
-type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Outcome>>>>>;
+/// Bytes of appends to all other nodes that are not answered.
+const ROOM_BYTES: usize = 64 << 20;
+
+/// Where the answer to an append goes, and the room that it takes until then.
+type Answer = (oneshot::Sender<Result<Outcome>>, Taken);
+type Forwarded = (internal::ForwardedAppend, Answer);
+type Waiting = Arc<Mutex<BTreeMap<u64, Answer>>>;
 
 /// Passes requests on; clones share the streams.
 #[derive(Clone, Debug)]
@@ -52,13 +58,15 @@ pub struct Forwarder {
     transport: Grpc,
     addresses: Arc<BTreeMap<NodeId, String>>,
     lanes: Arc<Mutex<BTreeMap<NodeId, mpsc::Sender<Forwarded>>>>,
+    room: Room,
     tasks: Tasks,
 }
 
 impl Forwarder {
     /// A forwarder to nodes at these peer addresses.
     pub fn new(transport: Grpc, addresses: BTreeMap<NodeId, String>, tasks: Tasks) -> Self {
-        Self { transport, addresses: Arc::new(addresses), lanes: Arc::default(), tasks }
+        let room = Room::new("forward", ROOM_BYTES);
+        Self { transport, addresses: Arc::new(addresses), lanes: Arc::default(), room, tasks }
     }
 
     /// Queues an append to another node, in order.
@@ -67,10 +75,12 @@ impl Forwarder {
         to: NodeId,
         append: internal::ForwardedAppend,
     ) -> Result<Submitted> {
+        let bytes = append.events.iter().map(Bytes::len).sum();
+        let room = self.room.take(bytes, append.events.len()).await?;
         let (answer, receiver) = oneshot::channel();
         let lane = self.lane(to);
         let stopping = |_closed| Error::unavailable("this node is stopping").with_not_applied();
-        lane.send((append, answer)).await.map_err(stopping)?;
+        lane.send((append, (answer, room))).await.map_err(stopping)?;
         Ok(Box::pin(async move { receiver.await.map_err(|_closed| broken(to))? }))
     }
 
@@ -196,12 +206,12 @@ impl Forwarder {
         }
         queue.close();
         let lost = std::mem::take(&mut *lock(&waiting));
-        for (tag, answer) in lost {
+        for (tag, (answer, _room)) in lost {
             let error = broken(to);
             let error = if tag > read_upto { error.with_not_applied() } else { error };
             _ = answer.send(Err(error));
         }
-        while let Some((_append, answer)) = queue.recv().await {
+        while let Some((_append, (answer, _room))) = queue.recv().await {
             _ = answer.send(Err(broken(to).with_not_applied()));
         }
     }
@@ -230,7 +240,7 @@ fn not_opened(status: Status) -> Error {
 }
 
 fn deliver(waiting: &Waiting, answer: internal::ForwardedAnswer) {
-    if let Some(waiting) = lock(waiting).remove(&answer.tag) {
+    if let Some((waiting, _room)) = lock(waiting).remove(&answer.tag) {
         // The caller may have given up.
         _ = waiting.send(outcome_in(answer));
     }

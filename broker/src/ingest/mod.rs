@@ -18,13 +18,14 @@ use futures::future::BoxFuture;
 pub use gates::{Gates, Verdicts, compile};
 pub use guard::{Guard, Reserve};
 use tokio::time::Instant;
+use weft_proto::packed::{self, Codec, PACKED_BYTES_MAX};
 use weft_proto::{
     Error, GroupId, NodeId, Offset, PartitionId, Principal, QualifiedName, Reason, Result, event,
     internal, v1,
 };
 
 use crate::access::{Action, authorize};
-use crate::data::{DataGroup, NewAppend, Placed, SchemaIds, identity_reused};
+use crate::data::{DataGroup, NewAppend, Packed, Placed, SchemaIds, identity_reused};
 use crate::entry::{Command, ProducerBatch};
 use crate::metrics as names;
 use crate::resources::{Resources, StreamView};
@@ -37,11 +38,65 @@ pub const BATCH_EVENTS_MAX: usize = 4_096;
 /// How long a request waits for a group without leader.
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);
 
+/// The events of a batch as they came.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// One by one.
+    Plain(Vec<Bytes>),
+    /// Compressed together.
+    Packed(v1::PackedEvents),
+}
+
+impl Payload {
+    /// What came in the two fields of a message.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when both are there.
+    pub fn of(events: Vec<Bytes>, packed: Option<v1::PackedEvents>) -> Result<Self> {
+        match packed {
+            None => Ok(Self::Plain(events)),
+            Some(packed) if events.is_empty() => Ok(Self::Packed(packed)),
+            Some(_) => {
+                Err(Error::invalid("a batch has either events or packed").with_field("packed"))
+            }
+        }
+    }
+
+    /// Bytes that it takes while it waits.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(events) => events.iter().map(Bytes::len).sum(),
+            Self::Packed(packed) => packed.body.len(),
+        }
+    }
+
+    fn split(self) -> (Vec<Bytes>, Option<v1::PackedEvents>) {
+        match self {
+            Self::Plain(events) => (events, None),
+            Self::Packed(packed) => (Vec::new(), Some(packed)),
+        }
+    }
+
+    /// The events, and how they were compressed.
+    fn open(self) -> Result<(Vec<Bytes>, Option<Packed>)> {
+        match self {
+            Self::Plain(events) => Ok((events, None)),
+            Self::Packed(wire) => {
+                let events = packed::unpack(&wire, PACKED_BYTES_MAX)?;
+                let codec = Codec::from_wire(wire.codec);
+                let kept = |codec| Packed { codec, raw_len: wire.raw_bytes, body: wire.body };
+                Ok((events, codec.map(kept)))
+            }
+        }
+    }
+}
+
 /// A batch for one partition.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Encoded events, not checked yet.
-    pub events: Vec<Bytes>,
+    pub events: Payload,
     /// For recognising retries.
     pub identity: Option<ProducerBatch>,
     /// One refused event refuses all.
@@ -161,14 +216,18 @@ impl Ingest {
         batch: Batch,
     ) -> Result<Submitted> {
         authorize(caller, Action::Publish, &stream.name)?;
-        check_size(&batch.events)?;
+        if let Payload::Plain(events) = &batch.events {
+            check_size(events)?;
+        }
         let placement = stream.placement(partition)?;
         match self.leader_of(placement.group).await? {
             leader if leader == self.parts.node => self.submit_here(stream, partition, batch).await,
             leader => {
+                let (events, packed) = batch.events.split();
                 let append = internal::ForwardedAppend {
                     tag: 0,
-                    events: batch.events,
+                    events,
+                    packed,
                     principal: caller.name().to_owned(),
                     stream: stream.name.to_string(),
                     stream_uid: stream.uid.get(),
@@ -192,8 +251,8 @@ impl Ingest {
         authorize(&caller, Action::Publish, &stream.name)?;
         let identity = append.identity.map(identity_in).transpose()?;
         let expected_offset = append.expected_offset.map(Offset);
-        let batch =
-            Batch { events: append.events, identity, atomic: append.atomic, expected_offset };
+        let events = Payload::of(append.events, append.packed)?;
+        let batch = Batch { events, identity, atomic: append.atomic, expected_offset };
         self.submit_here(&stream, PartitionId(append.partition), batch).await
     }
 
@@ -206,7 +265,11 @@ impl Ingest {
         self.parts.guard.check()?;
         let placement = stream.placement(partition)?;
         let group = self.group(placement.group)?;
-        let verdicts = self.parts.gates.check(stream, placement.uid, batch.events)?;
+        let (events, packed) = batch.events.open()?;
+        check_size(&events)?;
+        let verdicts = self.parts.gates.check(stream, placement.uid, events)?;
+        // What is stored is what was accepted.
+        let packed = packed.filter(|_| verdicts.refusals.is_empty());
         if !verdicts.refusals.is_empty() {
             let refused = verdicts.refusals.len() as u64;
             metrics::counter!(names::REFUSED_EVENTS, "reason" => "event").increment(refused);
@@ -227,6 +290,7 @@ impl Ingest {
         let append = NewAppend {
             partition: placement.uid,
             events,
+            packed,
             schemas: schemas.clone(),
             ids,
             producer: batch.identity,

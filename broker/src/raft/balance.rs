@@ -20,9 +20,10 @@ use crate::metrics as names;
 const LAG_MAX: u64 = 64;
 /// A transfer takes milliseconds, or does not happen.
 const TRANSFER_MAX: Duration = Duration::from_secs(2);
-/// Looks at the groups in each period.
+/// Between two looks at who answers.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often in each period it is asked who shall lead.
 const LOOKS: u32 = 10;
-const LOOK_MIN: Duration = Duration::from_millis(50);
 
 /// How leadership is spread over the nodes.
 #[derive(Clone)]
@@ -77,7 +78,8 @@ fn by_number(group: GroupId, voters: &BTreeSet<NodeId>) -> impl Iterator<Item = 
 }
 
 impl Groups {
-    /// Gives leadership away where another node is preferred, until the node stops.
+    /// Gives leadership away where another node is preferred, and looks after followers that come
+    /// back, until the node stops.
     ///
     /// # Errors
     ///
@@ -87,35 +89,31 @@ impl Groups {
         rules: Balance,
         stop: CancellationToken,
     ) -> Result<(), std::convert::Infallible> {
-        if rules.period.is_zero() {
-            stop.cancelled().await;
-            return Ok(());
-        }
-        let mut ticks = tokio::time::interval((rules.period / LOOKS).max(LOOK_MIN));
+        let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut since: BTreeMap<GroupId, (u64, Instant)> = BTreeMap::new();
+        let mut known: BTreeMap<GroupId, Led> = BTreeMap::new();
+        let mut looked = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
             }
+            for group in self.iter() {
+                watch_followers(group, &mut known).await;
+            }
+            if rules.period.is_zero() || looked.elapsed() < rules.period / LOOKS {
+                continue;
+            }
+            looked = Instant::now();
             let draining = (rules.draining)();
             for group in self.iter() {
-                let leadership = *group.leader_watch().borrow();
-                if !leadership.is_self_ready {
-                    since.remove(&group.id());
-                    continue;
-                }
-                let led = since.entry(group.id()).or_insert((leadership.term, Instant::now()));
-                if led.0 != leadership.term {
-                    *led = (leadership.term, Instant::now());
-                }
+                let Some(led) = known.get_mut(&group.id()) else { continue };
                 let leaves = draining.contains(&group.node());
-                if (leaves || led.1.elapsed() >= rules.period)
+                if (leaves || led.since.elapsed() >= rules.period)
                     && let Some(heir) = self.heir_of(group, &draining)
                 {
-                    led.1 = Instant::now();
+                    led.since = Instant::now();
                     give(group, heir).await;
                 }
             }
@@ -132,6 +130,35 @@ impl Groups {
         let matched = status.matched.get(&heir).copied().flatten().unwrap_or_default();
         let lag = status.last.unwrap_or_default().saturating_sub(matched);
         (heir != group.node() && lag <= LAG_MAX).then_some(heir)
+    }
+}
+
+/// What is known of a group while this node leads it.
+struct Led {
+    term: u64,
+    since: Instant,
+    answering: BTreeSet<NodeId>,
+}
+
+/// Sends to a follower at once when it is back: after an absence, its entries would wait for the
+/// end of a pause of up to two seconds, and until then a majority may depend on it.
+async fn watch_followers(group: &Group, known: &mut BTreeMap<GroupId, Led>) {
+    let leadership = *group.leader_watch().borrow();
+    if !leadership.is_self_ready {
+        known.remove(&group.id());
+        return;
+    }
+    let answering = group.answering();
+    let first =
+        || Led { term: leadership.term, since: Instant::now(), answering: answering.clone() };
+    let led = known.entry(group.id()).or_insert_with(first);
+    if led.term != leadership.term {
+        *led = first();
+    }
+    let back: Vec<NodeId> = answering.difference(&led.answering).copied().collect();
+    led.answering = answering;
+    if !back.is_empty() {
+        group.send_now(&back).await;
     }
 }
 

@@ -15,6 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
 use super::snapshot::{Checkpoint, Checkpoints, Durability, Place, SnapshotPolicy};
+use super::thin::{self, Mark};
 use super::types::{Entry, LogId, Payload, Reply, StoredMembership, TypeConfig};
 use super::wire::empty_reply;
 
@@ -57,6 +58,11 @@ pub trait Machine: Send + 'static {
 
     /// Returns the whole state.
     fn checkpoint(&self) -> Bytes;
+
+    /// The index up to which the state says that no replica needs the log.
+    fn floor(&self) -> u64 {
+        0
+    }
 
     /// Replaces the state, or forgets everything when there is none.
     fn restore(&mut self, state: Option<&[u8]>) -> Result<(), Unreadable>;
@@ -120,6 +126,8 @@ struct Progress {
     cut: Place,
     /// For `AtApplied`: the snapshot that is published.
     published: Option<Checkpoint>,
+    /// The checkpoints that are kept.
+    marks: Vec<Mark>,
 }
 
 impl Progress {
@@ -128,6 +136,17 @@ impl Progress {
         let (at, cut) = (self.at, self.cut);
         // The chain is the log's to say; it is filled in before the checkpoint leaves.
         self.last.map(|last| Checkpoint { last, membership, at, cut, chain: 0, state })
+    }
+
+    /// Takes note of a checkpoint here; gives those that nobody needs beside it.
+    fn mark(&mut self, floor: u64) -> Vec<u64> {
+        let index = self.last.map_or(0, |last| last.index);
+        // After a restart, checkpoints are cut again that are there already.
+        self.marks.retain(|(known, _)| *known < index);
+        self.marks.push((index, self.at.position));
+        let useless = thin::useless(&self.marks, floor, self.at.position);
+        self.marks.retain(|(known, _)| !useless.contains(known));
+        useless
     }
 
     fn resume(&mut self, checkpoint: &Checkpoint) {
@@ -177,6 +196,7 @@ impl State {
         if let Some(checkpoint) = &newest {
             progress.resume(checkpoint);
         }
+        progress.marks = checkpoints.list()?;
         let state = Self {
             machine,
             checkpoints,
@@ -281,6 +301,8 @@ type Responder = openraft::storage::ApplyResponder<TypeConfig>;
 struct Outcome {
     replies: Vec<(Responder, Reply)>,
     cuts: Vec<Checkpoint>,
+    /// Checkpoints that nobody needs any more.
+    useless: Vec<u64>,
 }
 
 /// Lets one consensus core drive the state.
@@ -328,6 +350,7 @@ impl Driver {
                 }
                 if due {
                     outcome.cuts.extend(progress.checkpoint(machine.checkpoint()));
+                    outcome.useless.extend(progress.mark(machine.floor()));
                 }
             }
             machine.applied_upto(upto(progress.last).index);
@@ -391,6 +414,9 @@ impl RaftStateMachine<TypeConfig> for Driver {
                 let kept = &self.state.checkpoints;
                 kept.put(cut.point(), cut.encode(), Durability::Lazy).await?;
             }
+            if !outcome.useless.is_empty() {
+                self.state.checkpoints.remove(&outcome.useless).await?;
+            }
         }
         Ok(())
     }
@@ -436,6 +462,7 @@ impl RaftStateMachine<TypeConfig> for Driver {
         self.state.restore(Some(&checkpoint.state))?;
         self.state.machine.with(&mut |machine| machine.installed(index));
         progress.resume(&checkpoint);
+        progress.marks = vec![(index, checkpoint.at.position)];
         self.state.floor.fetch_max(index, Ordering::AcqRel);
         self.state.applied.send_replace(upto(progress.last));
         progress.published = Some(checkpoint);

@@ -15,6 +15,7 @@ pub mod point;
 pub(crate) mod record;
 pub mod snapshot;
 mod tail;
+mod thin;
 pub mod types;
 mod wire;
 

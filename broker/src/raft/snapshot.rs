@@ -52,6 +52,12 @@ pub trait Checkpoints: Send + Sync + 'static {
 
     /// Returns the newest checkpoint at or below an index.
     fn newest(&self, upto: u64) -> io::Result<Option<(u64, Bytes)>>;
+
+    /// Lists all checkpoints, oldest first: their indexes and positions.
+    fn list(&self) -> io::Result<Vec<(u64, u64)>>;
+
+    /// Forgets checkpoints; a crash may bring them back.
+    fn remove(&self, indexes: &[u64]) -> BoxFuture<'_, io::Result<()>>;
 }
 
 /// Checkpoints beside the log of the group.
@@ -104,6 +110,33 @@ impl Checkpoints for StoredCheckpoints {
         let (_point, state) = keys::checkpoint::decode(&value)?;
         Ok(Some((index, value.slice_ref(state))))
     }
+
+    fn list(&self) -> io::Result<Vec<(u64, u64)>> {
+        let first = keys::checkpoint::key(self.group, 0);
+        let end = keys::checkpoint::key(self.group, u64::MAX);
+        let (mut found, mut outcome) = (Vec::new(), Ok(()));
+        self.logs.engine().scan(Family::Meta, &first, &end, &mut |_, value| {
+            match keys::checkpoint::decode(value) {
+                Ok((at, _)) => {
+                    found.push((at.index, at.pos));
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        Ok(outcome.map(|()| found)?)
+    }
+
+    fn remove(&self, indexes: &[u64]) -> BoxFuture<'_, io::Result<()>> {
+        let mut changes = Changes::new();
+        for &index in indexes {
+            changes.delete(Family::Meta, &keys::checkpoint::key(self.group, index));
+        }
+        Box::pin(async move { Ok(self.logs.writer().put_unsynced(changes).await?) })
+    }
 }
 
 /// A stored checkpoint, for those who only want the state of the machine.
@@ -116,6 +149,20 @@ pub struct StoredState {
 }
 
 impl StoredState {
+    /// Returns the newest checkpoint at or below an index. Reads the disk.
+    pub fn newest(engine: &dyn LogEngine, group: GroupId, upto: u64) -> io::Result<Option<Self>> {
+        let first = keys::checkpoint::key(group, 0);
+        let last = keys::checkpoint::key(group, upto);
+        let found = engine.last_in(Family::Meta, &first, &last)?;
+        found.map(|(_, value)| Self::decode(&value)).transpose()
+    }
+
+    fn decode(value: &Bytes) -> io::Result<Self> {
+        let (at, bytes) = keys::checkpoint::decode(value)?;
+        let checkpoint = Checkpoint::decode(&value.slice_ref(bytes))?;
+        Ok(Self { at, state: checkpoint.state })
+    }
+
     /// Returns the oldest checkpoint between two indexes, both included. Reads the disk.
     pub fn oldest(
         engine: &dyn LogEngine,
@@ -130,10 +177,7 @@ impl StoredState {
             found = Some(Bytes::copy_from_slice(value));
             ControlFlow::Break(())
         })?;
-        let Some(value) = found else { return Ok(None) };
-        let (at, bytes) = keys::checkpoint::decode(&value)?;
-        let checkpoint = Checkpoint::decode(&value.slice_ref(bytes))?;
-        Ok(Some(Self { at, state: checkpoint.state }))
+        found.map(|value| Self::decode(&value)).transpose()
     }
 }
 

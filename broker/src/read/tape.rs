@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use weft_proto::{Error, Offset, PartitionUid, Reason, Result, SchemaId, Timestamp};
+use weft_proto::{Error, Offset, PartitionUid, Reason, Result, SchemaId, Timestamp, v1};
 
 use super::History;
 use crate::data::{Bounds, DataGroup};
@@ -31,6 +31,8 @@ pub struct Run {
     pub schema: SchemaId,
     /// The events as they were published.
     pub events: Vec<Bytes>,
+    /// The same, compressed, if they were published so.
+    pub packed: Option<v1::PackedEvents>,
 }
 
 /// The place of one reader in one partition.
@@ -230,12 +232,13 @@ impl Tape {
         time: Timestamp,
         runs: &mut Vec<Run>,
     ) -> Result<usize> {
+        let damaged =
+            |error| Error::new(Reason::DataLoss, "a batch cannot be read").with_source(error);
         let mut bytes = 0;
         let mut last: Option<Run> = None;
-        for (number, event) in (0_u32..).zip(batch.events()) {
-            let event = event.map_err(|error| {
-                Error::new(Reason::DataLoss, "a batch cannot be read").with_source(error)
-            })?;
+        let before = runs.len();
+        for (number, event) in (0_u32..).zip(batch.events().map_err(damaged)?) {
+            let event = event.map_err(damaged)?;
             let offset = Offset(base.0.saturating_add(number.into()));
             if offset < self.next {
                 continue;
@@ -249,10 +252,24 @@ impl Tape {
                 Some(run) if run.schema == schema => run.events.push(event),
                 _ => {
                     runs.extend(last.take());
-                    last = Some(Run { first: offset, time, schema, events: vec![event] });
+                    let events = vec![event];
+                    last = Some(Run { first: offset, time, schema, events, packed: None });
                 }
             }
             self.next = Offset(offset.0.saturating_add(1));
+        }
+        if let Some((codec, raw_bytes)) = batch.header.packed
+            && let Some(run) = &mut last
+            && runs.len() == before
+            && run.events.len() as u64 == u64::from(batch.header.count.get())
+        {
+            // The whole batch in one run.
+            run.packed = Some(v1::PackedEvents {
+                codec: codec.to_wire().into(),
+                count: batch.header.count.get(),
+                raw_bytes,
+                body: batch.body.clone(),
+            });
         }
         runs.extend(last);
         Ok(bytes)

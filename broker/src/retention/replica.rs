@@ -46,6 +46,16 @@ pub fn base_of(engine: &dyn LogEngine, group: GroupId, index: u64) -> Result<Bas
     Ok(Base::after(index, &state))
 }
 
+/// The same for the newest checkpoint at or below the floor: usually the one at the floor itself.
+fn newest_base(engine: &dyn LogEngine, group: GroupId, floor: u64) -> Result<Base, StoreError> {
+    let suspect = |detail: String| StoreError::Suspect { group, index: floor, detail };
+    let stored =
+        StoredState::newest(engine, group, floor).map_err(|error| suspect(error.to_string()))?;
+    let Some(stored) = stored else { return Ok(Base::default()) };
+    let state = GroupState::decode(&stored.state).map_err(|error| suspect(error.to_string()))?;
+    Ok(Base::after(stored.at.index, &state))
+}
+
 impl Replica {
     /// The task for a group.
     pub fn new(group: DataGroup, history: History, writer: Writer) -> Self {
@@ -86,10 +96,13 @@ impl Replica {
     async fn trim(&self, floor: u64) -> Result<()> {
         let (id, engine) = (self.group.id, Arc::clone(&self.group.engine));
         if floor > 0 && self.group.log.first_index() <= floor {
-            let base = self.history.run(move || base_of(&*engine, id, floor)).await?;
+            let base = self.history.run(move || newest_base(&*engine, id, floor)).await?;
             let base = base.map_err(|error| {
-                Error::internal("the checkpoint at the floor is not there").with_source(error)
+                Error::internal("the checkpoint at the floor cannot be read").with_source(error)
             })?;
+            let Some(floor) = base.index() else {
+                return Err(Error::unavailable("the checkpoint at the floor is not stored yet"));
+            };
             // Readers first: from now on they look for nothing below.
             lock(&self.group.machine).raise_base(base);
             self.group.raft.raise_floor(floor);

@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
+use weft_proto::packed::Codec;
 use weft_proto::v1::read_client::ReadClient;
 use weft_proto::v1::read_response::Frame;
 use weft_proto::{Error, Reason, Result, filter, v1};
@@ -63,6 +64,7 @@ impl Leg {
             merged: partitions.len() > 1,
             checksum: options.checksum && options.to.is_some(),
             resume: Vec::new(),
+            accept: [Codec::Lz4, Codec::Zstd].map(|codec| codec.to_wire().into()).into(),
         };
         Self {
             client,
@@ -172,6 +174,12 @@ impl Leg {
         let mut request = self.request.clone();
         request.min_generation = self.client.generation();
         request.resume = self.left.values().copied().collect();
+        if let [range] = request.resume[..] {
+            // For one partition, a server that does not know how to resume does the same by these.
+            let offset = |offset| v1::Position { at: Some(v1::position::At::Offset(offset)) };
+            request.from = Some(offset(range.from));
+            request.to = range.to.map(offset);
+        }
         // Where it ends is settled.
         request.linearizable &= self.left.is_empty();
         // Only the leader surely has all that was acknowledged before the call.

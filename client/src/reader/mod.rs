@@ -16,6 +16,7 @@ use crate::position::Position;
 
 /// What to read.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent wishes of the caller")]
 pub struct ReadOptions {
     /// `name` or `namespace/name`.
     pub stream: String,

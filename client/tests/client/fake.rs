@@ -307,7 +307,7 @@ impl read_server::Read for Fake {
             }
             let send = |frame| answers.send(Ok(v1::ReadResponse { frame: Some(frame) }));
             let range = v1::PartitionRange { partition, from, to: (!follows).then_some(to) };
-            _ = send(Frame::Started(v1::ReadStarted { ranges: vec![range] })).await;
+            _ = send(Frame::Started(v1::ReadStarted { ranges: vec![range], merged: false })).await;
             let mut offset = from;
             let mut frames = 0;
             while offset < to {

@@ -78,6 +78,9 @@ impl Plan {
             });
         }
         let batch = &mut append.batch;
+        if !self.0.iter().all(|fate| *fate == Fate::New) {
+            batch.packed = None;
+        }
         keep(self, &mut batch.events);
         keep(self, &mut batch.ids);
         if let SchemaIds::Each(schemas) = &mut batch.schemas {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use proposer::{Inbox, Loop, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use weft_proto::packed::Codec;
 use weft_proto::{
     Error, GroupId, Offset, PartitionUid, Reason, ResourceUid, Result, SchemaId, Timestamp,
 };
@@ -27,10 +28,13 @@ use crate::entry::{Command, ProducerBatch};
 use crate::metrics as names;
 use crate::state::Reply;
 
-/// Bytes of batches that may wait for one group; beyond it publishers wait.
+/// Bytes of batches that may wait for one group; beyond it publishers wait a little, and are then
+/// told to come back.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Batches that may wait, whatever their size.
 const QUEUE_LEN: usize = 8_192;
+/// Longer waits are the caller's to do, out of this memory.
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
 /// What a caller is told to wait when the group has no leader.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -43,6 +47,17 @@ pub enum SchemaIds {
     Each(Vec<SchemaId>),
 }
 
+/// Framed events, compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// How.
+    pub codec: Codec,
+    /// Bytes of the framed events.
+    pub raw_len: u32,
+    /// The compressed bytes.
+    pub body: Bytes,
+}
+
 /// A batch to be appended.
 #[derive(Debug)]
 pub struct NewAppend {
@@ -50,6 +65,8 @@ pub struct NewAppend {
     pub partition: PartitionUid,
     /// Checked events; never empty.
     pub events: Vec<Bytes>,
+    /// The same as they are stored, if they came compressed.
+    pub packed: Option<Packed>,
     /// What they fitted.
     pub schemas: SchemaIds,
     /// Hash of partition, source and id of each event; empty where repeats are not looked for.
@@ -170,8 +187,9 @@ impl Sequencer {
             Ok(room) => room,
             Err(_full) => {
                 metrics::counter!(names::QUEUE_FULL).increment(1);
-                let acquired = Arc::clone(&self.room).acquire_many_owned(permits).await;
-                acquired.map_err(|_closed| stopping())?
+                let acquired = Arc::clone(&self.room).acquire_many_owned(permits);
+                let in_time = tokio::time::timeout(ROOM_PATIENCE, acquired).await;
+                in_time.map_err(|_elapsed| full())?.map_err(|_closed| stopping())?
             }
         };
         let (answer, receiver) = oneshot::channel();
@@ -203,6 +221,12 @@ impl Sequencer {
 
 fn stopping() -> Error {
     Error::unavailable("this node is stopping").with_not_applied().with_retry_after(RETRY_AFTER)
+}
+
+fn full() -> Error {
+    let message = "more is published than the group can store; its queue is full";
+    let error = Error::new(Reason::Overloaded, message);
+    error.with_not_applied().with_retry_after(RETRY_AFTER)
 }
 
 fn unknown() -> Error {

@@ -15,8 +15,8 @@ use weft_proto::{Error, Offset, PartitionUid, Result, Timestamp};
 
 use super::repeats::{Checked, Held};
 use super::{
-    Answers, Append, Appended, Directory, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request, SchemaIds,
-    Sequencer, not_leader, reply, unknown,
+    Answers, Append, Appended, Directory, Packed, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request,
+    SchemaIds, Sequencer, not_leader, reply, unknown,
 };
 use crate::data::{DataGroup, lock};
 use crate::dedup::Table;
@@ -53,6 +53,8 @@ pub struct Loop {
     pub(super) tasks: Tasks,
     /// A term in which the fate of an entry became unknown: nothing is proposed in it any more.
     pub(super) dead_term: Option<u64>,
+    /// The time of the last entry.
+    stamped: Timestamp,
 }
 
 impl std::fmt::Debug for Loop {
@@ -135,6 +137,7 @@ impl Loop {
             tickets: 0,
             tasks,
             dead_term: None,
+            stamped: Timestamp::default(),
         }
     }
 
@@ -245,7 +248,8 @@ impl Loop {
         }
         let cargo = std::mem::take(&mut self.lead.building);
         self.lead.building_bytes = 0;
-        match build(&cargo) {
+        let time = self.stamp();
+        match build(&cargo, time) {
             Ok(payload) => self.launch(term, payload, Cargo::Batches(cargo)).await,
             // Limits at the door keep this from happening; if it does, nobody is left waiting.
             Err(message) => {
@@ -264,7 +268,8 @@ impl Loop {
         command: &Command,
         answer: Option<Answers<Reply>>,
     ) {
-        self.launch(term, command.encode(clock::now()), Cargo::Command(answer)).await;
+        let time = self.stamp();
+        self.launch(term, command.encode(time), Cargo::Command(answer)).await;
     }
 
     pub(super) async fn propose_pass(
@@ -274,7 +279,17 @@ impl Loop {
         ticket: u64,
     ) {
         let Some(term) = self.lead.term else { return };
-        self.launch(term, command.encode(clock::now()), Cargo::Pass(partition, ticket)).await;
+        let time = self.stamp();
+        self.launch(term, command.encode(time), Cargo::Pass(partition, ticket)).await;
+    }
+
+    /// The time of the next entry: later than that of every entry before, so that a reader who has
+    /// all up to one knows what cannot come any more.
+    fn stamp(&mut self) -> Timestamp {
+        let known = lock(&self.group.machine).state().time();
+        let least = known.max(self.stamped).as_micros().saturating_add(1);
+        self.stamped = Timestamp::from_micros(clock::now().as_micros().max(least));
+        self.stamped
     }
 
     async fn launch(&mut self, term: u64, payload: Bytes, cargo: Cargo) {
@@ -416,11 +431,17 @@ impl Loop {
     }
 }
 
-fn build(cargo: &[(Append, Offset)]) -> Result<Bytes, String> {
+fn build(cargo: &[(Append, Offset)], time: Timestamp) -> Result<Bytes, String> {
     let mut builder = EntryBuilder::new();
     for (append, base) in cargo {
         let batch = &append.batch;
-        let mut new = NewBatch::new(batch.partition, *base, Payload::Events(&batch.events));
+        let payload = match &batch.packed {
+            Some(Packed { codec, raw_len, body }) => {
+                Payload::Packed { count: append.count, codec: *codec, raw_len: *raw_len, body }
+            }
+            None => Payload::Events(&batch.events),
+        };
+        let mut new = NewBatch::new(batch.partition, *base, payload);
         match &batch.schemas {
             SchemaIds::All(schema) => new.schema = *schema,
             SchemaIds::Each(schemas) => new.event_schemas = schemas,
@@ -429,5 +450,5 @@ fn build(cargo: &[(Append, Offset)]) -> Result<Bytes, String> {
         new.producer = batch.producer;
         builder.push(new).map_err(|error| error.to_string())?;
     }
-    Ok(builder.finish(clock::now()))
+    Ok(builder.finish(time))
 }

@@ -59,6 +59,15 @@ impl Group {
         written(self.core().change_membership(change, false).await)
     }
 
+    /// Ends the pause after failures to send to these replicas.
+    pub(in crate::raft) async fn send_now(&self, to: &[NodeId]) {
+        let reset = self.core().trigger().reset_backoff(to.iter().map(|node| node.get())).await;
+        if let Err(fatal) = reset {
+            // Whoever supervises the core finds out too.
+            tracing::debug!(group = self.inner.group.get(), %fatal, "cannot send at once");
+        }
+    }
+
     /// No longer asks for votes itself; before leadership is handed over for good.
     pub(in crate::raft) fn retire(&self) {
         self.core().runtime_config().elect(false);

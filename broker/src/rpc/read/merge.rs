@@ -47,7 +47,7 @@ impl Lane {
 
     /// Whether everything that was there when the read began has been sent.
     fn is_caught_up(&self) -> bool {
-        let sent = self.runs.front().map_or(self.part.tape.next(), |run| run.first);
+        let sent = self.runs.front().map_or_else(|| self.part.tape.next(), |run| run.first);
         sent >= self.part.caught_up
     }
 
@@ -71,6 +71,7 @@ impl Lane {
 }
 
 /// A merged read.
+#[expect(clippy::struct_excessive_bools, reason = "what is asked for, and what was told")]
 pub(super) struct Merge {
     lanes: Vec<Lane>,
     groups: Vec<(GroupId, watch::Receiver<AppliedUpto>)>,
@@ -156,8 +157,8 @@ impl Merge {
         let lane = self.lanes.get_mut(place)?;
         let (run, partition) = (lane.runs.pop_front()?, lane.part.partition);
         let batch = batch(partition, run, &self.shared)?;
-        let (batches, holes) = (vec![batch], lane.part.holes());
-        Some(Step::Batches(Batches { partition, batches, holes }))
+        let (found, holes) = (vec![batch], lane.part.holes());
+        Some(Step::Batches(Batches { partition, found, holes }))
     }
 
     /// Waits until a group applied more, or until it is time.
@@ -168,7 +169,7 @@ impl Merge {
         let changes = self.groups.iter_mut().map(|(_, applied)| Box::pin(applied.changed()));
         let stopped = |_closed| Error::unavailable("a group stopped on this node");
         tokio::select! {
-            changed = select_all(changes) => changed.0.map_err(stopped),
+            first = select_all(changes) => first.0.map_err(stopped),
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => Ok(()),
         }
     }

@@ -75,7 +75,7 @@ impl Service {
         let started = v1::ReadStarted { ranges, merged: request.merged };
         let started = frame(v1::read_response::Frame::Started(started));
         let first = stream::once(std::future::ready(Ok(started)));
-        let shared = Shared { resources: resources.clone(), filters };
+        let shared = Shared { resources: resources.clone(), filters, accept: request.accept };
         // A merged read gives one signal for all partitions.
         let behind = if request.merged { 1 } else { parts.len() };
         let tally = Tally::new(chosen, (request.events_max, behind), request.checksum);

@@ -33,6 +33,8 @@ pub(super) struct Part {
 pub(super) struct Shared {
     pub(super) resources: Resources,
     pub(super) filters: Vec<Filter>,
+    /// Ways of compression that the reader understands, by their number on the wire.
+    pub(super) accept: Vec<i32>,
 }
 
 /// What a read gives next.
@@ -44,7 +46,7 @@ pub(super) enum Step {
 /// Events of one partition.
 pub(super) struct Batches {
     pub(super) partition: PartitionId,
-    pub(super) batches: Vec<v1::EventBatch>,
+    pub(super) found: Vec<v1::EventBatch>,
     /// Offsets without event up to here.
     pub(super) holes: u64,
 }
@@ -83,11 +85,11 @@ impl Part {
                 self.tape.wait().await?;
                 continue;
             }
-            let batches: Vec<_> =
+            let found: Vec<_> =
                 runs.into_iter().filter_map(|run| batch(self.partition, run, shared)).collect();
-            if !batches.is_empty() {
+            if !found.is_empty() {
                 let (partition, holes) = (self.partition, self.holes());
-                return Ok(Some(Step::Batches(Batches { partition, batches, holes })));
+                return Ok(Some(Step::Batches(Batches { partition, found, holes })));
             }
         }
     }
@@ -103,6 +105,7 @@ pub(super) fn batch(partition: PartitionId, run: Run, shared: &Shared) -> Option
         ..v1::EventBatch::default()
     };
     if shared.filters.is_empty() {
+        batch.packed = run.packed.filter(|packed| shared.accept.contains(&packed.codec));
         batch.events = run.events;
         return Some(batch);
     }

@@ -59,7 +59,7 @@ impl Tally {
         if let Some(sum) = self.partitions.get_mut(&step.partition) {
             sum.holes = step.holes;
         }
-        let batches = step.batches.into_iter();
+        let batches = step.found.into_iter();
         batches.filter_map(|batch| self.count(step.partition, batch)).collect()
     }
 
@@ -82,6 +82,11 @@ impl Tally {
         self.bytes += bytes;
         if let Some(sum) = self.partitions.get_mut(&partition) {
             sum.add(&batch, bytes);
+        }
+        // Counted as they are; sent as they were published, if that is still the whole batch.
+        match &batch.packed {
+            Some(packed) if u64::from(packed.count) == events => batch.events.clear(),
+            _ => batch.packed = None,
         }
         metrics::counter!(names::READ_EVENTS).increment(events);
         metrics::counter!(names::READ_BYTES).increment(bytes);
