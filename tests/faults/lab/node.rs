@@ -81,8 +81,8 @@ impl Node {
         let mut text = format!("[node]\ndata = {data:?}\n\n");
         // Writing to a text cannot fail.
         _ = write!(text, "[listen]\ngrpc = {grpc:?}\nhttp = {http:?}\npeer = {peer:?}\n\n");
-        _ = write!(text, "[cluster]\nfounders = {:?}\n", self.founders);
-        _ = write!(text, "data_groups = {}\n", program.data_groups);
+        _ = writeln!(text, "[cluster]\nfounders = {:?}", self.founders);
+        _ = writeln!(text, "data_groups = {}", program.data_groups);
         // Many checkpoints, so that floors rise and snapshots are installed.
         _ = write!(text, "checkpoint_bytes = {CHECKPOINT_BYTES}\n\n");
         text + "[store]\nprofile = \"small\"\n\n[security]\ninsecure = true\n"
