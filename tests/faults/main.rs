@@ -14,6 +14,7 @@ mod lab;
 mod plan;
 mod planted;
 mod round;
+mod scripted;
 mod work;
 
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ const DATA_GROUPS: u32 = 3;
 /// Of the short piece.
 const SEED: u64 = 1;
 const KILLS: usize = 20;
-const NAMES: [&str; 6] = ["campaign", "round", "summary", "check", "planted", "help"];
+const NAMES: [&str; 7] = ["campaign", "round", "summary", "check", "planted", "scripted", "help"];
 
 #[derive(Debug, Parser)]
 #[command(name = "faults", about = "Fault injection for clusters of real brokers")]
@@ -79,6 +80,14 @@ enum Command {
     },
     /// Runs brokers that are broken on purpose; each must be caught. Needs a debug build.
     Planted {
+        /// Only those whose name contains this.
+        #[arg(default_value = "")]
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Plays schedules that random faults rarely build.
+    Scripted {
         /// Only those whose name contains this.
         #[arg(default_value = "")]
         name: String,
@@ -147,6 +156,10 @@ async fn command(cli: Cli) -> anyhow::Result<bool> {
         Command::Planted { name, common } => {
             planted::run(&common.setting("planted", true)?, &name).await
         }
+        Command::Scripted { name, common } => {
+            let setting = common.setting("scripted", false)?;
+            scripted::run(&setting, &|script| script.contains(&name)).await
+        }
         Command::Summary { dir } => campaign::summary(&dir),
         Command::Check { history } => {
             let mut records = check::history::History::new();
@@ -170,15 +183,21 @@ async fn short(args: &[String]) -> anyhow::Result<bool> {
             println!("{name}: test");
         }
         println!("short_round: test");
+        scripted::short_names().iter().for_each(|name| println!("{name}: test"));
         return Ok(true);
     }
     let mut good = tests::run(&wanted);
-    if wanted("short_round") {
+    let scripts = scripted::short_names();
+    let script = |name: &str| scripts.contains(&name) && wanted(name);
+    if wanted("short_round") || scripts.iter().any(|name| script(name)) {
         let common = Common { dir: None, weft: env!("CARGO_BIN_EXE_weft").into() };
         let setting = common.setting("short", false)?;
-        let outcome = play(&setting, &Plan::short(SEED, KILLS), "short").await?;
-        println!("{}", campaign::line(&outcome));
-        good &= outcome.verdict == Verdict::Valid;
+        if wanted("short_round") {
+            let outcome = play(&setting, &Plan::short(SEED, KILLS), "short").await?;
+            println!("short_round: {}", campaign::line(&outcome));
+            good &= outcome.verdict == Verdict::Valid;
+        }
+        good &= scripted::run(&setting, &script).await?;
         if good {
             std::fs::remove_dir_all(&setting.dir)?;
         }

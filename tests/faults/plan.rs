@@ -166,6 +166,11 @@ impl Plan {
         Self { seed, nodes: 3, disk: Kind::Plain, steps, quiet: 2_000 }
     }
 
+    /// These faults one after the other.
+    pub(crate) fn of(disk: Kind, steps: Vec<(Fault, u64)>) -> Self {
+        Self { seed: 0, nodes: 3, disk, steps, quiet: 1_000 }
+    }
+
     /// This one fault so many times, with so much quiet before it.
     pub(crate) fn scripted(disk: Kind, fault: Option<Fault>, times: usize, quiet: u64) -> Self {
         let steps = fault.into_iter().flat_map(|fault| vec![(fault, 2_000); times]).collect();
