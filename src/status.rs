@@ -41,9 +41,11 @@ pub(crate) async fn run(client: &Client, format: Format) -> anyhow::Result<()> {
             group.applied_index.to_string(),
             group.first_index.to_string(),
             group.log_bytes.to_string(),
+            group.dedup_events.to_string(),
         ]
     });
-    let columns = ["GROUP", "LEADER", "TERM", "COMMITTED", "APPLIED", "FIRST", "LOG BYTES"];
+    let columns =
+        ["GROUP", "LEADER", "TERM", "COMMITTED", "APPLIED", "FIRST", "LOG BYTES", "DEDUP"];
     out.table(&columns, groups.collect())?;
     if !status.streams.is_empty() {
         out.line("")?;
@@ -89,6 +91,7 @@ fn to_json(status: &v1::StatusResponse) -> serde_json::Value {
             "last_index": group.last_index, "committed_index": group.committed_index,
             "applied_index": group.applied_index, "voters": group.voters,
             "first_index": group.first_index, "log_bytes": group.log_bytes,
+            "dedup_events": group.dedup_events, "dedup_since_us": group.dedup_since_us,
         })
     };
     let partition = |at: &v1::PartitionStatus| {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use weft_proto::resource::Kind;
 use weft_proto::v1::cluster_server::Cluster;
-use weft_proto::{GroupId, NodeId, Result, internal, v1};
+use weft_proto::{GroupId, NodeId, Result, Timestamp, internal, v1};
 
 use crate::catalog::State;
 use crate::identity::FORMAT;
@@ -150,6 +150,8 @@ impl Cluster for Service {
         let mut groups = Vec::new();
         for group in self.groups.iter() {
             let status = group.status();
+            let data = self.ingest.group(group.id()).ok();
+            let (dedup_events, since) = data.map_or((0, None), |data| data.remembered());
             groups.push(v1::GroupStatus {
                 id: group.id().get(),
                 leader: status.leader.map(NodeId::get),
@@ -159,7 +161,9 @@ impl Cluster for Service {
                 applied_index: status.applied.unwrap_or_default(),
                 voters: status.voters.iter().map(|voter| voter.get()).collect(),
                 first_index: status.first,
-                log_bytes: self.ingest.group(group.id()).map_or(0, |group| group.log.bytes()),
+                log_bytes: data.map_or(0, |data| data.log.bytes()),
+                dedup_events,
+                dedup_since_us: since.map_or(0, Timestamp::as_micros),
             });
         }
         let answers = join_all(catalog.nodes().map(|node| self.answers(node))).await;
