@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::check::tests;
 use self::lab::Lab;
@@ -126,7 +127,12 @@ async fn main() -> ExitCode {
     // Options of the usual test programs must not fail: cargo hands them to all.
     let first = args.get(1).map_or("", String::as_str);
     let known = NAMES.contains(&first) || ["--help", "-h"].contains(&first);
-    let result = if known { command(Cli::parse()).await } else { short(&args[1..]).await };
+    let work = async { if known { command(Cli::parse()).await } else { short(&args[1..]).await } };
+    // Whatever was mounted or started is taken down on the way out.
+    let result = tokio::select! {
+        result = work => result,
+        stopped = stopped() => stopped,
+    };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -135,6 +141,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// SIGINT or SIGTERM.
+async fn stopped() -> anyhow::Result<bool> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    anyhow::bail!("stopped by a signal; a campaign goes on with --resume")
 }
 
 async fn command(cli: Cli) -> anyhow::Result<bool> {

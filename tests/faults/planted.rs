@@ -12,6 +12,8 @@ use crate::plan::{Fault, Plan, Target};
 use crate::round::{Setting, Verdict, play};
 use crate::work::Lies;
 
+/// How a broker ends that does not trust its disk.
+const SUSPECT: &str = "exit status: 3";
 /// Attempts to show a bug that needs luck.
 const ATTEMPTS: usize = 3;
 
@@ -22,11 +24,14 @@ struct Plant {
     plan: Plan,
     /// One of them must be found.
     classes: &'static [Class],
+    /// Brokers may see by themselves that their disks forgot, and refuse to start.
+    suspicious: bool,
 }
 
 impl Plant {
     fn of(bug: Bug, plan: Plan, classes: &'static [Class]) -> Self {
-        Self { name: bug.name(), bug: Some(bug), plan, classes }
+        let suspicious = bug == Bug::AckBeforeSync;
+        Self { name: bug.name(), bug: Some(bug), plan, classes, suspicious }
     }
 }
 
@@ -72,6 +77,7 @@ fn plants() -> Vec<Plant> {
             bug: None,
             plan: plan(Kind::Plain, Some(slow), 2, 3_000),
             classes: &[Class::G1a],
+            suspicious: false,
         },
     ]
 }
@@ -105,6 +111,13 @@ async fn catch(setting: &Setting, plant: &Plant) -> anyhow::Result<bool> {
             outcome.anomalies.iter().map(|(class, count)| format!("{count} {class}")).collect();
         if hit && outcome.verdict == Verdict::Invalid {
             println!("| {} | {} | {} |", plant.name, found.join(", "), outcome.counts.acked);
+            fs::remove_dir_all(setting.dir.join(&name))?;
+            return Ok(true);
+        }
+        let refused = outcome.doubts.iter().any(|doubt| doubt.contains(SUSPECT));
+        if plant.suspicious && refused {
+            let what = "by the brokers themselves: suspect, they do not start";
+            println!("| {} | {what} | {} |", plant.name, outcome.counts.acked);
             fs::remove_dir_all(setting.dir.join(&name))?;
             return Ok(true);
         }
