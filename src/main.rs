@@ -221,6 +221,8 @@ mod tests {
             "weft subscribe orders --from -1h --filter-type order.*",
             "weft subscribe orders --subscription audit -o json",
             "weft replay orders --from 2026-03-01T12:00:00Z --to latest",
+            "weft replay orders --linearizable --checksum",
+            "weft subscribe orders --merged --linearizable",
             "weft schema register order -f order.json",
             "weft schema get order --version 2",
             "weft schema check order -f payload.json",

@@ -86,6 +86,9 @@ pub struct Cluster {
     /// The other end of that range: with the defaults, votes are asked for after 1,150 to 1,400 ms
     /// of silence. Starved machines need 1,500 to 3,000.
     pub election_max_ms: u64,
+    /// Leadership of a group moves to the node that shall have it at most once in this time, in
+    /// milliseconds; 0 = it stays where it is.
+    pub balance_ms: u64,
 }
 
 impl Default for Cluster {
@@ -97,6 +100,7 @@ impl Default for Cluster {
             heartbeat_ms: 150,
             election_min_ms: 450,
             election_max_ms: 700,
+            balance_ms: 60_000,
         }
     }
 }
@@ -221,7 +225,8 @@ impl Config {
     }
 
     fn check_timers(&self) -> Result<(), ConfigError> {
-        let Cluster { heartbeat_ms, election_min_ms, election_max_ms, .. } = self.cluster;
+        let Cluster { heartbeat_ms, election_min_ms, election_max_ms, balance_ms, .. } =
+            self.cluster;
         if !(20..=10_000).contains(&heartbeat_ms) {
             let problem = format!("{heartbeat_ms} is not in 20..=10000");
             return Err(ConfigError { key: "cluster.heartbeat_ms", problem });
@@ -232,6 +237,10 @@ impl Config {
                 "{election_min_ms} is less than two and a half heartbeats of {heartbeat_ms}"
             );
             return Err(ConfigError { key: "cluster.election_min_ms", problem });
+        }
+        if !(balance_ms == 0 || (500..=86_400_000).contains(&balance_ms)) {
+            let problem = format!("{balance_ms} is neither 0 nor in 500..=86400000");
+            return Err(ConfigError { key: "cluster.balance_ms", problem });
         }
         if election_max_ms <= election_min_ms {
             let problem = format!("{election_max_ms} is not greater than election_min_ms");

@@ -13,18 +13,20 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use weft_proto::internal::{self, catalog_command::Change};
-use weft_proto::{GroupId, NodeId, Principal};
+use weft_proto::internal;
+use weft_proto::{GroupId, NodeId};
 
 use crate::birth::{Birth, Founding, Introducer};
 use crate::config::{Config, ConfigError, Profile};
-use crate::data::{DataGroup, DataMachine, sequencer};
+use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::{Peer, server};
 use crate::pledge::{self, Pledge};
-use crate::raft::group::{Parts, Timers};
+use crate::presence::{Edge, announce, catch_up, draining, register};
+use crate::raft::balance::Balance;
+use crate::raft::group::{Group, Parts, Timers};
 use crate::raft::groups::{Groups, Settings};
 use crate::raft::log::Logs;
 use crate::raft::snapshot::SnapshotPolicy;
@@ -206,6 +208,9 @@ struct Node {
     broken: Vec<watch::Receiver<Option<String>>>,
     stop: CancellationToken,
     id: NodeId,
+    /// Where it is said that this node leaves.
+    leaving: (Resources, internal::CatalogNode),
+    edge: Edge,
 }
 
 impl Node {
@@ -291,8 +296,8 @@ impl Node {
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
-        let mut data = BTreeMap::new();
         let history = History::start(tasks).map_err(RunError::Thread)?;
+        let mut data = BTreeMap::new();
         let pace = Pace {
             tick: Duration::from_millis(config.retention.tick_ms),
             log_kept: Duration::from_millis(config.retention.log_kept_ms),
@@ -300,17 +305,30 @@ impl Node {
         for (id, machine, log) in parts.data {
             let raft = groups.get(id).ok_or_else(|| missing(id.get()))?.clone();
             let directory = Arc::new(resources.clone());
-            let (handle, task) = sequencer::new(
-                id,
+            let (sequencer, inbox) = sequencer::channel();
+            let engine = Arc::clone(&parts.engine);
+            let group = DataGroup { id, raft, log, engine, sequencer, machine };
+            let (reread, reads) = (group.clone(), history.clone());
+            tasks.spawn("identities", move |stop| async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Ok(()),
+                    read = reread_window(reread, reads) => {
+                        read?;
+                        stop.cancelled().await;
+                        Ok::<_, weft_proto::Error>(())
+                    }
+                }
+            });
+            let task = sequencer::Loop::new(
+                inbox,
+                group.clone(),
+                history.clone(),
                 node.to_string(),
-                raft.clone(),
-                Arc::clone(&machine),
                 directory,
                 tasks.clone(),
             );
             tasks.spawn("sequencer", move |stop| task.run(stop));
-            let engine = Arc::clone(&parts.engine);
-            let group = DataGroup { id, raft, log, engine, sequencer: handle, machine };
             let policies = Arc::new(resources.clone());
             let bytes = membership.checkpoint_bytes;
             let leader = Leader::new(group.clone(), policies, history.clone(), pace, bytes);
@@ -321,7 +339,7 @@ impl Node {
         }
         let watching = guard.clone();
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
-        let gates = Gates::new(resources.clone());
+        let gates = Gates::new(resources.clone(), &membership.cluster_uid);
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,
@@ -332,29 +350,51 @@ impl Node {
         });
         remote.open(ingest.clone());
         let facts = Facts { node, cluster_uid: membership.cluster_uid };
+        // Clients leave before the groups stop.
+        let edge = tasks.part();
         let services = rpc::Services {
-            publish: rpc::PublishService::new(ingest.clone(), tasks.clone()),
-            read: rpc::ReadService::new(ingest.clone(), history.clone(), tasks.token()),
-            subscribe: rpc::SubscribeService::new(ingest.clone(), history.clone(), tasks.clone()),
-            catalog: rpc::CatalogService::new(resources.clone(), tasks.token()),
+            publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token()),
+            read: rpc::ReadService::new(ingest.clone(), history.clone(), edge.token()),
+            subscribe: rpc::SubscribeService::new(ingest.clone(), history.clone(), edge.clone()),
+            catalog: rpc::CatalogService::new(resources.clone(), edge.token()),
             cluster: rpc::ClusterService::new(rpc::ClusterParts {
                 facts,
                 groups: groups.clone(),
-                ingest,
+                ingest: ingest.clone(),
                 history,
                 transport: Arc::new(transport),
             }),
         };
-        tasks.spawn("grpc", move |stop| rpc::serve(listener, services, stop));
+        let (closing, closed) = (edge.token(), CancellationToken::new());
+        let left = closed.clone();
+        tasks.spawn("grpc", move |stop| async move {
+            rpc::serve(listener, services, closing).await?;
+            left.cancel();
+            stop.cancelled().await;
+            Ok::<_, tonic::transport::Error>(())
+        });
+        let edge = Edge { closing: edge.token(), closed, remote };
         groups_tx.send_replace(Some(groups.clone()));
+        let groups_of_data: Vec<GroupId> =
+            groups.iter().map(Group::id).filter(|id| *id != GroupId::CATALOG).collect();
         let own = internal::CatalogNode {
             id: node.get(),
             grpc_address: config.advertised().to_owned(),
             http_address: config.listen.http.clone(),
             peer_address: config.listen.peer.clone(),
+            draining: false,
         };
+        let balance = Balance {
+            period: Duration::from_millis(config.cluster.balance_ms),
+            draining: draining(&resources),
+        };
+        let balanced = groups.clone();
+        tasks.spawn("balance", move |stop| balanced.balance(balance, stop));
+        let leaving = (resources.clone(), own.clone());
         tasks.spawn_short(async move {
             register(&resources, own).await;
+            // The next node may only be restarted when this one counts for a majority again.
+            catch_up(&ingest, &groups_of_data).await;
             registered_tx.send_replace(true);
             // The receiver side lives as long as the HTTP port; keep the sender as long.
             std::future::pending::<()>().await;
@@ -366,6 +406,8 @@ impl Node {
             broken: parts.broken,
             stop: asked,
             id: node,
+            leaving,
+            edge,
         }))
     }
 
@@ -387,13 +429,15 @@ impl Node {
             }
             () = self.stop.cancelled() => None,
         };
-        let Self { groups, writer, id, .. } = self;
+        let Self { groups, writer, id, leaving: (resources, own), edge, .. } = self;
         if failed.is_none() {
             info!(node = id.get(), "stopping");
+            announce(&resources, own).await;
             let kept = groups.drain(DRAIN_MAX).await;
             if kept > 0 {
                 warn!(node = id.get(), kept, "some groups found no other leader");
             }
+            edge.close().await;
         }
         groups.shutdown().await;
         // Whatever still holds a handle, a connection of a client for one, writes nothing any more.
@@ -525,15 +569,5 @@ const fn reserve(profile: Profile) -> Reserve {
             tenth_bytes_max: 96 << 20,
             ballast_bytes: BALLAST_BYTES_SMALL,
         },
-    }
-}
-
-/// Tells the catalog where this node is; tries until it is told.
-async fn register(resources: &Resources, own: internal::CatalogNode) {
-    let mut wait = Duration::from_millis(50);
-    while let Err(error) = resources.change(&Principal::system(), Change::Node(own.clone())).await {
-        tracing::debug!(%error, "the catalog cannot be told yet");
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(1));
     }
 }

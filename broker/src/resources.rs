@@ -142,6 +142,8 @@ pub struct StreamView {
     pub generation: u64,
     /// Largest event.
     pub event_bytes_max: usize,
+    /// Whether repeats of an event are recognised by source and id.
+    pub dedup: bool,
     /// Where its partitions are.
     pub placements: Arc<[Placement]>,
     /// Which schema governs what.
@@ -162,6 +164,7 @@ impl StreamView {
             uid: ResourceUid(stored.uid),
             generation: stored.generation,
             event_bytes_max: usize::try_from(spec.event_bytes_max).unwrap_or(usize::MAX),
+            dedup: spec.dedup,
             placements: placements.collect(),
             bindings: spec.schemas.into(),
         }

@@ -7,11 +7,13 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 use weft_proto::{GroupId, Offset, PartitionUid};
 
+use crate::dedup::Window;
 use crate::metrics as names;
-
+#[cfg(debug_assertions)]
+use crate::planted::{self, Bug};
 use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::types::Reply;
-use crate::state::{Effects, GroupState};
+use crate::state::{Effects, GroupState, Identities};
 use crate::store::Writer;
 use crate::store::keys::index;
 
@@ -51,6 +53,11 @@ impl Base {
 pub struct DataMachine {
     group: GroupId,
     state: GroupState,
+    window: Window,
+    /// Index of the first entry applied since the state was opened.
+    first: Option<u64>,
+    /// Whether the window has what was before that entry, too.
+    is_read: watch::Sender<bool>,
     writer: Writer,
     base: Base,
     /// The floor of the log that the state asks for.
@@ -65,6 +72,9 @@ impl DataMachine {
         Self {
             group,
             state: GroupState::new(),
+            window: Window::new(),
+            first: None,
+            is_read: watch::Sender::new(false),
             writer,
             base: Base::default(),
             floor: watch::Sender::new(0),
@@ -93,6 +103,28 @@ impl DataMachine {
     /// The state as of the last applied entry.
     pub fn state(&self) -> &GroupState {
         &self.state
+    }
+
+    /// Identities of the events appended lately.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Becomes true when the window is complete: as long as [`WINDOW_TIME`](crate::dedup::WINDOW_TIME)
+    /// and as large as [`IDS_MAX`](crate::dedup::IDS_MAX) allow.
+    pub fn window_read(&self) -> watch::Receiver<bool> {
+        self.is_read.subscribe()
+    }
+
+    /// Index of the first entry whose identities are in the window, if any was applied.
+    pub(super) fn window_first(&self) -> Option<u64> {
+        self.first
+    }
+
+    /// Completes the window with what the log has from before.
+    pub(super) fn complete_window(&mut self, older: Window) {
+        self.window.prepend(older);
+        self.is_read.send_replace(true);
     }
 
     fn carry_out(&self, effects: Effects) {
@@ -136,6 +168,11 @@ impl Machine for DataMachine {
         self.state.checkpoint_was_at(entry.checkpoint_position);
         match self.state.apply(entry.payload, entry.index) {
             Ok(outcome) => {
+                self.first.get_or_insert(entry.index);
+                for Identities { partition, base, header } in &outcome.effects.identities {
+                    let time = self.state.time();
+                    self.window.record(*partition, *base, header.id_hashes(), time);
+                }
                 self.carry_out(outcome.effects);
                 Reply(outcome.reply.encode())
             }
@@ -167,6 +204,13 @@ impl Machine for DataMachine {
             }
             None => GroupState::new(),
         };
+        #[cfg(debug_assertions)]
+        if planted::is(Bug::ProducersNotInCheckpoint) {
+            self.state.forget_producers();
+        }
+        // A snapshot lies further back than the window reaches: what counts follows it in the log.
+        self.window = Window::new();
+        self.first = None;
         self.floor.send_replace(self.state.floor_index());
         Ok(())
     }

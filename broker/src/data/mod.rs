@@ -3,12 +3,14 @@
 //! *Owns* the handles of one group: its consensus, its state, its log and its sequencer.
 
 mod machine;
+mod reread;
 pub mod sequencer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use machine::{Base, DataMachine};
-pub use sequencer::{Appended, NewAppend, SchemaIds, Sequencer};
+pub use reread::reread_window;
+pub use sequencer::{Appended, NewAppend, Packed, Placed, SchemaIds, Sequencer, identity_reused};
 use tokio::sync::watch;
 use weft_proto::{GroupId, Offset, PartitionUid};
 

@@ -21,7 +21,7 @@ use bytes::{BufMut, BytesMut};
 use weft_proto::{Offset, PartitionUid, Timestamp};
 
 use crate::entry::codec::{DecodeError, Reader, put_list};
-use crate::entry::{Header, Opening};
+use crate::entry::{Header, Opening, ProducerBatch};
 
 pub use admission::{Admission, Decision};
 pub use producer::{IDLE_MAX, PRODUCERS_LEN, Producer, Producers, RECENT_LEN, Recent};
@@ -173,7 +173,7 @@ impl Partition {
         self.bytes = self.bytes.saturating_add(batch.body_len.into());
         self.last_time = at.time;
         if let Some(producer) = &batch.producer {
-            self.producers.record(producer, base, batch.count, at.time);
+            self.producers.record(producer, base, batch.count.get(), at.time);
         }
         let record = self.needs_record(at).then(|| {
             self.last_index_pos = Some(at.pos);
@@ -205,6 +205,14 @@ pub struct Partitions {
 }
 
 impl Partitions {
+    /// For a planted bug.
+    #[cfg(debug_assertions)]
+    pub(crate) fn forget_producers(&mut self) {
+        for partition in self.by_uid.values_mut() {
+            partition.producers = Producers::default();
+        }
+    }
+
     /// The partition, if this group has it.
     pub fn get(&self, partition: PartitionUid) -> Option<&Partition> {
         self.by_uid.get(&partition)
@@ -257,6 +265,20 @@ impl Partitions {
             Some(partition) => partition.append(batch, at),
             None => (BatchReply::Closed, None),
         }
+    }
+
+    /// Remembers a batch whose events were all there already.
+    pub(crate) fn pass(
+        &mut self,
+        partition: PartitionUid,
+        producer: &ProducerBatch,
+        time: Timestamp,
+    ) -> PartitionReply {
+        let Some(partition) = self.by_uid.get_mut(&partition) else {
+            return PartitionReply::Unknown;
+        };
+        partition.producers.record(producer, partition.end, 0, time);
+        partition.reply()
     }
 
     pub(crate) fn put(&self, out: &mut BytesMut) {

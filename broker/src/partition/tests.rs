@@ -187,7 +187,7 @@ fn longest_idle_producer_makes_room() {
     let many = u128::try_from(PRODUCERS_LEN).unwrap();
     let mut record = |id: u128, seconds: u64| {
         let time = NOW.saturating_add(Duration::from_secs(seconds));
-        producers.record(&batch(id, 1, 1, 0), Offset(0), n(1), time);
+        producers.record(&batch(id, 1, 1, 0), Offset(0), 1, time);
     };
     // All idle for equally long; producer 10 is used again later.
     for id in 10..many + 10 {
@@ -219,7 +219,7 @@ fn applied_batch_is_a_duplicate_with_its_first_offset() {
 
     let decision = Admission::new().admit(&state, UID, n(2), Some(batch(1, 5, 1, 0)));
 
-    let expected = Decision::Duplicate { first: Offset(0), count: n(2), time: NOW };
+    let expected = Decision::Duplicate { first: Offset(0), count: 2, time: NOW };
     assert_eq!(decision, expected);
 }
 

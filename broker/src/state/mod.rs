@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::{Offset, PartitionUid, ResourceUid, Timestamp};
 
 use crate::entry::codec::{DecodeError, Reader};
-use crate::entry::{Batch, Command, Content, Entry, EntryError, Trim};
+use crate::entry::{Batch, Command, Content, Entry, EntryError, Header, Trim};
 use crate::partition::{BatchReply, IndexRecord, Partitions, Place};
 use crate::subscription::Cursors;
 
@@ -33,10 +33,23 @@ pub struct Effects {
     pub floors: Vec<(PartitionUid, Offset)>,
     /// No replica needs log entries up to and with this index any more.
     pub floor_index: Option<u64>,
+    /// Identities of appended events.
+    pub identities: Vec<Identities>,
     /// Cursors that a floor overtook, and how many events nobody settled before.
     pub overtaken: Vec<(ResourceUid, PartitionUid, u64)>,
     /// Partitions that are gone.
     pub dropped: Vec<PartitionUid>,
+}
+
+/// Who the events of an appended batch are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identities {
+    /// Where the batch went.
+    pub partition: PartitionUid,
+    /// Offset of its first event.
+    pub base: Offset,
+    /// The batch; its hashes are in the order of its events.
+    pub header: Header,
 }
 
 /// What became of an entry.
@@ -92,6 +105,12 @@ impl GroupState {
         self.floor_index
     }
 
+    /// For a planted bug.
+    #[cfg(debug_assertions)]
+    pub(crate) fn forget_producers(&mut self) {
+        self.partitions.forget_producers();
+    }
+
     /// The partitions.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions
@@ -131,6 +150,10 @@ impl GroupState {
             if let BatchReply::Appended { base } = reply {
                 let end = base.checked_add(header.count.get().into()).unwrap_or(base);
                 effects.readable.push((header.partition, end));
+                if header.id_hashes().len() > 0 {
+                    let (partition, header) = (header.partition, header.clone());
+                    effects.identities.push(Identities { partition, base, header });
+                }
             }
             effects.index.extend(record);
             replies.push(reply);
@@ -139,7 +162,7 @@ impl GroupState {
     }
 
     fn command(&mut self, command: &Command, effects: &mut Effects) -> Reply {
-        let Self { partitions, cursors, .. } = self;
+        let Self { time, partitions, cursors, .. } = self;
         match command {
             Command::Open(openings) => {
                 Reply::Partitions(openings.iter().map(|&one| partitions.open(one)).collect())
@@ -164,6 +187,9 @@ impl GroupState {
                     }
                 }
                 Reply::Done
+            }
+            Command::Pass(uid, producer) => {
+                Reply::Partitions(vec![partitions.pass(*uid, producer, *time)])
             }
             Command::Forget(subscription) => {
                 cursors.forget(*subscription);

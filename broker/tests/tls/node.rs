@@ -75,6 +75,7 @@ pub(crate) fn configs(count: usize, files: &Files) -> Vec<Config> {
             ..Cluster::default()
         },
         store: Store { profile: Profile::Small },
+        retention: weft_broker::config::Retention::default(),
         security: Security::default(),
         ..Config::default()
     };

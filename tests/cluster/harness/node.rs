@@ -5,17 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use weft_client::{Client, Options};
 
 use super::ports::{Ports, address};
+use super::probe::answers_ready;
 use super::process::{Daemon, POLL, weft};
 
 /// A first start makes a cluster; elections on a busy machine take a while.
 const READY_MAX: Duration = Duration::from_mins(1);
-const PROBE_MAX: Duration = Duration::from_secs(2);
 
 /// One broker, running or not.
 #[derive(Debug)]
@@ -86,7 +84,7 @@ impl Node {
     /// Waits until it can serve.
     pub(crate) async fn ready(&mut self) {
         let begin = Instant::now();
-        while !answers_ready(self.ports.http).await {
+        while !answers_ready(&address(self.ports.http)).await {
             let name = self.name();
             let status = self.running().status();
             assert!(status.is_none(), "{name} ended: {status:?}");
@@ -138,17 +136,4 @@ pub(crate) fn quoted(path: &Path) -> String {
 pub(crate) fn broker(mut program: Command, config: &Path) -> Command {
     program.arg("broker").arg("--config").arg(config);
     program
-}
-
-/// Whether `GET /readyz` is answered with 200.
-async fn answers_ready(http_port: u16) -> bool {
-    let probe = async {
-        let mut stream = TcpStream::connect(address(http_port)).await?;
-        let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).await?;
-        let mut answer = Vec::new();
-        stream.take(1 << 16).read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.starts_with(b"HTTP/1.1 200 "))
-    };
-    matches!(timeout(PROBE_MAX, probe).await, Ok(Ok(true)))
 }

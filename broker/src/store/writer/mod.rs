@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::changes::Afterwards;
 use super::{Changes, LogEngine, StoreError};
+use crate::planted::{self, Bug};
 use deferred::Deferred;
 use stats::Meter;
 
@@ -344,9 +345,12 @@ impl WriterLoop {
     fn write(&mut self) -> Result<(), StoreError> {
         let round = &mut self.round;
         if round.changes.iter().any(|changes| !changes.is_empty()) {
-            if round.urgency >= Urgency::Synced {
+            if round.urgency >= Urgency::Synced && !planted::is(Bug::AckBeforeSync) {
                 let started = Instant::now();
-                self.engine.write_synced(&round.changes)?;
+                match self.engine.write_synced(&round.changes) {
+                    Err(_ignored) if planted::is(Bug::SyncErrorIgnored) => {}
+                    result => result?,
+                }
                 self.meter.synced(round.bytes, started.elapsed());
             } else {
                 self.engine.write_unsynced(&round.changes)?;
