@@ -19,6 +19,8 @@ pub mod read;
 pub mod resources;
 pub mod rpc;
 pub mod security;
+#[cfg(test)]
+mod sim;
 pub mod state;
 pub mod store;
 pub mod subscription;

@@ -12,6 +12,8 @@ mod network;
 mod pipeline;
 pub mod point;
 pub(crate) mod record;
+#[cfg(test)]
+mod seeded;
 pub mod snapshot;
 mod tail;
 pub mod types;

@@ -1,0 +1,67 @@
+//! What a seed decides before a run begins.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use weft_proto::{GroupId, PartitionUid};
+
+use super::random::Random;
+use crate::raft::group::Timers;
+
+/// Partitions of a group that publishers use.
+const PARTITIONS: u64 = 2;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) nodes: u64,
+    pub(crate) groups: u32,
+    pub(crate) timers: Timers,
+    pub(crate) delay_millis: Range<u64>,
+    pub(crate) sync_millis: Range<u64>,
+    /// A task gives way once in so many polls; 0 is never.
+    pub(crate) yields: u64,
+    /// How long faults happen.
+    pub(crate) faulty: Duration,
+    /// Between two of them.
+    pub(crate) fault_millis: Range<u64>,
+    pub(crate) producers: usize,
+    /// Batches that one producer sends before it waits.
+    pub(crate) window: usize,
+    /// How long a publisher waits between two of its windows.
+    pub(crate) pause_millis: Range<u64>,
+}
+
+impl Plan {
+    pub(crate) fn new(random: &mut Random) -> Self {
+        let (heartbeat, min, max) =
+            random.pick(&[(50, 150, 300), (60, 200, 400), (100, 300, 600), (200, 700, 1_200)]);
+        let timers = Timers {
+            heartbeat: Duration::from_millis(heartbeat),
+            election_min: Duration::from_millis(min),
+            election_max: Duration::from_millis(max),
+        };
+        Self {
+            nodes: random.pick(&[3, 3, 3, 3, 4, 5]),
+            groups: random.pick(&[1, 1, 1, 2]),
+            timers,
+            delay_millis: random.pick(&[0..2, 0..5, 1..10]),
+            sync_millis: random.pick(&[0..2, 1..5, 2..12]),
+            yields: random.pick(&[0, 4, 16]),
+            // About eight elections.
+            faulty: Duration::from_millis(max * random.within(5..11)),
+            fault_millis: random.pick(&[max / 8..max / 2, max / 4..max, max / 2..2 * max]),
+            producers: random.pick(&[1, 2, 3]),
+            window: random.pick(&[1, 3, 6]),
+            pause_millis: random.pick(&[1..20, 10..80]),
+        }
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (1..=self.groups).map(GroupId)
+    }
+
+    pub(crate) fn partitions(&self, group: GroupId) -> Vec<PartitionUid> {
+        let first = u64::from(group.get()) * 10;
+        (first..first + PARTITIONS).map(PartitionUid).collect()
+    }
+}
