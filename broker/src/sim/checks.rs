@@ -113,7 +113,6 @@ pub(crate) fn replicas_are_whole(cluster: &Cluster) {
                 cluster.site.observer.fail(Class::ReplicaIncomplete, detail);
             }
         }
-        is_durable(cluster, group);
     }
 }
 
@@ -152,19 +151,16 @@ fn log_is_whole(cluster: &Cluster, data: &Data) -> Result<(), String> {
     Ok(())
 }
 
-/// After a power cut of all nodes every entry would still be there, on each of them.
-fn is_durable(cluster: &Cluster, group: GroupId) {
-    let facts = cluster.site.observer.facts();
-    let Some(ledger) = facts.groups.get(&group) else { return };
+/// Says which entry a power cut of all nodes would take from one of them.
+pub(crate) fn not_durable(cluster: &Cluster) -> Option<String> {
     let all = usize::try_from(cluster.site.plan.nodes).unwrap();
-    let lost = ledger
-        .entries
-        .iter()
-        .map(|(index, fact)| (*index, facts.durable(group, *index, *fact)))
-        .find(|(_, durable)| *durable < all);
-    drop(facts);
-    if let Some((index, durable)) = lost {
-        let detail = format!("entry {index} of {group} is on {durable} of {all} disks");
-        cluster.site.observer.fail(Class::CommitNotDurable, detail);
-    }
+    let facts = cluster.site.observer.facts();
+    facts.groups.iter().find_map(|(group, ledger)| {
+        let mut entries = ledger.entries.iter().rev();
+        let lost = entries.find_map(|(index, fact)| {
+            let durable = facts.durable(*group, *index, *fact);
+            (durable < all).then_some((index, durable))
+        });
+        lost.map(|(index, on)| format!("entry {index} of {group} is on {on} of {all} disks"))
+    })
 }

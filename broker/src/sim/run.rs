@@ -49,6 +49,21 @@ pub(crate) struct Seen {
     pub(crate) known_panics: u64,
 }
 
+impl Seen {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.lines += other.lines;
+        self.faults += other.faults;
+        self.terms += other.terms;
+        self.entries += other.entries;
+        self.events += other.events;
+        self.voids += other.voids;
+        self.checkpoints += other.checkpoints;
+        self.snapshots += other.snapshots;
+        self.sync_failures += other.sync_failures;
+        self.known_panics += other.known_panics;
+    }
+}
+
 /// Runs a seed.
 pub(crate) fn run(seed: u64, plant: Option<Plant>, keep_all: bool) -> Report {
     panics::install();
@@ -124,10 +139,15 @@ async fn come_right(
         }
         cluster.heal_down().await;
         while clients.try_join_next().is_some() {}
-        if clients.is_empty() && checks::has_converged(cluster) {
+        let has_converged = clients.is_empty() && checks::has_converged(cluster);
+        let lost = if has_converged { checks::not_durable(cluster) } else { None };
+        if has_converged && lost.is_none() {
             break;
         }
         if Instant::now() > deadline {
+            if let Some(lost) = lost {
+                return observer.fail(Class::CommitNotDurable, lost);
+            }
             let left = clients.len();
             let detail = format!("{left} clients still wait {CALM:?} after the last fault");
             return observer.fail(Class::NotLive, detail);
