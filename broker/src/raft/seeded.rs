@@ -28,8 +28,7 @@ impl AsyncRuntime for Runtime {
     type Sleep = <Tokio as AsyncRuntime>::Sleep;
     type Instant = <Tokio as AsyncRuntime>::Instant;
     type TimeoutError = <Tokio as AsyncRuntime>::TimeoutError;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> =
-        <Tokio as AsyncRuntime>::Timeout<R, T>;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = <Tokio as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = Random;
     type Mpsc = <Tokio as AsyncRuntime>::Mpsc;
     type Watch = Seeded;

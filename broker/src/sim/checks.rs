@@ -66,7 +66,9 @@ pub(crate) fn logs_match(cluster: &Cluster) {
         let all: Vec<(u64, &Data)> = of_group(cluster, group);
         for (at, (one, left)) in all.iter().enumerate() {
             for (other, right) in &all[at + 1..] {
-                let (Some(a), Some(b)) = (left.reader.last(), right.reader.last()) else { continue };
+                let (Some(a), Some(b)) = (left.reader.last(), right.reader.last()) else {
+                    continue;
+                };
                 let index = a.index.min(b.index);
                 let point = |data: &Data| data.reader.point(index).ok().flatten();
                 let (Some(a), Some(b)) = (point(left), point(right)) else { continue };

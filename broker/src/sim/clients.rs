@@ -60,10 +60,7 @@ fn unknown() -> Error {
 }
 
 /// Asks something of a node, as over a connection: it breaks with the node.
-async fn ask<T>(
-    node: &Running,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+async fn ask<T>(node: &Running, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::select! {
         biased;
         () = node.process.death() => Err(unknown()),
@@ -231,7 +228,8 @@ pub(crate) async fn settle(
         let sequencer = data.sequencer.clone();
         match ask(&node, async move { sequencer.command(command).await }).await {
             Ok(Reply::Leases(replies)) => {
-                if let Some(LeaseReply::Leased { epoch: now, watermark: at, .. }) = replies.first() {
+                if let Some(LeaseReply::Leased { epoch: now, watermark: at, .. }) = replies.first()
+                {
                     // Now and then it goes on under the lease that it lost.
                     epoch = if random.once_in(8) { epoch.max(Epoch(1)) } else { *now };
                     watermark = *at;

@@ -14,6 +14,7 @@ use super::process::Life;
 use super::random::Random;
 use super::violation::Class;
 use crate::raft::group::Status;
+use crate::raft::snapshot::SnapshotPolicy;
 
 pub(crate) struct Cluster {
     pub(crate) site: Site,
@@ -45,7 +46,7 @@ impl Cluster {
             node.boot(&site, random.fork()).await;
             nodes.push(node);
         }
-        let mut cluster = Self {
+        let cluster = Self {
             site,
             random,
             nodes,
@@ -67,6 +68,14 @@ impl Cluster {
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (u64, &Running)> {
         self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)))
+    }
+
+    /// A node that says it leads.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        let leads = |running: &Running| {
+            running.data.iter().any(|data| data.raft.leader_watch().borrow().is_self_ready)
+        };
+        self.nodes().find(|(_, running)| leads(running)).map(|(node, _)| node)
     }
 
     pub(crate) fn running(&self, node: u64) -> Option<&Running> {
@@ -135,7 +144,12 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn skew(&mut self, node: u64, micros: i64) {
+    /// The wall clock error of a node.
+    pub(crate) fn skew(&self, node: u64) -> i64 {
+        self.node(node).skew
+    }
+
+    pub(crate) fn set_skew(&mut self, node: u64, micros: i64) {
         let node = self.node_mut(node);
         node.skew = micros;
         if let Some(running) = &node.running {
@@ -143,13 +157,20 @@ impl Cluster {
         }
     }
 
-    /// Lets a node forget its log up to its newest checkpoint, as retention does.
-    pub(crate) fn trim(&mut self, node: u64) {
-        let Some(running) = self.running(node).cloned() else { return };
+    /// Lets a node forget its log: a data group up to its newest checkpoint, as retention does, a
+    /// group that is all state up to where it is.
+    pub(crate) fn trim(&self, node: u64) {
+        let Some(running) = self.running(node) else { return };
         for data in &running.data {
-            let Ok(Some((index, _))) = data.checkpoints.newest(u64::MAX) else { continue };
-            self.note(format_args!("{node} {} is trimmed up to {index}", data.id));
             let raft = data.raft.clone();
+            let index = match self.site.plan.policy(data.id) {
+                SnapshotPolicy::AtFloor => match data.checkpoints.newest(u64::MAX) {
+                    Ok(Some((index, _))) => index,
+                    _ => continue,
+                },
+                SnapshotPolicy::AtApplied => raft.applied_watch().borrow().index,
+            };
+            self.note(format_args!("{node} g{} is trimmed up to {index}", data.id));
             raft.raise_floor(index);
             running.process.enter(|| {
                 running.tasks.spawn_short(async move {

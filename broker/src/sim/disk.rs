@@ -110,7 +110,8 @@ impl Disk {
 
     fn sync_time(&self) -> Duration {
         let mut shared = self.shared();
-        let range = if shared.random.once_in(40) { SLOW_MILLIS } else { shared.sync_millis.clone() };
+        let range =
+            if shared.random.once_in(40) { SLOW_MILLIS } else { shared.sync_millis.clone() };
         let own = shared.random.millis(range);
         own.max(shared.stalled_until.saturating_duration_since(Instant::now()))
     }

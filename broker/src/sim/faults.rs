@@ -40,7 +40,8 @@ impl Faults {
     /// What ended meanwhile.
     pub(crate) fn ended(&mut self) -> Vec<End> {
         let now = Instant::now();
-        let (due, rest) = std::mem::take(&mut self.ends).into_iter().partition(|(at, _)| *at <= now);
+        let (due, rest) =
+            std::mem::take(&mut self.ends).into_iter().partition(|(at, _)| *at <= now);
         self.ends = rest;
         let due: Vec<(Instant, End)> = due;
         due.into_iter().map(|(_, end)| end).collect()
@@ -56,45 +57,40 @@ impl Faults {
         true
     }
 
-    /// Lets something bad happen.
+    /// Lets something bad happen, every second time to a leader.
     pub(crate) async fn strike(&mut self, cluster: &mut Cluster) {
         self.count += 1;
         let longest = self.longest(cluster);
-        let node = self.random.within(1..cluster.site.plan.nodes + 1);
-        match self.random.within(0..16) {
-            0 | 1 => self.kill(cluster, node, longest),
-            2 if self.random.once_in(2) => {
+        let any = self.random.within(1..cluster.site.plan.nodes + 1);
+        let leader = if self.random.once_in(2) { cluster.leader() } else { None };
+        let node = leader.unwrap_or(any);
+        match self.random.within(0..24) {
+            0..3 => self.kill(cluster, node, longest),
+            3 => {
                 for node in 1..=cluster.site.plan.nodes {
                     self.kill(cluster, node, longest);
                 }
             }
-            3 => {
+            4 | 5 => {
                 cluster.note(format_args!("{node} fails its next sync"));
                 cluster.disk(node).fail_next_sync();
             }
-            4 => {
+            6 => {
                 let stalled = self.random.millis(10..longest);
                 cluster.note(format_args!("{node} has a stalled disk for {stalled:?}"));
                 cluster.disk(node).stall(stalled);
             }
-            5 | 6 => self.pause(cluster, node, longest),
-            7 => self.isolate(cluster, node, longest, &[true, true]),
-            8 => self.isolate(cluster, node, longest, &[true, false]),
-            9 => self.isolate(cluster, node, longest, &[false, true]),
-            10 => self.split(cluster, longest),
-            11 => {
+            7..10 => self.pause(cluster, node, longest),
+            10 => self.isolate(cluster, node, longest, [true, true]),
+            11 => self.isolate(cluster, node, longest, [true, false]),
+            12 => self.isolate(cluster, node, longest, [false, true]),
+            13 => self.split(cluster, longest),
+            14 | 15 => {
                 let way = (node, self.other(cluster, node));
-                cluster.note(format_args!("{way:?} is reset"));
-                cluster.site.network.reset(way);
+                self.worsen(cluster, way, longest);
             }
-            12 => {
-                let way = (node, self.other(cluster, node));
-                cluster.note(format_args!("{way:?} is slow"));
-                cluster.site.network.slow(way, 20..120);
-                self.later(longest, End::Open(vec![way]));
-            }
-            13 => self.step_clock(cluster, node),
-            14 => cluster.trim(node),
+            16..19 => self.step_clock(cluster, node),
+            19..22 => self.trim(cluster, node),
             _ => {
                 let to = self.other(cluster, node);
                 cluster.transfer(node, to).await;
@@ -132,7 +128,7 @@ impl Faults {
         }
     }
 
-    fn isolate(&mut self, cluster: &Cluster, node: u64, longest: u64, cut: &[bool; 2]) {
+    fn isolate(&mut self, cluster: &Cluster, node: u64, longest: u64, cut: [bool; 2]) {
         let others = (1..=cluster.site.plan.nodes).filter(|other| *other != node);
         let both = others.flat_map(|other| [(cut[0], (node, other)), (cut[1], (other, node))]);
         let ways: Vec<_> = both.filter_map(|(cut, way)| cut.then_some(way)).collect();
@@ -160,11 +156,32 @@ impl Faults {
         self.later(longest, End::Open(ways));
     }
 
+    fn worsen(&mut self, cluster: &Cluster, way: (u64, u64), longest: u64) {
+        if self.random.once_in(2) {
+            cluster.note(format_args!("{way:?} is reset"));
+            return cluster.site.network.reset(way);
+        }
+        cluster.note(format_args!("{way:?} is slow"));
+        cluster.site.network.slow(way, 20..120);
+        self.later(longest, End::Open(vec![way]));
+    }
+
+    /// Back a little or far ahead: far enough that a checkpoint is due.
     fn step_clock(&mut self, cluster: &mut Cluster, node: u64) {
-        let micros = self.random.within(0..SKEW_MICROS);
-        let skew = i64::try_from(micros).unwrap() - i64::try_from(SKEW_MICROS / 4).unwrap();
+        let step = self.random.within(0..SKEW_MICROS);
+        let skew = cluster.skew(node).saturating_add_unsigned(step)
+            - i64::try_from(SKEW_MICROS / 4).unwrap();
         cluster.note(format_args!("{node} has a clock that is {skew} us off"));
-        cluster.skew(node, skew);
+        cluster.set_skew(node, skew);
+    }
+
+    fn trim(&mut self, cluster: &Cluster, node: u64) {
+        let all = self.random.once_in(2);
+        for other in 1..=cluster.site.plan.nodes {
+            if all || other == node {
+                cluster.trim(other);
+            }
+        }
     }
 }
 

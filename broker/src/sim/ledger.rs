@@ -65,7 +65,8 @@ impl Ledger {
                 if let Some((&last, _)) = self.entries.last_key_value()
                     && last > index
                 {
-                    let detail = format!("entry {index} was applied after {last}, by nobody before");
+                    let detail =
+                        format!("entry {index} was applied after {last}, by nobody before");
                     return Err((Class::CommittedChanged, detail));
                 }
                 self.entries.insert(index, fact);
@@ -123,9 +124,10 @@ impl Ledger {
         match (entry.content, reply) {
             (Content::Batches(batches), Reply::Batches { batches: replies, .. }) => {
                 assert_eq!(batches.len(), replies.len());
-                batches.iter().zip(replies).try_for_each(|(batch, reply)| {
-                    self.batch(index, batch, reply)
-                })
+                batches
+                    .iter()
+                    .zip(replies)
+                    .try_for_each(|(batch, reply)| self.batch(index, batch, reply))
             }
             (Content::Command(Command::Open(openings)), _) => {
                 for opening in openings {
@@ -170,7 +172,8 @@ impl Ledger {
             }
         };
         if base != end || expected != end {
-            let detail = format!("entry {index} went to offset {base}, expected {expected}, end {end}");
+            let detail =
+                format!("entry {index} went to offset {base}, expected {expected}, end {end}");
             return Err((Class::OffsetGap, detail));
         }
         for event in batch.events() {
@@ -208,8 +211,8 @@ impl Ledger {
         step: u64,
     ) -> Found {
         let end = self.partitions.get(&key.1).map_or(0, |events| events.len() as u64);
-        let (known_epoch, known) = self.cursors.insert(key, (epoch, watermark.get()))
-            .unwrap_or_default();
+        let (known_epoch, known) =
+            self.cursors.insert(key, (epoch, watermark.get())).unwrap_or_default();
         if epoch != known_epoch + step || watermark.get() < known || watermark.get() > end {
             let detail = format!(
                 "{key:?} was at epoch {known_epoch}, {known}; is at {epoch}, {watermark}; end {end}"

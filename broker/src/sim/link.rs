@@ -124,7 +124,10 @@ impl Transport for Link {
         request: wire::TransferLeaderRequest,
     ) -> BoxFuture<'static, Result<wire::TransferLeaderResponse, Error>> {
         self.observer.transfer((self.node, to.node.get()), &request);
-        self.call(to, move |endpoint| async move { endpoint.handler.transfer_leader(request).await })
+        self.call(
+            to,
+            move |endpoint| async move { endpoint.handler.transfer_leader(request).await },
+        )
     }
 
     fn install_snapshot(
@@ -134,9 +137,10 @@ impl Transport for Link {
         data: Bytes,
     ) -> BoxFuture<'static, Result<wire::SnapshotResponse, Error>> {
         self.observer.snapshot((self.node, to.node.get()), &head, &data);
-        self.call(to, move |endpoint| async move {
-            endpoint.handler.install_snapshot(head, data).await
-        })
+        self.call(
+            to,
+            move |endpoint| async move { endpoint.handler.install_snapshot(head, data).await },
+        )
     }
 
     fn identify(

@@ -28,12 +28,13 @@ pub(crate) struct Watched {
     pub(crate) group: GroupId,
     pub(crate) machine: Arc<Mutex<DataMachine>>,
     pub(crate) observer: Arc<Observer>,
-    pub(crate) last: u64,
+    /// The last entry applied, if it was not restored.
+    pub(crate) last: Option<u64>,
 }
 
 impl Machine for Watched {
     fn apply(&mut self, entry: &Applied<'_>) -> Reply {
-        self.last = entry.index;
+        self.last = Some(entry.index);
         let late = (self.observer.plant == Some(Plant::WallTimeInApply))
             .then(|| with_time(entry.payload.clone(), clock::now()).unwrap());
         let seen = Applied { payload: late.as_ref().unwrap_or(entry.payload), ..*entry };
@@ -60,11 +61,14 @@ impl Machine for Watched {
         if self.observer.plant == Some(Plant::HashOrder) {
             state = with_hashed(&state);
         }
-        self.observer.checkpoint(self.node, self.group, self.last, &state);
+        if let Some(last) = self.last {
+            self.observer.checkpoint(self.node, self.group, last, &state);
+        }
         state
     }
 
     fn restore(&mut self, state: Option<&[u8]>) -> Result<(), Unreadable> {
+        self.last = None;
         let planted = self.observer.plant == Some(Plant::HashOrder);
         let hashed = if planted { usize::try_from(HASHED).unwrap() } else { 0 };
         let state = state.map(|state| &state[..state.len() - hashed]);

@@ -8,6 +8,7 @@ mod clients;
 mod cluster;
 mod disk;
 mod faults;
+mod lease_gap;
 mod ledger;
 mod link;
 mod machine;

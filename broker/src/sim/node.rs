@@ -20,7 +20,7 @@ use crate::peer::Peer;
 use crate::raft::group::{Group, Parts};
 use crate::raft::groups::{Groups, Settings};
 use crate::raft::log::{LogReader, Logs};
-use crate::raft::snapshot::{Checkpoints, SnapshotPolicy};
+use crate::raft::snapshot::Checkpoints;
 use crate::store::{LogEngine, Writer, WriterOptions};
 use crate::tasks::Tasks;
 
@@ -103,8 +103,7 @@ impl Directory for Fixed {
 impl Node {
     /// Starts the process of the node over what its disk has.
     pub(crate) async fn boot(&mut self, site: &Site, random: Random) {
-        let process =
-            Process::new(NodeId(self.id), random, site.plan.yields, site.born);
+        let process = Process::new(NodeId(self.id), random, site.plan.yields, site.born);
         process.skew(self.skew);
         self.failures = self.disk.failures();
         site.observer.note(format_args!("{} boots", self.id));
@@ -162,10 +161,10 @@ async fn start(
             group,
             machine: Arc::clone(&machine),
             observer: Arc::clone(&site.observer),
-            last: 0,
+            last: None,
         };
         let watched = Arc::new(Mutex::new(watched));
-        let (part, reader) = Parts::stored(&logs, group, watched, SnapshotPolicy::AtFloor)?;
+        let (part, reader) = Parts::stored(&logs, group, watched, site.plan.policy(group))?;
         opened.push((group, machine, reader, Arc::clone(&part.checkpoints)));
         parts.push(part);
     }

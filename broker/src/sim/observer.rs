@@ -227,22 +227,22 @@ impl Observer {
     fn votes(&self, group: GroupId, voter: u64, term: u64, candidate: u64) {
         let mut facts = self.facts();
         let known = *facts.votes.entry((group, voter, term)).or_insert(candidate);
-        let stored = facts.disks.get(&voter).and_then(|disk| {
-            disk.synced(Family::Meta, &vote::key(group))
-        });
+        let stored =
+            facts.disks.get(&voter).and_then(|disk| disk.synced(Family::Meta, &vote::key(group)));
         drop(facts);
         if known != candidate {
             let detail =
                 format!("node {voter} votes for {known} and {candidate} in term {term} of {group}");
             self.fail(Class::VotedTwice, detail);
         }
-        let stored = stored.and_then(|bytes| decode_vote(&bytes).ok());
-        let stored = stored.map_or((0, 0), |vote| (vote.leader_id.term, vote.leader_id.voted_for));
-        let durable = stored.0 > term || stored == (term, candidate);
+        let stored = stored.and_then(|bytes| decode_vote(&bytes).ok()).unwrap_or_default();
+        let (kept, kept_for) = (stored.leader_id.term, stored.leader_id.voted_for);
+        // Who learned of the leader of the term keeps that instead: it votes for nobody else.
+        let durable = kept > term || (kept == term && (kept_for == candidate || stored.committed));
         if !durable {
             let detail = format!(
                 "node {voter} votes for {candidate} in term {term} of {group}, its disk has \
-                 {stored:?}"
+                 {kept_for} in term {kept}"
             );
             self.fail(Class::VoteNotDurable, detail);
         }
@@ -297,12 +297,8 @@ impl Observer {
         first: Offset,
         events: &[Bytes],
     ) {
-        let found = self
-            .facts()
-            .groups
-            .entry(group)
-            .or_default()
-            .acknowledged(partition, first, events);
+        let found =
+            self.facts().groups.entry(group).or_default().acknowledged(partition, first, events);
         self.check(found);
     }
 
@@ -317,9 +313,9 @@ impl Facts {
     pub(crate) fn durable(&self, group: GroupId, index: u64, fact: Fact) -> usize {
         let has = |disk: &Disk| {
             let key = entry::key(index);
-            let kept = disk.synced(Family::Log(group), &key).and_then(|value| {
-                Record::decode(group, &key, &value).ok()
-            });
+            let kept = disk
+                .synced(Family::Log(group), &key)
+                .and_then(|value| Record::decode(group, &key, &value).ok());
             let is_same = kept.is_some_and(|record| {
                 record.point.term == fact.term && xxh3_64(&record.body) == fact.payload
             });

@@ -7,6 +7,7 @@ use weft_proto::{GroupId, PartitionUid};
 
 use super::random::Random;
 use crate::raft::group::Timers;
+use crate::raft::snapshot::SnapshotPolicy;
 
 /// Partitions of a group that publishers use.
 const PARTITIONS: u64 = 2;
@@ -42,14 +43,14 @@ impl Plan {
         };
         Self {
             nodes: random.pick(&[3, 3, 3, 3, 4, 5]),
-            groups: random.pick(&[1, 1, 1, 2]),
+            groups: random.pick(&[1, 1, 2]),
             timers,
             delay_millis: random.pick(&[0..2, 0..5, 1..10]),
             sync_millis: random.pick(&[0..2, 1..5, 2..12]),
             yields: random.pick(&[0, 4, 16]),
-            // About eight elections.
-            faulty: Duration::from_millis(max * random.within(5..11)),
-            fault_millis: random.pick(&[max / 8..max / 2, max / 4..max, max / 2..2 * max]),
+            // A few elections.
+            faulty: Duration::from_millis(max * random.within(4..9)),
+            fault_millis: random.pick(&[max / 10..max / 2, max / 5..max, max / 2..2 * max]),
             producers: random.pick(&[1, 2, 3]),
             window: random.pick(&[1, 3, 6]),
             pause_millis: random.pick(&[1..20, 10..80]),
@@ -58,6 +59,11 @@ impl Plan {
 
     pub(crate) fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
         (1..=self.groups).map(GroupId)
+    }
+
+    /// The second group is one whose state says it all, as the catalog is.
+    pub(crate) fn policy(&self, group: GroupId) -> SnapshotPolicy {
+        if group.get() == 1 { SnapshotPolicy::AtFloor } else { SnapshotPolicy::AtApplied }
     }
 
     pub(crate) fn partitions(&self, group: GroupId) -> Vec<PartitionUid> {

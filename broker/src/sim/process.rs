@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
-use weft_proto::{NodeId, Timestamp};
+use weft_proto::Timestamp;
 
 use super::random::Random;
 
@@ -39,7 +39,6 @@ pub(crate) fn inherit<F: Future>(future: F) -> Inside<F> {
 
 #[derive(Debug)]
 pub(crate) struct Process {
-    node: NodeId,
     born: Instant,
     state: Mutex<State>,
 }
@@ -65,7 +64,7 @@ pub(crate) enum Life {
 }
 
 impl Process {
-    pub(crate) fn new(node: NodeId, random: Random, yields: u64, born: Instant) -> Arc<Self> {
+    pub(crate) fn new(random: Random, yields: u64, born: Instant) -> Arc<Self> {
         let state = State {
             life: Life::Running,
             parked: Vec::new(),
@@ -74,11 +73,7 @@ impl Process {
             skew: 0,
             panics: Vec::new(),
         };
-        Arc::new(Self { node, born, state: Mutex::new(state) })
-    }
-
-    pub(crate) fn node(&self) -> NodeId {
-        self.node
+        Arc::new(Self { born, state: Mutex::new(state) })
     }
 
     /// Runs a future as part of the process.

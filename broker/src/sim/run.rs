@@ -194,10 +194,5 @@ fn report(cluster: &Cluster, faults: &Faults) -> Report {
         (1..=cluster.site.plan.nodes).map(|node| cluster.disk(node).failures()).sum();
     let trace = observer.trace();
     seen.lines = trace.len();
-    Report {
-        violation: observer.violation(),
-        digest: trace.digest(),
-        lines: trace.lines(),
-        seen,
-    }
+    Report { violation: observer.violation(), digest: trace.digest(), lines: trace.lines(), seen }
 }
