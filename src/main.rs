@@ -119,6 +119,9 @@ impl Command {
     }
 }
 
+/// A broker must not be started again over its folder; whatever restarts processes can tell.
+const SUSPECT: u8 = 3;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let stream = cli.command.stream().map(str::to_owned);
@@ -130,6 +133,10 @@ fn main() -> ExitCode {
             let text = output::explain(&error, stream.as_deref(), &endpoints);
             // If standard error is closed as well, the exit code is all that is left.
             _ = std::io::stderr().write_all(text.as_bytes());
+            let broker = error.downcast_ref::<weft_broker::RunError>();
+            if broker.is_some_and(weft_broker::RunError::is_suspect) {
+                return ExitCode::from(SUSPECT);
+            }
             ExitCode::FAILURE
         }
     }
@@ -214,6 +221,8 @@ mod tests {
             "weft subscribe orders --from -1h --filter-type order.*",
             "weft subscribe orders --subscription audit -o json",
             "weft replay orders --from 2026-03-01T12:00:00Z --to latest",
+            "weft replay orders --linearizable --checksum",
+            "weft subscribe orders --merged --linearizable",
             "weft schema register order -f order.json",
             "weft schema get order --version 2",
             "weft schema check order -f payload.json",

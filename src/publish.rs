@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::ValueEnum;
 use prost::Message as _;
-use weft_client::{Client, Error, PendingBatch, Publisher, PublisherOptions};
+use weft_client::{Client, Codec, Error, PendingBatch, Publisher, PublisherOptions};
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
@@ -74,6 +74,28 @@ pub(crate) struct Args {
     /// raw: media type of the payload; without it, application/json or application/octet-stream
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+
+    /// Compress batches: they travel, are replicated, stored and read so
+    #[arg(long, value_enum, value_name = "CODEC")]
+    compression: Option<Compression>,
+}
+
+/// How batches are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    /// Costs little, saves about half of JSON
+    Lz4,
+    /// Costs more, saves more
+    Zstd,
+}
+
+impl From<Compression> for Codec {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::Lz4 => Self::Lz4,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -99,7 +121,11 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
             Box::new(opened.with_context(|| format!("cannot read {file}"))?)
         }
     };
-    let publisher = client.publisher(&args.stream, PublisherOptions::default()).await?;
+    let options = PublisherOptions {
+        compression: args.compression.map(Codec::from),
+        ..PublisherOptions::default()
+    };
+    let publisher = client.publisher(&args.stream, options).await?;
     let mut run = Run::new(publisher);
     match args.format {
         Input::Jsonl => run.lines(BufReader::with_capacity(CHUNK_BYTES, input)).await?,

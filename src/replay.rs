@@ -1,6 +1,8 @@
 //! `weft replay`: reads a stored range again, and ends.
 
-use weft_client::{Client, ReadItem, ReadOptions};
+use std::fmt::Write as _;
+
+use weft_client::{Client, ReadItem, ReadOptions, Reader};
 
 use crate::output::{Format, Out};
 use crate::progress::Progress;
@@ -16,7 +18,8 @@ Examples:
   weft replay orders
   weft replay orders --from -1h --to latest
   weft replay orders --from 2026-03-01T12:00:00Z --to 2026-03-01T13:00:00Z -o json > noon.jsonl
-  weft replay orders --from 100 --to 200 | head")]
+  weft replay orders --from 100 --to 200 | head
+  weft replay orders --checksum > orders.jsonl")]
 pub(crate) struct Args {
     /// The stream: NAME or NAMESPACE/NAME
     pub(crate) stream: String,
@@ -32,6 +35,15 @@ pub(crate) struct Args {
     /// Stop after this many events
     #[arg(long, value_name = "N")]
     max: Option<u64>,
+
+    /// Ask the leaders first: everything acknowledged before the command is in sight
+    #[arg(long)]
+    linearizable: bool,
+
+    /// Write the SHA-256 of the range and what each partition gave to standard error; the same
+    /// range has the same checksum on every replica
+    #[arg(long)]
+    checksum: bool,
 }
 
 pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<()> {
@@ -40,6 +52,8 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
             from: args.from.position(),
             to: Some(args.to.position()),
             events_max: args.max,
+            linearizable: args.linearizable,
+            checksum: args.checksum,
             ..ReadOptions::all(args.stream)
         })
         .await?;
@@ -52,5 +66,34 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
             out.record(&record, format)?;
         }
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    drop(progress);
+    if let Some(sums) = sums(&reader) {
+        std::io::Write::write_all(&mut std::io::stderr(), sums.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The checksum and what it is made of, if it was asked for.
+fn sums(reader: &Reader) -> Option<String> {
+    let hex = |bytes: [u8; 32]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
+    let mut text = format!("sha256 {}\n", hex(reader.checksum()?));
+    for sum in reader.partitions() {
+        let offsets = sum.offsets.map_or_else(
+            || "no events".to_owned(),
+            |(first, last)| {
+                format!("offsets {first}..={last}, {} events, {} bytes", sum.events, sum.bytes)
+            },
+        );
+        let holes = sum.holes.map_or_else(String::new, |holes| format!(", {holes} holes"));
+        let sha256 = sum.sha256.map(hex).unwrap_or_default();
+        _ = writeln!(text, "partition {}: {offsets}{holes}, sha256 {sha256}", sum.partition);
+    }
+    Some(text)
 }

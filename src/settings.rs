@@ -53,11 +53,11 @@ impl Connection {
 
     /// A handle to the cluster. Connects later, when something is asked.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        self.client_of(self.endpoints())
+        Ok(Client::connect(&self.options_of(self.endpoints())?)?)
     }
 
-    /// The same for addresses that were given in another way.
-    pub(crate) fn client_of(&self, endpoints: Vec<String>) -> anyhow::Result<Client> {
+    /// How to reach the cluster at addresses that were given in another way.
+    pub(crate) fn options_of(&self, endpoints: Vec<String>) -> anyhow::Result<Options> {
         let token = match &self.token_file {
             Some(path) => Some(read(path)?.trim().to_owned()),
             None => variable("WEFT_TOKEN"),
@@ -67,7 +67,7 @@ impl Connection {
             None => None,
         };
         let token = token.map(Secret::new);
-        Ok(Client::connect(&Options { token, tls, ..Options::new(endpoints) })?)
+        Ok(Options { token, tls, ..Options::new(endpoints) })
     }
 }
 

@@ -39,9 +39,12 @@ pub(crate) async fn run(client: &Client, format: Format) -> anyhow::Result<()> {
             group.term.to_string(),
             group.committed_index.to_string(),
             group.applied_index.to_string(),
+            group.first_index.to_string(),
+            group.log_bytes.to_string(),
         ]
     });
-    out.table(&["GROUP", "LEADER", "TERM", "COMMITTED", "APPLIED"], groups.collect())?;
+    let columns = ["GROUP", "LEADER", "TERM", "COMMITTED", "APPLIED", "FIRST", "LOG BYTES"];
+    out.table(&columns, groups.collect())?;
     if !status.streams.is_empty() {
         out.line("")?;
         let streams = status.streams.iter().map(|stream| {
@@ -50,9 +53,25 @@ pub(crate) async fn run(client: &Client, format: Format) -> anyhow::Result<()> {
                 stream.stream.clone(),
                 stream.partitions.len().to_string(),
                 stream.partitions.iter().map(events).sum::<u64>().to_string(),
+                stream.partitions.iter().map(|at| at.bytes).sum::<u64>().to_string(),
             ]
         });
-        out.table(&["STREAM", "PARTITIONS", "EVENTS"], streams.collect())?;
+        out.table(&["STREAM", "PARTITIONS", "EVENTS", "BYTES"], streams.collect())?;
+    }
+    if !status.subscriptions.is_empty() {
+        out.line("")?;
+        let subscriptions = status.subscriptions.iter().map(|subscription| {
+            let sum = |of: fn(&v1::CursorStatus) -> u64| {
+                subscription.cursors.iter().map(of).sum::<u64>().to_string()
+            };
+            vec![
+                subscription.subscription.clone(),
+                sum(|at| at.end.saturating_sub(at.watermark)),
+                sum(|at| at.overtaken),
+            ]
+        });
+        // What retention took before it was settled is lost to the subscription.
+        out.table(&["SUBSCRIPTION", "BEHIND", "OVERTAKEN"], subscriptions.collect())?;
     }
     Ok(())
 }
@@ -69,13 +88,24 @@ fn to_json(status: &v1::StatusResponse) -> serde_json::Value {
             "id": group.id, "leader": group.leader, "term": group.term,
             "last_index": group.last_index, "committed_index": group.committed_index,
             "applied_index": group.applied_index, "voters": group.voters,
+            "first_index": group.first_index, "log_bytes": group.log_bytes,
         })
     };
     let partition = |at: &v1::PartitionStatus| {
         json!({
             "partition": at.partition, "group": at.group, "leader": at.leader,
-            "earliest": at.earliest, "end": at.end,
+            "earliest": at.earliest, "end": at.end, "bytes": at.bytes,
         })
+    };
+    let cursor = |at: &v1::CursorStatus| {
+        json!({
+            "partition": at.partition, "watermark": at.watermark, "end": at.end,
+            "overtaken": at.overtaken,
+        })
+    };
+    let subscription = |subscription: &v1::SubscriptionStatus| {
+        let cursors: Vec<_> = subscription.cursors.iter().map(cursor).collect();
+        json!({ "subscription": subscription.subscription, "cursors": cursors })
     };
     let stream = |stream: &v1::StreamStatus| {
         let partitions: Vec<_> = stream.partitions.iter().map(partition).collect();
@@ -89,5 +119,6 @@ fn to_json(status: &v1::StatusResponse) -> serde_json::Value {
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
         "groups": status.groups.iter().map(group).collect::<Vec<_>>(),
         "streams": status.streams.iter().map(stream).collect::<Vec<_>>(),
+        "subscriptions": status.subscriptions.iter().map(subscription).collect::<Vec<_>>(),
     })
 }

@@ -137,8 +137,13 @@ async fn describe(name: &str, client: &Client, format: Format) -> anyhow::Result
     let routes = client.route(name).await?;
     let resource = client.catalog().get(Kind::Stream, name).await?;
     let offsets = client.locate(name, Position::Latest).await?;
+    let streams = client.status().await?.streams;
+    let full = get::name_of(&resource);
+    let stored = streams.into_iter().find(|stored| stored.stream == full);
+    let stored = stored.map(|stored| stored.partitions).unwrap_or_default();
     if format == Format::Json {
-        let partitions: Vec<_> = offsets.iter().map(|at| partition_json(at, &routes)).collect();
+        let partitions: Vec<_> =
+            offsets.iter().map(|at| partition_json(at, &routes, &stored)).collect();
         let spec: serde_json::Value = spec_of(&resource)?;
         let value = serde_json::json!({
             "name": get::name_of(&resource), "spec": spec, "partitions": partitions,
@@ -153,10 +158,15 @@ async fn describe(name: &str, client: &Client, format: Format) -> anyhow::Result
         let leader = leader_of(at.partition, &routes).unwrap_or_else(|| "ELECTING".to_owned());
         [at.partition.to_string(), at.earliest.to_string(), at.latest.to_string()]
             .into_iter()
-            .chain([events.to_string(), leader])
+            .chain([events.to_string(), bytes_of(at.partition, &stored).to_string(), leader])
             .collect()
     });
-    out.table(&["PARTITION", "EARLIEST", "NEXT", "EVENTS", "LEADER"], rows.collect())
+    out.table(&["PARTITION", "EARLIEST", "NEXT", "EVENTS", "BYTES", "LEADER"], rows.collect())
+}
+
+/// Bytes of the events that are stored, as the asked node sees it.
+fn bytes_of(partition: u32, stored: &[v1::PartitionStatus]) -> u64 {
+    stored.iter().find(|at| at.partition == partition).map_or(0, |at| at.bytes)
 }
 
 fn leader_of(partition: u32, routes: &[v1::PartitionRoute]) -> Option<String> {
@@ -164,9 +174,14 @@ fn leader_of(partition: u32, routes: &[v1::PartitionRoute]) -> Option<String> {
     route.leader_address.clone()
 }
 
-fn partition_json(at: &v1::PartitionOffset, routes: &[v1::PartitionRoute]) -> serde_json::Value {
+fn partition_json(
+    at: &v1::PartitionOffset,
+    routes: &[v1::PartitionRoute],
+    stored: &[v1::PartitionStatus],
+) -> serde_json::Value {
     serde_json::json!({
         "partition": at.partition, "earliest": at.earliest, "next": at.latest,
+        "bytes": bytes_of(at.partition, stored),
         "leader": leader_of(at.partition, routes),
     })
 }

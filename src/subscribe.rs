@@ -38,6 +38,15 @@ pub(crate) struct Args {
     /// Only events of this type, or with a type that starts so if it ends in *
     #[arg(long, value_name = "TYPE")]
     filter_type: Option<String>,
+
+    /// Order events of all partitions by append time
+    #[arg(long, conflicts_with = "subscription")]
+    merged: bool,
+
+    /// Ask the leaders first: with --from latest, nothing acknowledged before the command is shown,
+    /// and nothing after it is missed
+    #[arg(long, conflicts_with = "subscription")]
+    linearizable: bool,
 }
 
 pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<()> {
@@ -46,6 +55,8 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
             let options = ReadOptions {
                 from: args.from.position(),
                 filters: type_filter(args.filter_type.as_deref()),
+                merged: args.merged,
+                linearizable: args.linearizable,
                 ..ReadOptions::follow(args.stream)
             };
             follow(client, options, format).await

@@ -28,6 +28,7 @@ const FENCES: &[(&str, &str, &str)] = &[
 const PURE: &[&str] = &[
     "proto/src",
     "registry/src",
+    "broker/src/dedup",
     "broker/src/entry",
     "broker/src/partition",
     "broker/src/state",

@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::raft::machine::CHECKPOINT_BYTES;
+
+/// A checkpoint costs a few kilobytes; without any, nothing could be given back.
+const CHECKPOINT_BYTES_RANGE: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30;
+
 /// The configuration of one broker, as written. Unknown keys are errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,6 +21,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// The store.
     pub store: Store,
+    /// What becomes of events that nobody has to keep.
+    pub retention: Retention,
     /// Certificates and the credential.
     pub security: Security,
 }
@@ -68,6 +75,9 @@ pub struct Cluster {
     pub founders: Vec<String>,
     /// Raft groups that carry the streams' partitions. Read once, when the cluster is born.
     pub data_groups: u32,
+    /// Bytes of a group's log between two checkpoints of its state: how much of it a start reads
+    /// again at most, and in which steps disk is given back. Read once, when the cluster is born.
+    pub checkpoint_bytes: u64,
     /// Between two heartbeats of a leader, in milliseconds.
     pub heartbeat_ms: u64,
     /// A follower asks for votes once the leader was silent for `election_max_ms` and a random part
@@ -76,6 +86,9 @@ pub struct Cluster {
     /// The other end of that range: with the defaults, votes are asked for after 1,150 to 1,400 ms
     /// of silence. Starved machines need 1,500 to 3,000.
     pub election_max_ms: u64,
+    /// Leadership of a group moves to the node that shall have it at most once in this time, in
+    /// milliseconds; 0 = it stays where it is.
+    pub balance_ms: u64,
 }
 
 impl Default for Cluster {
@@ -83,9 +96,11 @@ impl Default for Cluster {
         Self {
             founders: Vec::new(),
             data_groups: 3,
+            checkpoint_bytes: CHECKPOINT_BYTES,
             heartbeat_ms: 150,
             election_min_ms: 450,
             election_max_ms: 700,
+            balance_ms: 60_000,
         }
     }
 }
@@ -101,6 +116,23 @@ pub struct Store {
 impl Default for Store {
     fn default() -> Self {
         Self { profile: Profile::Normal }
+    }
+}
+
+/// What becomes of events that nobody has to keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Between two looks of a leader at what may go, in milliseconds.
+    pub tick_ms: u64,
+    /// The newest part of each group's log stays on disk for this long whatever the streams say, in
+    /// milliseconds: what a repeated publish is compared with must still be there.
+    pub log_kept_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { tick_ms: 10_000, log_kept_ms: 10 * 60 * 1_000 }
     }
 }
 
@@ -174,12 +206,27 @@ impl Config {
             let problem = format!("{} is not in 1..=100", self.cluster.data_groups);
             return Err(ConfigError { key: "cluster.data_groups", problem });
         }
+        let checkpoint_bytes = self.cluster.checkpoint_bytes;
+        if !CHECKPOINT_BYTES_RANGE.contains(&checkpoint_bytes) {
+            let problem = format!("{checkpoint_bytes} is not in {CHECKPOINT_BYTES_RANGE:?}");
+            return Err(ConfigError { key: "cluster.checkpoint_bytes", problem });
+        }
+        let Retention { tick_ms, log_kept_ms } = self.retention;
+        if !(50..=3_600_000).contains(&tick_ms) {
+            let problem = format!("{tick_ms} is not in 50..=3600000");
+            return Err(ConfigError { key: "retention.tick_ms", problem });
+        }
+        if log_kept_ms > 86_400_000 {
+            let problem = format!("{log_kept_ms} is more than a day, 86400000");
+            return Err(ConfigError { key: "retention.log_kept_ms", problem });
+        }
         self.check_timers()?;
         self.check_security()
     }
 
     fn check_timers(&self) -> Result<(), ConfigError> {
-        let Cluster { heartbeat_ms, election_min_ms, election_max_ms, .. } = self.cluster;
+        let Cluster { heartbeat_ms, election_min_ms, election_max_ms, balance_ms, .. } =
+            self.cluster;
         if !(20..=10_000).contains(&heartbeat_ms) {
             let problem = format!("{heartbeat_ms} is not in 20..=10000");
             return Err(ConfigError { key: "cluster.heartbeat_ms", problem });
@@ -190,6 +237,10 @@ impl Config {
                 "{election_min_ms} is less than two and a half heartbeats of {heartbeat_ms}"
             );
             return Err(ConfigError { key: "cluster.election_min_ms", problem });
+        }
+        if !(balance_ms == 0 || (500..=86_400_000).contains(&balance_ms)) {
+            let problem = format!("{balance_ms} is neither 0 nor in 500..=86400000");
+            return Err(ConfigError { key: "cluster.balance_ms", problem });
         }
         if election_max_ms <= election_min_ms {
             let problem = format!("{election_max_ms} is not greater than election_min_ms");
@@ -289,6 +340,9 @@ mod tests {
         assert_eq!(key_of(|c| c.listen.grpc = "7400".to_owned()), Some("listen.grpc"));
         assert_eq!(key_of(|c| c.listen.peer = "a:0".to_owned()), Some("listen.peer"));
         assert_eq!(key_of(|c| c.cluster.data_groups = 0), Some("cluster.data_groups"));
+        assert_eq!(key_of(|c| c.cluster.checkpoint_bytes = 1), Some("cluster.checkpoint_bytes"));
+        assert_eq!(key_of(|c| c.retention.tick_ms = 0), Some("retention.tick_ms"));
+        assert_eq!(key_of(|c| c.retention.log_kept_ms = u64::MAX), Some("retention.log_kept_ms"));
         assert_eq!(key_of(|c| c.cluster.heartbeat_ms = 1), Some("cluster.heartbeat_ms"));
         assert_eq!(key_of(|c| c.cluster.election_min_ms = 300), Some("cluster.election_min_ms"));
         assert_eq!(key_of(|c| c.cluster.election_max_ms = 450), Some("cluster.election_max_ms"));

@@ -11,6 +11,8 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use serde::{Deserialize, Serialize};
 use weft_proto::NodeId;
 
+use crate::raft::machine::CHECKPOINT_BYTES;
+
 /// The only format of a data folder that this binary reads.
 pub const FORMAT: u32 = 0;
 
@@ -22,8 +24,8 @@ const BALLAST_FILE: &str = "ballast";
 
 /// Size of the ballast: room that is given back when the disk is full.
 pub const BALLAST_BYTES: u64 = 256 << 20;
-/// The same for a small store, as in `weft dev`.
-pub const BALLAST_BYTES_SMALL: u64 = 16 << 20;
+/// The same for a small store, as in `weft dev`: about what its memtables hold.
+pub const BALLAST_BYTES_SMALL: u64 = 48 << 20;
 
 /// Why a data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +99,15 @@ pub struct Membership {
     pub node_id: NodeId,
     /// Number of groups for data, besides the catalog.
     pub data_groups: u32,
+    /// Bytes of a group's log between two checkpoints: all replicas must cut at the same entries.
+    #[serde(default = "checkpoint_bytes")]
+    pub checkpoint_bytes: u64,
     /// Those who founded the cluster, by id.
     pub founders: Vec<Founder>,
+}
+
+fn checkpoint_bytes() -> u64 {
+    CHECKPOINT_BYTES
 }
 
 /// What a data folder says about its node.
@@ -138,6 +147,11 @@ impl Folder {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(path.to_owned())),
             Err(error) => Err(io_error("lock", &lock_path)(error.into())),
         }
+    }
+
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where the store keeps its files.
@@ -208,29 +222,45 @@ impl Folder {
         written.map_err(io_error("write", &path))
     }
 
+    /// Bytes that are free on its disk, if the system says.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.path).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Reserves the ballast if it is not there yet; true if it was written now.
     pub fn reserve_ballast(&self, bytes: u64) -> Result<bool, Error> {
-        let path = self.ballast();
-        if fs::metadata(&path).is_ok_and(|file| file.len() >= bytes) {
-            return Ok(false);
-        }
-        let reserved = (|| {
-            let file = File::create(&path)?;
-            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-                Ok(()) => {}
-                // Not every file system can: then the bytes are written.
-                Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(&file, bytes)?,
-                Err(error) => return Err(error.into()),
-            }
-            file.sync_all()
-        })();
-        reserved.map_err(|error| {
-            // Half a ballast would look like a whole one that somebody used up.
-            _ = fs::remove_file(&path);
-            io_error("reserve the ballast", &path)(error)
-        })?;
-        Ok(true)
+        reserve_ballast(&self.path, bytes)
     }
+
+    /// Gives the ballast back; true if there was one.
+    pub fn release_ballast(&self) -> bool {
+        fs::remove_file(self.ballast()).is_ok()
+    }
+}
+
+/// Reserves the ballast of a data folder if it is not there yet; true if it was written now.
+pub fn reserve_ballast(folder: &Path, bytes: u64) -> Result<bool, Error> {
+    let path = folder.join(BALLAST_FILE);
+    if fs::metadata(&path).is_ok_and(|file| file.len() >= bytes) {
+        return Ok(false);
+    }
+    let reserved = (|| {
+        let file = File::create(&path)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => {}
+            // Not every file system can: then the bytes are written.
+            Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(&file, bytes)?,
+            Err(error) => return Err(error.into()),
+        }
+        file.sync_all()
+    })();
+    reserved.map_err(|error| {
+        // Half a ballast would look like a whole one that somebody used up.
+        _ = fs::remove_file(&path);
+        io_error("reserve the ballast", &path)(error)
+    })?;
+    Ok(true)
 }
 
 fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
@@ -318,6 +348,7 @@ mod tests {
             cluster_uid: random_uid(),
             node_id: NodeId(2),
             data_groups: 4,
+            checkpoint_bytes: 1 << 20,
             founders: vec![Founder {
                 node_id: NodeId(2),
                 node_uid: identity.node_uid.clone(),
@@ -339,5 +370,8 @@ mod tests {
         assert!(!open.reserve_ballast(1 << 20).unwrap());
 
         assert_eq!(fs::metadata(open.ballast()).unwrap().len(), 1 << 20);
+        assert!(open.release_ballast());
+        assert!(!open.release_ballast());
+        assert!(open.reserve_ballast(1 << 20).unwrap());
     }
 }

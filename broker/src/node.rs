@@ -4,6 +4,7 @@
 //! process: whoever calls [`run`] does.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,27 +13,31 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use weft_proto::internal::{self, catalog_command::Change};
-use weft_proto::{GroupId, NodeId, Principal};
+use weft_proto::internal;
+use weft_proto::{GroupId, NodeId};
 
-use crate::birth::{Birth, Founding};
+use crate::birth::{Birth, Founding, Introducer};
 use crate::config::{Config, ConfigError, Profile};
-use crate::data::{DataGroup, DataMachine, sequencer};
+use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::{Peer, server};
-use crate::raft::group::{Parts, Timers};
+use crate::pledge::{self, Pledge};
+use crate::presence::{Edge, announce, catch_up, draining, register};
+use crate::raft::balance::Balance;
+use crate::raft::group::{Group, Parts, Timers};
 use crate::raft::groups::{Groups, Settings};
 use crate::raft::log::Logs;
 use crate::raft::snapshot::SnapshotPolicy;
 use crate::read::History;
 use crate::resources::{CatalogMachine, Resources};
+use crate::retention::{Leader, Pace, Replica};
 use crate::rpc::{self, Facts, Listener};
 use crate::security::Secrets;
 use crate::store::{self, RocksEngine, StoreError, Writer, WriterOptions};
 use crate::tasks::Tasks;
-use crate::{birth, http};
+use crate::{birth, http, retention};
 
 /// How long each step of a stop may take.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -68,9 +73,22 @@ pub enum RunError {
         /// Why.
         source: StoreError,
     },
+    /// What is on the disk is less than this node has promised.
+    #[error(
+        "this node is suspect: {reason}. Its disk may have lost what the cluster counts on, so it takes no part: it neither votes nor leads. Everything in {path} stays as it is; the other nodes go on while they are a majority. Keep the folder, do not start the node over it or over an empty one again; see docs/operations.md, 'A suspect node'"
+    )]
+    Suspect {
+        /// Its data folder.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Raft cannot start.
     #[error("a Raft group cannot start: {}", chain(.0))]
     Raft(#[from] crate::raft::group::Error),
+    /// The pledge cannot be read or written.
+    #[error("{}", chain(.0))]
+    Pledge(pledge::Error),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -128,14 +146,47 @@ pub async fn run(
     let secrets = Secrets::load(&config)?;
     let listeners = bind(&config).await?;
     let folder = Folder::open(&config.node.data)?;
+    let pledge = open_pledge(&folder)?;
     let tasks = Tasks::new();
     let edges = Edges { listeners, secrets, metrics: process.metrics };
-    let outcome = Node::start(&config, &folder, edges, &tasks, stop).await;
-    let Some(node) = outcome? else {
+    let outcome = Node::start(&config, (&folder, pledge), edges, &tasks, stop).await;
+    let Some(node) = outcome.map_err(|error| error.in_folder(&config.node.data))? else {
         tasks.stop(STOP_MAX).await;
         return Ok(());
     };
     node.stop(&tasks).await
+}
+
+impl RunError {
+    /// Says what it means that the disk has less than it should.
+    fn in_folder(self, path: &Path) -> Self {
+        let path = path.display().to_string();
+        match self {
+            Self::Store { source, .. } if source.is_suspect() => {
+                Self::Suspect { path, reason: chain(&source) }
+            }
+            Self::Birth(error @ birth::Error::Suspect { .. }) => {
+                Self::Suspect { path, reason: error.to_string() }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether this node must not be started again over this folder.
+    pub fn is_suspect(&self) -> bool {
+        matches!(self, Self::Suspect { .. })
+    }
+}
+
+fn open_pledge(folder: &Folder) -> Result<Arc<Pledge>, RunError> {
+    let is_new = folder.identity()?.cluster.is_none();
+    let opened = Pledge::open(&folder.pledge(), is_new);
+    opened.map(Arc::new).map_err(|error| match error {
+        pledge::Error::Io { .. } => RunError::Pledge(error),
+        pledge::Error::Missing(_) | pledge::Error::Damaged(_) => {
+            RunError::Suspect { path: folder.path().display().to_string(), reason: chain(&error) }
+        }
+    })
 }
 
 async fn bind(config: &Config) -> Result<Listeners, RunError> {
@@ -157,6 +208,9 @@ struct Node {
     broken: Vec<watch::Receiver<Option<String>>>,
     stop: CancellationToken,
     id: NodeId,
+    /// Where it is said that this node leaves.
+    leaving: (Resources, internal::CatalogNode),
+    edge: Edge,
 }
 
 impl Node {
@@ -164,7 +218,7 @@ impl Node {
     #[expect(clippy::too_many_lines, reason = "the order of starting is read best in one piece")]
     async fn start(
         config: &Config,
-        folder: &Folder,
+        (folder, pledge): (&Folder, Arc<Pledge>),
         Edges { listeners, secrets, metrics }: Edges,
         tasks: &Tasks,
         stop: impl Future<Output = ()> + Send + 'static,
@@ -194,8 +248,10 @@ impl Node {
             address: config.listen.peer.clone(),
             founders: config.cluster.founders.clone(),
             data_groups: config.cluster.data_groups,
+            checkpoint_bytes: config.cluster.checkpoint_bytes,
         };
-        let birth = Birth::new(folder, founding)?;
+        let birth = Birth::new(folder, Arc::clone(&pledge), founding)?;
+        let introduction = birth.introduction();
         let peers = server::Node::new(birth.introduction());
         let remote = Remote::new();
         let (introduced, requests) = (peers.clone(), remote.clone());
@@ -212,7 +268,10 @@ impl Node {
         let node = membership.node_id;
         info!(node = node.get(), cluster = membership.cluster_uid, "node known to its cluster");
 
-        let parts = Store::open(config, folder, &membership, tasks)?;
+        let introducer = Introducer::new(introduction, membership.clone());
+        tasks.spawn("introduce", move |stop| introducer.run(Arc::new(nameless), stop));
+        let parts = Store::open(config, (folder, &pledge), &membership, tasks)?;
+        tasks.spawn("pledge", move |stop| pledge.run(stop));
         let name = Name { cluster_uid: membership.cluster_uid.clone(), node };
         let transport = Grpc::new(name.clone(), peer_client, tasks.clone());
         let timers = Timers {
@@ -221,7 +280,9 @@ impl Node {
             election_max: Duration::from_millis(config.cluster.election_max_ms),
         };
         let settings = Settings { node, timers, transport: Arc::new(transport.clone()) };
+        let guard = Guard::new(&config.node.data, reserve(config.store.profile));
         let groups = Groups::start(&settings, parts.rafts, tasks).await?;
+        let groups = groups.closed_while(guard.out_of_room());
         peers.join(name, Arc::new(groups.clone()));
         let voters: Vec<Peer> = membership
             .founders
@@ -235,26 +296,50 @@ impl Node {
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
+        let history = History::start(tasks).map_err(RunError::Thread)?;
         let mut data = BTreeMap::new();
+        let pace = Pace {
+            tick: Duration::from_millis(config.retention.tick_ms),
+            log_kept: Duration::from_millis(config.retention.log_kept_ms),
+        };
         for (id, machine, log) in parts.data {
             let raft = groups.get(id).ok_or_else(|| missing(id.get()))?.clone();
             let directory = Arc::new(resources.clone());
-            let (handle, task) = sequencer::new(
-                id,
+            let (sequencer, inbox) = sequencer::channel();
+            let engine = Arc::clone(&parts.engine);
+            let group = DataGroup { id, raft, log, engine, sequencer, machine };
+            let (reread, reads) = (group.clone(), history.clone());
+            tasks.spawn("identities", move |stop| async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Ok(()),
+                    read = reread_window(reread, reads) => {
+                        read?;
+                        stop.cancelled().await;
+                        Ok::<_, weft_proto::Error>(())
+                    }
+                }
+            });
+            let task = sequencer::Loop::new(
+                inbox,
+                group.clone(),
+                history.clone(),
                 node.to_string(),
-                raft.clone(),
-                Arc::clone(&machine),
                 directory,
                 tasks.clone(),
             );
             tasks.spawn("sequencer", move |stop| task.run(stop));
-            let engine = Arc::clone(&parts.engine);
-            data.insert(id, DataGroup { id, raft, log, engine, sequencer: handle, machine });
+            let policies = Arc::new(resources.clone());
+            let bytes = membership.checkpoint_bytes;
+            let leader = Leader::new(group.clone(), policies, history.clone(), pace, bytes);
+            tasks.spawn("retention", move |stop| leader.run(stop));
+            let replica = Replica::new(group.clone(), history.clone(), parts.writer.clone());
+            tasks.spawn("trim", move |stop| replica.run(stop));
+            data.insert(id, group);
         }
-        let guard = Guard::new(config.node.data.clone(), reserve(config.store.profile));
         let watching = guard.clone();
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
-        let gates = Gates::new(resources.clone());
+        let gates = Gates::new(resources.clone(), &membership.cluster_uid);
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,
@@ -264,25 +349,52 @@ impl Node {
             guard,
         });
         remote.open(ingest.clone());
-        let history = History::start(tasks).map_err(RunError::Thread)?;
         let facts = Facts { node, cluster_uid: membership.cluster_uid };
+        // Clients leave before the groups stop.
+        let edge = tasks.part();
         let services = rpc::Services {
-            publish: rpc::PublishService::new(ingest.clone(), tasks.clone()),
-            read: rpc::ReadService::new(ingest.clone(), history.clone(), tasks.token()),
-            subscribe: rpc::SubscribeService::new(ingest.clone(), history, tasks.clone()),
-            catalog: rpc::CatalogService::new(resources.clone(), tasks.token()),
-            cluster: rpc::ClusterService::new(facts, groups.clone(), ingest, Arc::new(transport)),
+            publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token()),
+            read: rpc::ReadService::new(ingest.clone(), history.clone(), edge.token()),
+            subscribe: rpc::SubscribeService::new(ingest.clone(), history.clone(), edge.clone()),
+            catalog: rpc::CatalogService::new(resources.clone(), edge.token()),
+            cluster: rpc::ClusterService::new(rpc::ClusterParts {
+                facts,
+                groups: groups.clone(),
+                ingest: ingest.clone(),
+                history,
+                transport: Arc::new(transport),
+            }),
         };
-        tasks.spawn("grpc", move |stop| rpc::serve(listener, services, stop));
+        let (closing, closed) = (edge.token(), CancellationToken::new());
+        let left = closed.clone();
+        tasks.spawn("grpc", move |stop| async move {
+            rpc::serve(listener, services, closing).await?;
+            left.cancel();
+            stop.cancelled().await;
+            Ok::<_, tonic::transport::Error>(())
+        });
+        let edge = Edge { closing: edge.token(), closed, remote };
         groups_tx.send_replace(Some(groups.clone()));
+        let groups_of_data: Vec<GroupId> =
+            groups.iter().map(Group::id).filter(|id| *id != GroupId::CATALOG).collect();
         let own = internal::CatalogNode {
             id: node.get(),
             grpc_address: config.advertised().to_owned(),
             http_address: config.listen.http.clone(),
             peer_address: config.listen.peer.clone(),
+            draining: false,
         };
+        let balance = Balance {
+            period: Duration::from_millis(config.cluster.balance_ms),
+            draining: draining(&resources),
+        };
+        let balanced = groups.clone();
+        tasks.spawn("balance", move |stop| balanced.balance(balance, stop));
+        let leaving = (resources.clone(), own.clone());
         tasks.spawn_short(async move {
             register(&resources, own).await;
+            // The next node may only be restarted when this one counts for a majority again.
+            catch_up(&ingest, &groups_of_data).await;
             registered_tx.send_replace(true);
             // The receiver side lives as long as the HTTP port; keep the sender as long.
             std::future::pending::<()>().await;
@@ -294,6 +406,8 @@ impl Node {
             broken: parts.broken,
             stop: asked,
             id: node,
+            leaving,
+            edge,
         }))
     }
 
@@ -315,13 +429,15 @@ impl Node {
             }
             () = self.stop.cancelled() => None,
         };
-        let Self { groups, writer, id, .. } = self;
+        let Self { groups, writer, id, leaving: (resources, own), edge, .. } = self;
         if failed.is_none() {
             info!(node = id.get(), "stopping");
+            announce(&resources, own).await;
             let kept = groups.drain(DRAIN_MAX).await;
             if kept > 0 {
                 warn!(node = id.get(), kept, "some groups found no other leader");
             }
+            edge.close().await;
         }
         groups.shutdown().await;
         // Whatever still holds a handle, a connection of a client for one, writes nothing any more.
@@ -362,7 +478,7 @@ struct Store {
 impl Store {
     fn open(
         config: &Config,
-        folder: &Folder,
+        (folder, pledge): (&Folder, &Arc<Pledge>),
         membership: &Membership,
         tasks: &Tasks,
     ) -> Result<Self, RunError> {
@@ -372,9 +488,8 @@ impl Store {
             Profile::Normal => (store::Profile::Normal, BALLAST_BYTES, Logs::TAIL_BYTES_NORMAL),
             Profile::Small => (store::Profile::Small, BALLAST_BYTES_SMALL, Logs::TAIL_BYTES_SMALL),
         };
-        let engine: Arc<dyn store::LogEngine> =
-            Arc::new(RocksEngine::open(&path, profile).map_err(failed)?);
-        folder.reserve_ballast(ballast)?;
+        let engine = open_engine(folder, profile, ballast).map_err(failed)?;
+        let engine: Arc<dyn store::LogEngine> = Arc::new(engine);
         let options =
             WriterOptions { node: membership.node_id.to_string(), ..WriterOptions::default() };
         let (writer, writer_loop) = Writer::new(Arc::clone(&engine), &options);
@@ -382,13 +497,15 @@ impl Store {
             .spawn_thread("writer", move |_stop| writer_loop.run_blocking())
             .map_err(RunError::Thread)?;
         let logs = Logs::new(Arc::clone(&engine), writer.clone(), tail_bytes);
+        let logs = logs.pledged(Arc::clone(pledge));
         let catalog = Arc::new(Mutex::new(CatalogMachine::new(membership.data_groups)));
         let mut broken = vec![crate::data::lock(&catalog).broken()];
         let shared: Arc<dyn crate::raft::machine::SharedMachine> =
             Arc::<Mutex<CatalogMachine>>::clone(&catalog);
-        let (parts, _log) =
+        let (mut parts, _log) =
             Parts::stored(&logs, GroupId::CATALOG, shared, SnapshotPolicy::AtApplied)
                 .map_err(failed)?;
+        parts.checkpoint_bytes = membership.checkpoint_bytes;
         let mut rafts = vec![parts];
         let mut data = Vec::new();
         for group in (1..=membership.data_groups).map(GroupId) {
@@ -396,8 +513,13 @@ impl Store {
             broken.push(crate::data::lock(&machine).broken());
             let shared: Arc<dyn crate::raft::machine::SharedMachine> =
                 Arc::<Mutex<DataMachine>>::clone(&machine);
-            let (parts, log) =
+            let (mut parts, log) =
                 Parts::stored(&logs, group, shared, SnapshotPolicy::AtFloor).map_err(failed)?;
+            parts.checkpoint_bytes = membership.checkpoint_bytes;
+            if let Some(purged) = log.purged() {
+                let base = retention::base_of(&*engine, group, purged).map_err(failed)?;
+                crate::data::lock(&machine).raise_base(base);
+            }
             rafts.push(parts);
             data.push((group, machine, log));
         }
@@ -405,22 +527,47 @@ impl Store {
     }
 }
 
+/// Opens the store. A full disk leaves it no room even for that: then the ballast is given back.
+fn open_engine(
+    folder: &Folder,
+    profile: store::Profile,
+    ballast: u64,
+) -> Result<RocksEngine, StoreError> {
+    let path = folder.store();
+    // A try that fails may leave half a file behind; so not only then.
+    if folder.free_bytes().is_some_and(|free| free < ballast) && folder.release_ballast() {
+        warn!(ballast, "the disk is full; the ballast is given back so that the store can open");
+    }
+    let engine = match RocksEngine::open(&path, profile) {
+        Err(StoreError::Full { .. }) if folder.release_ballast() => {
+            warn!(
+                ballast,
+                "the disk is full; the ballast is given back so that the store can open"
+            );
+            RocksEngine::open(&path, profile)?
+        }
+        opened => opened?,
+    };
+    // Where there is no room now, the guard of the disk tries again.
+    if folder.free_bytes().is_none_or(|free| free / 2 > ballast)
+        && let Err(error) = folder.reserve_ballast(ballast)
+    {
+        warn!(error = chain(&error), "the ballast is not reserved");
+    }
+    Ok(engine)
+}
+
 const fn reserve(profile: Profile) -> Reserve {
     match profile {
         // Twice the memtables, and the write-ahead log.
         Profile::Normal => {
-            Reserve { store_bytes: (2 * 256 + 1024) << 20, tenth_bytes_max: 5 << 30 }
+            let store_bytes = (2 * 256 + 1024) << 20;
+            Reserve { store_bytes, tenth_bytes_max: 5 << 30, ballast_bytes: BALLAST_BYTES }
         }
-        Profile::Small => Reserve { store_bytes: 96 << 20, tenth_bytes_max: 96 << 20 },
-    }
-}
-
-/// Tells the catalog where this node is; tries until it is told.
-async fn register(resources: &Resources, own: internal::CatalogNode) {
-    let mut wait = Duration::from_millis(50);
-    while let Err(error) = resources.change(&Principal::system(), Change::Node(own.clone())).await {
-        tracing::debug!(%error, "the catalog cannot be told yet");
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(1));
+        Profile::Small => Reserve {
+            store_bytes: 96 << 20,
+            tenth_bytes_max: 96 << 20,
+            ballast_bytes: BALLAST_BYTES_SMALL,
+        },
     }
 }

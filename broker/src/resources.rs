@@ -25,6 +25,7 @@ use crate::ingest::Forwarder;
 use crate::raft::group::{Group, ProposeError};
 use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::types::Reply as Answer;
+use crate::retention::{Policies, Policy};
 
 /// Changes that a slow watcher may fall behind; beyond it the watch ends and is begun anew.
 const CHANGES_LEN: usize = 1_024;
@@ -141,6 +142,8 @@ pub struct StreamView {
     pub generation: u64,
     /// Largest event.
     pub event_bytes_max: usize,
+    /// Whether repeats of an event are recognised by source and id.
+    pub dedup: bool,
     /// Where its partitions are.
     pub placements: Arc<[Placement]>,
     /// Which schema governs what.
@@ -161,6 +164,7 @@ impl StreamView {
             uid: ResourceUid(stored.uid),
             generation: stored.generation,
             event_bytes_max: usize::try_from(spec.event_bytes_max).unwrap_or(usize::MAX),
+            dedup: spec.dedup,
             placements: placements.collect(),
             bindings: spec.schemas.into(),
         }
@@ -462,6 +466,18 @@ fn parse_name(text: &str, field: &str) -> Result<QualifiedName> {
 
 fn unknown_stream(name: &QualifiedName) -> Error {
     Error::new(Reason::UnknownStream, format!("there is no Stream {name}")).with_field("stream")
+}
+
+impl Policies for Resources {
+    fn policies_of(&self, group: GroupId) -> Vec<Policy> {
+        let state = self.snapshot();
+        let own = state.partitions().filter(|(_, placed)| placed.group == group);
+        own.filter_map(|(name, placed)| {
+            let retention = state.stream(name)?.spec.retention.clone();
+            Some(Policy { partition: placed.uid, retention })
+        })
+        .collect()
+    }
 }
 
 impl Directory for Resources {

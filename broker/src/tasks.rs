@@ -92,6 +92,12 @@ impl Tasks {
         self.token.clone()
     }
 
+    /// A part of these tasks that can be stopped before the others: by cancelling its token.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        Self { token: self.token.child_token(), ..self.clone() }
+    }
+
     /// Waits until somebody asked to stop, or a task ended early.
     pub async fn stopping(&self) {
         self.token.cancelled().await;

@@ -1,6 +1,7 @@
 //! Events as they are read: in batches, or one by one.
 
 use bytes::Bytes;
+use weft_proto::packed::{self, PACKED_BYTES_MAX};
 use weft_proto::{Error, Offset, PartitionId, Result, Timestamp, v1};
 
 /// Consecutive events of one partition with one append time and one schema version.
@@ -50,7 +51,10 @@ impl Batch {
     }
 
     /// Reads the wire form; leaves out what lies below `from`.
-    pub(crate) fn from_wire(batch: v1::EventBatch, from: u64) -> Result<Self> {
+    pub(crate) fn from_wire(mut batch: v1::EventBatch, from: u64) -> Result<Self> {
+        if let Some(packed) = batch.packed.take() {
+            batch.events = packed::unpack(&packed, PACKED_BYTES_MAX)?;
+        }
         let wrong = || Error::internal("a node sent a batch with wrong offsets");
         let dense = batch.offset_deltas.is_empty();
         if !dense && batch.offset_deltas.len() != batch.events.len() {

@@ -2,10 +2,12 @@
 
 #![deny(missing_docs)]
 
+pub mod checksum;
 mod error;
 pub mod event;
 pub mod filter;
 mod generated;
+pub mod packed;
 pub mod resource;
 mod types;
 

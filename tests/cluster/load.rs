@@ -176,7 +176,16 @@ fn is_over(error: &Error) -> bool {
     matches!(error.reason(), Reason::Fenced | Reason::UnknownProducer)
 }
 
-fn event(id: EventId) -> Bytes {
+pub(crate) fn event(id: EventId) -> Bytes {
+    event_with(id, format!("{id} ").repeat(20))
+}
+
+/// An event of about this size.
+pub(crate) fn padded(id: EventId, bytes: usize) -> Bytes {
+    event_with(id, "x".repeat(bytes))
+}
+
+fn event_with(id: EventId, text: String) -> Bytes {
     let subject = Attr::CeString(format!("key-{}", id.number % KEYS));
     let attribute = CloudEventAttributeValue { attr: Some(subject) };
     let event = CloudEvent {
@@ -185,7 +194,7 @@ fn event(id: EventId) -> Bytes {
         spec_version: "1.0".to_owned(),
         r#type: "com.example.load".to_owned(),
         attributes: [("subject".to_owned(), attribute)].into(),
-        data: Some(Data::TextData(format!("{id} ").repeat(20))),
+        data: Some(Data::TextData(text)),
     };
     event.encode_to_vec().into()
 }

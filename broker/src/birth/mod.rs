@@ -5,6 +5,8 @@
 //! a founder that crashes goes on where it was. *Never* makes a second record while any founder
 //! still has one: a node that lost its folder is refused.
 
+mod verify;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +16,14 @@ use weft_proto::internal as wire;
 
 use crate::identity::{self, FORMAT, Folder, Founder, Identity, Membership, random_uid};
 use crate::peer::{self, Introduce, Transport};
+use crate::pledge::{Boot, Pledge};
 
 /// Between two rounds of asking; a birth waits for people starting processes.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 /// Rounds between two complaints about who is missing.
 const ROUNDS_QUIET: u32 = 50;
+
+pub use verify::Introducer;
 
 /// What the configuration says about the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub struct Founding {
     pub founders: Vec<String>,
     /// Groups for data; the record of the first founder counts.
     pub data_groups: u32,
+    /// Bytes of a log between two checkpoints; as above.
+    pub checkpoint_bytes: u64,
 }
 
 /// Why a cluster is not born, or this node is not part of it.
@@ -79,6 +86,14 @@ pub enum Error {
         /// That other cluster.
         theirs: String,
     },
+    /// Other nodes know of a later run of this folder.
+    #[error("the node at {address} says: {reason}")]
+    Suspect {
+        /// Who says so.
+        address: String,
+        /// What.
+        reason: String,
+    },
     /// The data folder failed.
     #[error(transparent)]
     Folder(#[from] identity::Error),
@@ -127,12 +142,44 @@ pub struct Introduction {
     node_uid: String,
     founders: Vec<String>,
     birth: Mutex<Option<wire::BirthRecord>>,
+    pledge: Arc<Pledge>,
 }
 
 impl Introduction {
     fn birth(&self) -> MutexGuard<'_, Option<wire::BirthRecord>> {
         // A plain value: a panic elsewhere leaves it whole.
         self.birth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This node's own run, once it has an id.
+    fn run(&self) -> Option<wire::Run> {
+        let birth = self.birth();
+        let own = birth.as_ref()?.founders.iter().find(|known| known.node_uid == self.node_uid)?;
+        let boot = self.pledge.boot();
+        Some(wire::Run { node_id: own.node_id, number: boot.number, nonce: boot.nonce })
+    }
+
+    /// Takes note of a founder's run; says why it must not take part.
+    fn note(&self, node_uid: &str, run: wire::Run) -> Result<Option<String>, peer::Error> {
+        let is_founder = self.birth().as_ref().is_some_and(|record| {
+            let same =
+                |known: &wire::Founder| known.node_id == run.node_id && known.node_uid == node_uid;
+            record.founders.iter().any(same)
+        });
+        if !is_founder {
+            return Ok(None);
+        }
+        let boot = Boot { number: run.number, nonce: run.nonce };
+        let noted = self.pledge.note(NodeId(run.node_id), boot);
+        let noted = noted.map_err(|error| {
+            peer::Error::Unreachable(format!("it cannot write its pledge: {error}"))
+        })?;
+        Ok((!noted).then(|| {
+            format!(
+                "node {} took part with a newer state of its data folder than the one it runs over now: it is an older copy",
+                run.node_id
+            )
+        }))
     }
 }
 
@@ -165,11 +212,17 @@ impl Introduce for Introduction {
                 request.founders.join(", ")
             )));
         }
+        let suspect = match request.run {
+            Some(run) => self.note(&request.node_uid, run)?,
+            None => None,
+        };
         Ok(wire::IdentifyResponse {
             node_uid: self.node_uid.clone(),
             founders: self.founders.clone(),
             birth,
             format: FORMAT,
+            run: self.run(),
+            suspect: suspect.unwrap_or_default(),
         })
     }
 }
@@ -188,7 +241,7 @@ impl<'a> Birth<'a> {
     /// Reads the folder and checks it against the configuration.
     ///
     /// Serve `introduction` on the peer port before `complete`.
-    pub fn new(folder: &'a Folder, founding: Founding) -> Result<Self, Error> {
+    pub fn new(folder: &'a Folder, pledge: Arc<Pledge>, founding: Founding) -> Result<Self, Error> {
         let founders = founding.in_order()?;
         let identity = folder.identity()?;
         if let Some(cluster) = &identity.cluster {
@@ -198,6 +251,7 @@ impl<'a> Birth<'a> {
             node_uid: identity.node_uid.clone(),
             founders: founders.clone(),
             birth: Mutex::new(identity.cluster.as_ref().map(record)),
+            pledge,
         });
         Ok(Self { folder, founding, founders, identity, introduction })
     }
@@ -214,7 +268,7 @@ impl<'a> Birth<'a> {
     /// A birth that is given up continues with the next start.
     pub async fn complete(mut self, transport: &dyn Transport) -> Result<Membership, Error> {
         if let Some(cluster) = &self.identity.cluster {
-            verify(cluster, &self.identity.node_uid, transport).await?;
+            self.verify(cluster, transport).await?;
             return Ok(cluster.clone());
         }
         let mut round = 0_u32;
@@ -250,6 +304,7 @@ impl<'a> Birth<'a> {
                 address: self.founding.address.clone(),
                 founders: self.founders.clone(),
                 format: FORMAT,
+                run: None,
             };
             let answer = transport.identify(address, request);
             async move { (address.as_str(), answer.await) }
@@ -290,6 +345,7 @@ impl<'a> Birth<'a> {
             cluster_uid: random_uid(),
             founders: founders.into_iter().map(founder_out).collect(),
             data_groups: self.founding.data_groups,
+            checkpoint_bytes: self.founding.checkpoint_bytes,
         };
         self.adopt(&self.founding.address, record)
     }
@@ -306,10 +362,18 @@ impl<'a> Birth<'a> {
                         "the number of data groups was set at birth; the configuration is ignored"
                     );
                 }
+                if record.checkpoint_bytes != self.founding.checkpoint_bytes {
+                    warn!(
+                        configured = self.founding.checkpoint_bytes,
+                        record = record.checkpoint_bytes,
+                        "the bytes between checkpoints were set at birth; the configuration is ignored"
+                    );
+                }
                 Ok(Membership {
                     node_id: NodeId(own.node_id),
                     cluster_uid: record.cluster_uid,
                     data_groups: record.data_groups,
+                    checkpoint_bytes: record.checkpoint_bytes,
                     founders: record.founders.into_iter().map(founder_in).collect(),
                 })
             }
@@ -326,53 +390,6 @@ impl<'a> Birth<'a> {
             }),
         }
     }
-}
-
-/// Asks the other founders of an existing cluster whether they belong to the same one.
-///
-/// Nobody has to answer: this finds folders in the wrong place, it does not guard anything. The
-/// guard is on every call between peers. One founder that agrees is enough: a stranger at the
-/// address of another must not keep the cluster from starting.
-pub async fn verify(
-    membership: &Membership,
-    node_uid: &str,
-    transport: &dyn Transport,
-) -> Result<(), Error> {
-    let own = membership.founders.iter().find(|founder| founder.node_id == membership.node_id);
-    let Some(own) = own else { return Ok(()) };
-    let founders: Vec<_> =
-        membership.founders.iter().map(|founder| founder.address.clone()).collect();
-    let others = membership.founders.iter().filter(|other| other.node_id != own.node_id);
-    let asked = others.map(|other| {
-        let request = wire::IdentifyRequest {
-            node_uid: node_uid.to_owned(),
-            address: own.address.clone(),
-            founders: founders.clone(),
-            format: FORMAT,
-        };
-        let answer = transport.identify(&other.address, request);
-        async move { (other.address.clone(), answer.await) }
-    });
-    let mut contradiction = None;
-    for (address, answer) in futures::future::join_all(asked).await {
-        match answer {
-            Ok(answer) => match answer.birth {
-                Some(record) if record.cluster_uid == membership.cluster_uid => return Ok(()),
-                Some(record) => {
-                    let ours = membership.cluster_uid.clone();
-                    let theirs = record.cluster_uid;
-                    contradiction = Some(Error::OtherCluster { ours, address, theirs });
-                }
-                None => {}
-            },
-            Err(peer::Error::Refused(reason)) => {
-                contradiction = Some(Error::Refused { address, reason });
-            }
-            // It may come later.
-            Err(_silent) => {}
-        }
-    }
-    contradiction.map_or(Ok(()), Err)
 }
 
 fn check_own(cluster: &Membership, founding: &Founding) -> Result<(), Error> {
@@ -392,6 +409,7 @@ fn record(cluster: &Membership) -> wire::BirthRecord {
         cluster_uid: cluster.cluster_uid.clone(),
         founders: cluster.founders.iter().cloned().map(founder_out).collect(),
         data_groups: cluster.data_groups,
+        checkpoint_bytes: cluster.checkpoint_bytes,
     }
 }
 

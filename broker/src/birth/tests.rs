@@ -12,13 +12,20 @@ const DEADLINE: Duration = Duration::from_mins(1);
 
 fn founding(address: &str) -> Founding {
     let founders = ADDRESSES.iter().rev().map(|address| (*address).to_owned()).collect();
-    Founding { address: address.to_owned(), founders, data_groups: 4 }
+    Founding { address: address.to_owned(), founders, data_groups: 4, checkpoint_bytes: 7 }
+}
+
+/// Reads the folder with its pledge, as a node does.
+fn begin(folder: &Folder, founding: Founding) -> Result<Birth<'_>, Error> {
+    let is_new = folder.identity()?.cluster.is_none();
+    let pledge = Pledge::open(&folder.pledge(), is_new).unwrap();
+    Birth::new(folder, Arc::new(pledge), founding)
 }
 
 /// Starts one founder as a process would: lock, introduce, complete.
 async fn start(router: &Router, folder: &TempDir, address: &str) -> Result<Membership, Error> {
     let folder = Folder::open(folder.path())?;
-    let birth = Birth::new(&folder, founding(address))?;
+    let birth = begin(&folder, founding(address))?;
     router.introduce(address, birth.introduction());
     let transport = router.transport(address);
     tokio::time::timeout(DEADLINE, birth.complete(&*transport)).await.unwrap()
@@ -56,6 +63,7 @@ async fn founders_are_born_in_any_order() {
         }
         assert!(born.iter().all(|one| one.cluster_uid == born[0].cluster_uid));
         assert!(born.iter().all(|one| one.founders == born[0].founders && one.data_groups == 4));
+        assert!(born.iter().all(|one| one.checkpoint_bytes == 7));
     }
 }
 
@@ -63,9 +71,14 @@ async fn founders_are_born_in_any_order() {
 async fn single_node_is_born_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let open = Folder::open(folder.path()).unwrap();
-    let alone = Founding { address: "h:1".to_owned(), founders: Vec::new(), data_groups: 2 };
+    let alone = Founding {
+        address: "h:1".to_owned(),
+        founders: Vec::new(),
+        data_groups: 2,
+        checkpoint_bytes: 7,
+    };
 
-    let birth = Birth::new(&open, alone).unwrap();
+    let birth = begin(&open, alone).unwrap();
     let membership = birth.complete(&*Router::new().transport("h:1")).await.unwrap();
 
     assert_eq!((membership.node_id, membership.founders.len()), (NodeId(1), 1));
@@ -101,7 +114,7 @@ async fn founder_that_crashed_before_it_saw_the_record_gets_it_later() {
     let (router, folders) = (Router::new(), Arc::new(folders()));
     // The last founder says who it is, but is gone when the record is made.
     let late = Folder::open(folders[2].path()).unwrap();
-    let birth = Birth::new(&late, founding(ADDRESSES[2])).unwrap();
+    let birth = begin(&late, founding(ADDRESSES[2])).unwrap();
     router.introduce(ADDRESSES[2], birth.introduction());
     let first = spawn(&router, &folders, 0);
     let second = spawn(&router, &folders, 1);
@@ -179,15 +192,37 @@ async fn folder_of_another_node_is_refused() {
 async fn folder_of_another_cluster_is_noticed() {
     let (router, mine) = (Router::new(), Arc::new(folders()));
     let (elsewhere, theirs) = (Router::new(), Arc::new(folders()));
-    let membership = born(&router, &mine).await.swap_remove(0);
+    born(&router, &mine).await;
     born(&elsewhere, &theirs).await;
-    let uid = Folder::open(mine[0].path()).unwrap().identity().unwrap().node_uid;
 
-    let here = verify(&membership, &uid, &*router.transport(ADDRESSES[0])).await;
-    let there = verify(&membership, &uid, &*elsewhere.transport(ADDRESSES[0])).await;
+    let here = start(&router, &mine[0], ADDRESSES[0]).await;
+    let there = start(&elsewhere, &mine[0], ADDRESSES[0]).await;
 
     here.unwrap();
     assert!(matches!(there, Err(Error::Refused { .. } | Error::OtherCluster { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_copy_of_a_folder_is_suspect() {
+    let (router, folders) = (Router::new(), Arc::new(folders()));
+    born(&router, &folders).await;
+    // All have heard of each other's runs.
+    for (folder, address) in folders.iter().zip(ADDRESSES) {
+        start(&router, folder, address).await.unwrap();
+    }
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["node.json", "pledge"] {
+        fs::copy(folders[1].path().join(file), copy.path().join(file)).unwrap();
+    }
+    // It goes on, and then the copy comes back.
+    start(&router, &folders[1], ADDRESSES[1]).await.unwrap();
+
+    let error = start(&router, &copy, ADDRESSES[1]).await.unwrap_err();
+
+    assert!(matches!(error, Error::Suspect { .. }), "{error}");
+    assert!(error.to_string().contains("node 2"), "{error}");
+    // The real one is still welcome.
+    start(&router, &folders[1], ADDRESSES[1]).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,12 +234,12 @@ async fn a_stranger_at_one_address_does_not_outweigh_a_founder_that_agrees() {
     let own = Folder::open(mine[0].path()).unwrap();
     let stranger = Folder::open(theirs[1].path()).unwrap();
     let introduce = |folder: &Folder, place: usize| {
-        let birth = Birth::new(folder, founding(ADDRESSES[place])).unwrap();
+        let birth = begin(folder, founding(ADDRESSES[place])).unwrap();
         router.introduce(ADDRESSES[place], birth.introduction());
     };
     introduce(&stranger, 1);
     let start = async || {
-        let birth = Birth::new(&own, founding(ADDRESSES[0])).unwrap();
+        let birth = begin(&own, founding(ADDRESSES[0])).unwrap();
         birth.complete(&*router.transport(ADDRESSES[0])).await
     };
 
@@ -221,13 +256,13 @@ async fn founders_that_disagree_are_refused() {
     let router = Router::new();
     let folders = folders();
     let one = Folder::open(folders[0].path()).unwrap();
-    let birth = Birth::new(&one, founding(ADDRESSES[0])).unwrap();
+    let birth = begin(&one, founding(ADDRESSES[0])).unwrap();
     router.introduce(ADDRESSES[0], birth.introduction());
     let two = Folder::open(folders[1].path()).unwrap();
     let mut other = founding(ADDRESSES[1]);
     other.founders.push("c:1".to_owned());
 
-    let birth = Birth::new(&two, other).unwrap();
+    let birth = begin(&two, other).unwrap();
     let error = birth.complete(&*router.transport(ADDRESSES[1])).await.unwrap_err();
 
     assert!(error.to_string().contains("its founders are"), "{error}");
@@ -244,9 +279,10 @@ fn wrong_lists_of_founders_are_refused() {
     for (founders, expected) in cases {
         let folder = tempfile::tempdir().unwrap();
         let founders = founders.iter().map(|address| (*address).to_owned()).collect();
-        let founding = Founding { address: "h:1".to_owned(), founders, data_groups: 1 };
+        let founding =
+            Founding { address: "h:1".to_owned(), founders, data_groups: 1, checkpoint_bytes: 7 };
 
-        let error = Birth::new(&Folder::open(folder.path()).unwrap(), founding).unwrap_err();
+        let error = begin(&Folder::open(folder.path()).unwrap(), founding).unwrap_err();
 
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -255,7 +291,8 @@ fn wrong_lists_of_founders_are_refused() {
 #[test]
 fn ids_follow_addresses_by_number() {
     let founders = ["h:10000", "h:999", "g:5"].map(str::to_owned).to_vec();
-    let founding = Founding { address: "g:5".to_owned(), founders, data_groups: 1 };
+    let founding =
+        Founding { address: "g:5".to_owned(), founders, data_groups: 1, checkpoint_bytes: 7 };
 
     assert_eq!(founding.in_order().unwrap(), ["g:5", "h:999", "h:10000"]);
 }

@@ -1,22 +1,67 @@
 //! The state machine of a data group: the pure state, and what a replica does with its effects.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use tokio::sync::watch;
-use tracing::error;
-use weft_proto::GroupId;
+use tracing::{error, warn};
+use weft_proto::{GroupId, Offset, PartitionUid};
 
+use crate::dedup::Window;
+use crate::metrics as names;
+#[cfg(debug_assertions)]
+use crate::planted::{self, Bug};
 use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::types::Reply;
-use crate::state::GroupState;
+use crate::state::{Effects, GroupState, Identities};
 use crate::store::Writer;
 use crate::store::keys::index;
+
+/// Where the log of this replica begins: after which entry, and which offset comes next in each
+/// partition there. It differs between replicas, so it is no part of the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    index: Option<u64>,
+    ends: BTreeMap<PartitionUid, Offset>,
+}
+
+impl Base {
+    /// The log begins after `index`, at which this was the state.
+    pub fn after(index: u64, state: &GroupState) -> Self {
+        let ends = state.partitions().iter().map(|(uid, partition)| (uid, partition.end()));
+        Self { index: Some(index), ends: ends.collect() }
+    }
+
+    /// The last entry that may be gone; none if the log is whole.
+    pub fn index(&self) -> Option<u64> {
+        self.index
+    }
+
+    /// The first offset of a partition that the log can still hold.
+    pub fn end(&self, partition: PartitionUid) -> Offset {
+        self.ends.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// The same for all partitions that had begun by then.
+    pub fn ends(&self) -> impl Iterator<Item = (PartitionUid, Offset)> {
+        self.ends.iter().map(|(&uid, &end)| (uid, end))
+    }
+}
 
 /// One data group's state on this node.
 #[derive(Debug)]
 pub struct DataMachine {
     group: GroupId,
     state: GroupState,
+    window: Window,
+    /// Index of the first entry applied since the state was opened.
+    first: Option<u64>,
+    /// Whether the window has what was before that entry, too.
+    is_read: watch::Sender<bool>,
     writer: Writer,
+    base: Base,
+    /// The floor of the log that the state asks for.
+    floor: watch::Sender<u64>,
     /// Set at the first entry that cannot be read: nothing is applied after it.
     broken: watch::Sender<Option<String>>,
 }
@@ -24,12 +69,89 @@ pub struct DataMachine {
 impl DataMachine {
     /// A machine without any entry applied.
     pub fn new(group: GroupId, writer: Writer) -> Self {
-        Self { group, state: GroupState::new(), writer, broken: watch::Sender::new(None) }
+        Self {
+            group,
+            state: GroupState::new(),
+            window: Window::new(),
+            first: None,
+            is_read: watch::Sender::new(false),
+            writer,
+            base: Base::default(),
+            floor: watch::Sender::new(0),
+            broken: watch::Sender::new(None),
+        }
+    }
+
+    /// Where the log of this replica begins.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Says that the log begins further up from now on. Before entries are taken away: readers then
+    /// look for none of them.
+    pub fn raise_base(&mut self, base: Base) {
+        if base.index > self.base.index {
+            self.base = base;
+        }
+    }
+
+    /// Follows up to which entry no replica needs the log any more.
+    pub fn floor(&self) -> watch::Receiver<u64> {
+        self.floor.subscribe()
     }
 
     /// The state as of the last applied entry.
     pub fn state(&self) -> &GroupState {
         &self.state
+    }
+
+    /// Identities of the events appended lately.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Becomes true when the window is complete: as long as [`WINDOW_TIME`](crate::dedup::WINDOW_TIME)
+    /// and as large as [`IDS_MAX`](crate::dedup::IDS_MAX) allow.
+    pub fn window_read(&self) -> watch::Receiver<bool> {
+        self.is_read.subscribe()
+    }
+
+    /// Index of the first entry whose identities are in the window, if any was applied.
+    pub(super) fn window_first(&self) -> Option<u64> {
+        self.first
+    }
+
+    /// Completes the window with what the log has from before.
+    pub(super) fn complete_window(&mut self, older: Window) {
+        self.window.prepend(older);
+        self.is_read.send_replace(true);
+    }
+
+    fn carry_out(&self, effects: Effects) {
+        for record in effects.index {
+            let key = index::key(self.group, record.partition, record.base);
+            let place = index::IndexRecord {
+                index: record.index,
+                pos: record.pos,
+                time: record.time.as_micros(),
+                bytes: record.bytes,
+            };
+            self.writer.put_deferred(&key, index::encode(&place));
+        }
+        for (subscription, partition, events) in effects.overtaken {
+            metrics::counter!(names::OVERTAKEN_EVENTS, "group" => self.group.to_string())
+                .increment(events);
+            warn!(
+                group = self.group.get(),
+                subscription = subscription.get(),
+                partition = partition.get(),
+                events,
+                "retention took events that a subscription had not settled"
+            );
+        }
+        if let Some(floor) = effects.floor_index {
+            self.floor.send_replace(floor);
+        }
     }
 
     /// Tells of an entry that this release cannot read: the process must end.
@@ -43,17 +165,15 @@ impl Machine for DataMachine {
         if self.broken.borrow().is_some() {
             return Reply(Bytes::new());
         }
+        self.state.checkpoint_was_at(entry.checkpoint_position);
         match self.state.apply(entry.payload, entry.index) {
             Ok(outcome) => {
-                for record in outcome.effects.index {
-                    let key = index::key(self.group, record.partition, record.base);
-                    let place = index::IndexRecord {
-                        index: record.index,
-                        pos: record.pos,
-                        time: record.time.as_micros(),
-                    };
-                    self.writer.put_deferred(&key, index::encode(&place));
+                self.first.get_or_insert(entry.index);
+                for Identities { partition, base, header } in &outcome.effects.identities {
+                    let time = self.state.time();
+                    self.window.record(*partition, *base, header.id_hashes(), time);
                 }
+                self.carry_out(outcome.effects);
                 Reply(outcome.reply.encode())
             }
             // Skipping it would let this replica differ from the others.
@@ -73,6 +193,10 @@ impl Machine for DataMachine {
         self.state.encode()
     }
 
+    fn floor(&self) -> u64 {
+        self.state.floor_index()
+    }
+
     fn restore(&mut self, state: Option<&[u8]>) -> Result<(), Unreadable> {
         self.state = match state {
             Some(bytes) => {
@@ -80,6 +204,18 @@ impl Machine for DataMachine {
             }
             None => GroupState::new(),
         };
+        #[cfg(debug_assertions)]
+        if planted::is(Bug::ProducersNotInCheckpoint) {
+            self.state.forget_producers();
+        }
+        // A snapshot lies further back than the window reaches: what counts follows it in the log.
+        self.window = Window::new();
+        self.first = None;
+        self.floor.send_replace(self.state.floor_index());
         Ok(())
+    }
+
+    fn installed(&mut self, index: u64) {
+        self.base = Base::after(index, &self.state);
     }
 }

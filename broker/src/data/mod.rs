@@ -3,12 +3,14 @@
 //! *Owns* the handles of one group: its consensus, its state, its log and its sequencer.
 
 mod machine;
+mod reread;
 pub mod sequencer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use machine::DataMachine;
-pub use sequencer::{Appended, NewAppend, SchemaIds, Sequencer};
+pub use machine::{Base, DataMachine};
+pub use reread::reread_window;
+pub use sequencer::{Appended, NewAppend, Packed, Placed, SchemaIds, Sequencer, identity_reused};
 use tokio::sync::watch;
 use weft_proto::{GroupId, Offset, PartitionUid};
 
@@ -52,12 +54,21 @@ impl DataGroup {
 
     /// Readable offsets of a partition; nothing is readable before it was opened.
     pub fn bounds(&self, partition: PartitionUid) -> Bounds {
-        self.with_state(|state| {
-            let partition = state.partitions().get(partition);
-            let floor = partition.map_or(Offset(0), crate::partition::Partition::floor);
-            let end = partition.map_or(Offset(0), crate::partition::Partition::end);
-            Bounds { floor, end }
-        })
+        let machine = lock(&self.machine);
+        let known = machine.state().partitions().get(partition);
+        let floor = known.map_or(Offset(0), crate::partition::Partition::floor);
+        let end = known.map_or(Offset(0), crate::partition::Partition::end);
+        // What this replica never had, or has no more, it cannot read.
+        Bounds { floor: floor.max(machine.base().end(partition)), end }
+    }
+
+    /// The entry at which the log of this replica can be read first, and which offset of the
+    /// partition is the next one there.
+    pub fn beginning(&self, partition: PartitionUid) -> (u64, Offset) {
+        let machine = lock(&self.machine);
+        let base = machine.base();
+        let index = base.index().map_or_else(|| self.log.first_index(), |last| last + 1);
+        (index, base.end(partition))
     }
 
     /// Follows what is applied.

@@ -1,27 +1,41 @@
 //! One batch: what the rules see (its header) and what they never open (its body).
 
 use std::num::NonZeroU32;
-use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use weft_proto::packed::Codec;
 use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, SchemaId, Sequence};
 
 use super::codec::{DecodeError, Reader, to_len};
 use super::error::EntryError;
-use super::frame::{self, Events, FRAME_BYTES_MIN};
+use super::frame::{Events, FRAME_BYTES_MIN};
 
 /// Bytes of a header without optional sections.
 pub(super) const FIXED_LEN: usize = 35;
 /// Place of the checksum in a header.
 pub(super) const CRC_AT: usize = 24;
-/// Bytes of an id hash, an idempotency key, a key id.
-pub(super) const HASH_LEN: usize = 16;
+/// Bytes of the hash of an identity.
+pub(super) const ID_LEN: usize = 8;
+/// Bytes of an idempotency key, a key id.
+pub(super) const KEY_LEN: usize = 16;
 /// Bytes of the producer section.
 pub(super) const PRODUCER_LEN: usize = 40;
 /// Bytes of a schema id.
 pub(super) const SCHEMA_LEN: usize = 4;
 
 const CODEC_NONE: u8 = 0;
+const CODEC_LZ4: u8 = 1;
+const CODEC_ZSTD: u8 = 2;
+/// Bytes of the section that a compressed batch has: the length of its body once decompressed.
+pub(super) const RAW_LEN: usize = 4;
+
+pub(super) const fn codec_byte(codec: Option<Codec>) -> u8 {
+    match codec {
+        None => CODEC_NONE,
+        Some(Codec::Lz4) => CODEC_LZ4,
+        Some(Codec::Zstd) => CODEC_ZSTD,
+    }
+}
 
 /// Which optional sections follow, in this order.
 pub(super) mod flag {
@@ -56,16 +70,18 @@ pub struct Header {
     pub count: NonZeroU32,
     /// The end of the partition that its proposer saw. Elsewhere in the log the batch is void.
     pub expected: Offset,
-    /// Bytes of the body.
+    /// Bytes of the body as it is stored.
     pub body_len: u32,
-    /// CRC32C of the body.
+    /// CRC32C of the same.
     pub crc: u32,
+    /// How the body is compressed, and its length without that.
+    pub packed: Option<(Codec, u32)>,
     /// Schema of all events; 0 = none, or one for each event.
     pub schema: SchemaId,
     /// Who published it, if retries shall be recognised.
     pub producer: Option<ProducerBatch>,
     /// Chosen by whoever publishes without being a producer: replies, dead letters.
-    pub idempotency_key: Option<[u8; HASH_LEN]>,
+    pub idempotency_key: Option<[u8; KEY_LEN]>,
     event_schemas: Bytes,
     id_hashes: Bytes,
 }
@@ -86,9 +102,10 @@ impl Header {
         !self.event_schemas.is_empty()
     }
 
-    /// The 16-byte hash of (source, id) of each event; none at all if they are not kept.
-    pub fn id_hashes(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.id_hashes.chunks_exact(HASH_LEN)
+    /// The hash of (source, id) of each event; none at all if they are not kept.
+    pub fn id_hashes(&self) -> impl ExactSizeIterator<Item = u64> {
+        let chunks = self.id_hashes.as_chunks::<ID_LEN>().0;
+        chunks.iter().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
     /// Reads the header at the front of a table; `table` must be what `reader` reads.
@@ -98,19 +115,23 @@ impl Header {
             .ok_or(DecodeError::Malformed("a batch without events"))?;
         let expected = Offset(reader.u64()?);
         let body_len = reader.u32()?;
-        if u64::from(body_len) < FRAME_BYTES_MIN * u64::from(count.get()) {
-            return Err(DecodeError::Malformed("a body is too short for its events").into());
-        }
         let crc = reader.u32()?;
         let flags = reader.u16()?;
         if flags & !flag::ALL != 0 {
             return Err(EntryError::UnknownBatchFlags(flags));
         }
-        let codec = reader.u8()?;
-        if codec != CODEC_NONE {
-            return Err(EntryError::UnknownCodec(codec));
-        }
+        let codec = match reader.u8()? {
+            CODEC_NONE => None,
+            CODEC_LZ4 => Some(Codec::Lz4),
+            CODEC_ZSTD => Some(Codec::Zstd),
+            unknown => return Err(EntryError::UnknownCodec(unknown)),
+        };
         let schema = SchemaId(reader.u32()?);
+        let packed = codec.map(|codec| reader.u32().map(|len| (codec, len))).transpose()?;
+        let raw_len = packed.map_or(body_len, |(_, len)| len);
+        if u64::from(raw_len) < FRAME_BYTES_MIN * u64::from(count.get()) {
+            return Err(DecodeError::Malformed("a body is too short for its events").into());
+        }
         let has = |flag: u16| flags & flag != 0;
         let producer = has(flag::PRODUCER).then(|| decode_producer(reader)).transpose()?;
         let mut section = |flag: u16, item_len: usize| {
@@ -119,10 +140,10 @@ impl Header {
             Ok::<_, DecodeError>(table.slice_ref(reader.take(len)?))
         };
         let event_schemas = section(flag::EVENT_SCHEMAS, SCHEMA_LEN)?;
-        let id_hashes = section(flag::ID_HASHES, HASH_LEN)?;
+        let id_hashes = section(flag::ID_HASHES, ID_LEN)?;
         let idempotency_key = has(flag::IDEMPOTENCY_KEY).then(|| reader.array()).transpose()?;
         if has(flag::ENCRYPTED) {
-            reader.take(HASH_LEN)?;
+            reader.take(KEY_LEN)?;
             return Err(EntryError::Unsupported("an encrypted batch"));
         }
         Ok(Self {
@@ -131,6 +152,7 @@ impl Header {
             expected,
             body_len,
             crc,
+            packed,
             schema,
             producer,
             idempotency_key,
@@ -140,7 +162,7 @@ impl Header {
     }
 }
 
-fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerBatch, DecodeError> {
+pub(super) fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerBatch, DecodeError> {
     Ok(ProducerBatch {
         id: ProducerId(u128::from_be_bytes(reader.array()?)),
         epoch: Epoch(reader.u64()?),
@@ -164,8 +186,11 @@ pub(super) fn put_fixed(out: &mut BytesMut, fixed: &FixedPart) {
     out.put_u32_le(fixed.body_len);
     out.put_u32_le(0);
     out.put_u16_le(fixed.flags);
-    out.put_u8(CODEC_NONE);
+    out.put_u8(codec_byte(fixed.packed.map(|(codec, _)| codec)));
     out.put_u32_le(fixed.schema.get());
+    if let Some((_, raw_len)) = fixed.packed {
+        out.put_u32_le(raw_len);
+    }
 }
 
 /// The fixed part of a header, without its checksum.
@@ -176,6 +201,7 @@ pub(super) struct FixedPart {
     pub(super) expected: Offset,
     pub(super) body_len: u32,
     pub(super) flags: u16,
+    pub(super) packed: Option<(Codec, u32)>,
     pub(super) schema: SchemaId,
 }
 
@@ -199,20 +225,17 @@ impl Batch {
         }
     }
 
-    /// The events, each a slice of the body.
-    pub fn events(&self) -> Events {
-        Events::new(self.body.clone())
-    }
-
-    /// The framed events of these indexes, as one slice of the body. An index beyond the last
-    /// event is an error.
-    pub fn slice(&self, events: Range<u32>) -> Result<Bytes, DecodeError> {
-        if events.start > events.end {
-            return Err(DecodeError::Malformed("a slice that ends before it starts"));
-        }
-        let from = frame::prefix_len(&self.body, events.start)?;
-        let rest = self.body.slice(from..);
-        let len = frame::prefix_len(&rest, events.end - events.start)?;
-        Ok(rest.slice(..len))
+    /// The events, each a slice of the body, or of what it is once decompressed.
+    ///
+    /// # Errors
+    ///
+    /// When a compressed body cannot be decompressed.
+    pub fn events(&self) -> Result<Events, DecodeError> {
+        let Some((codec, raw_len)) = self.header.packed else {
+            return Ok(Events::new(self.body.clone()));
+        };
+        let damaged = |_error| DecodeError::Malformed("a compressed body cannot be decompressed");
+        let raw = codec.decompress(&self.body, to_len(raw_len)).map_err(damaged)?;
+        Ok(Events::new(raw.into()))
     }
 }

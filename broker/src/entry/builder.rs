@@ -3,9 +3,12 @@
 use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use weft_proto::packed::Codec;
 use weft_proto::{Offset, PartitionUid, SchemaId, Timestamp};
 
-use super::batch::{self, FixedPart, HASH_LEN, PRODUCER_LEN, ProducerBatch, SCHEMA_LEN, flag};
+use super::batch::{
+    self, FixedPart, ID_LEN, KEY_LEN, PRODUCER_LEN, ProducerBatch, SCHEMA_LEN, flag,
+};
 use super::error::BuildError;
 use super::{Kind, PREFIX_LEN, frame, put_prefix};
 
@@ -19,6 +22,17 @@ pub enum Payload<'a> {
         /// How many they are.
         count: NonZeroU32,
         /// The framed events.
+        body: &'a Bytes,
+    },
+    /// Framed events, compressed; whoever writes them has decompressed and counted them.
+    Packed {
+        /// How many they are.
+        count: NonZeroU32,
+        /// How they are compressed.
+        codec: Codec,
+        /// Bytes of the framed events.
+        raw_len: u32,
+        /// The compressed bytes.
         body: &'a Bytes,
     },
 }
@@ -35,11 +49,11 @@ pub struct NewBatch<'a> {
     /// A schema for each event, or none.
     pub event_schemas: &'a [SchemaId],
     /// Hash of (source, id) for each event, or none.
-    pub id_hashes: &'a [[u8; HASH_LEN]],
+    pub id_hashes: &'a [u64],
     /// Who publishes.
     pub producer: Option<ProducerBatch>,
     /// Chosen by whoever publishes without being a producer.
-    pub idempotency_key: Option<[u8; HASH_LEN]>,
+    pub idempotency_key: Option<[u8; KEY_LEN]>,
     /// The events.
     pub payload: Payload<'a>,
 }
@@ -60,19 +74,24 @@ impl<'a> NewBatch<'a> {
     }
 
     fn count(&self) -> Result<NonZeroU32, BuildError> {
-        let Payload::Events(events) = self.payload else {
-            return self.framed_count();
-        };
-        let count = u32::try_from(events.len()).ok().ok_or(BuildError::TooLarge)?;
-        NonZeroU32::new(count).ok_or(BuildError::Empty)
+        match self.payload {
+            Payload::Events(events) => {
+                let count = u32::try_from(events.len()).ok().ok_or(BuildError::TooLarge)?;
+                NonZeroU32::new(count).ok_or(BuildError::Empty)
+            }
+            Payload::Framed { count, body } => {
+                check_count(count, frame::count(body)?, "framed events")?;
+                Ok(count)
+            }
+            Payload::Packed { count, .. } => Ok(count),
+        }
     }
 
-    fn framed_count(&self) -> Result<NonZeroU32, BuildError> {
-        let Payload::Framed { count, body } = self.payload else {
-            return Err(BuildError::Empty);
-        };
-        check_count(count, frame::count(body)?, "framed events")?;
-        Ok(count)
+    const fn packed(&self) -> Option<(Codec, u32)> {
+        match self.payload {
+            Payload::Packed { codec, raw_len, .. } => Some((codec, raw_len)),
+            Payload::Events(_) | Payload::Framed { .. } => None,
+        }
     }
 
     fn body_len(&self) -> usize {
@@ -80,7 +99,7 @@ impl<'a> NewBatch<'a> {
             Payload::Events(events) => events
                 .iter()
                 .fold(0, |sum: usize, event| sum.saturating_add(frame::framed_len(event.len()))),
-            Payload::Framed { body, .. } => body.len(),
+            Payload::Framed { body, .. } | Payload::Packed { body, .. } => body.len(),
         }
     }
 
@@ -94,10 +113,11 @@ impl<'a> NewBatch<'a> {
 
     fn header_len(&self) -> usize {
         batch::FIXED_LEN
+            + self.packed().map_or(0, |_| batch::RAW_LEN)
             + self.producer.map_or(0, |_| PRODUCER_LEN)
             + self.event_schemas.len() * SCHEMA_LEN
-            + self.id_hashes.len() * HASH_LEN
-            + self.idempotency_key.map_or(0, |_| HASH_LEN)
+            + self.id_hashes.len() * ID_LEN
+            + self.idempotency_key.map_or(0, |_| KEY_LEN)
     }
 
     fn put_header(&self, out: &mut BytesMut, fixed: &FixedPart) {
@@ -109,7 +129,7 @@ impl<'a> NewBatch<'a> {
             out.put_u32_le(schema.get());
         }
         for hash in self.id_hashes {
-            out.put_slice(hash);
+            out.put_u64_le(*hash);
         }
         if let Some(key) = &self.idempotency_key {
             out.put_slice(key);
@@ -119,7 +139,7 @@ impl<'a> NewBatch<'a> {
     fn put_body(&self, out: &mut BytesMut) {
         match self.payload {
             Payload::Events(events) => events.iter().for_each(|event| frame::put(out, event)),
-            Payload::Framed { body, .. } => out.put_slice(body),
+            Payload::Framed { body, .. } | Payload::Packed { body, .. } => out.put_slice(body),
         }
     }
 }
@@ -159,6 +179,7 @@ impl<'a> EntryBuilder<'a> {
             expected: batch.expected,
             body_len: u32::try_from(batch.body_len()).ok().ok_or(BuildError::TooLarge)?,
             flags: batch.flags(),
+            packed: batch.packed(),
             schema: batch.schema,
         };
         (self.table_len, self.bodies_len) = (table_len, bodies_len);

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::{Epoch, Offset, PartitionUid, ResourceUid, Timestamp};
 
+use super::batch::{ProducerBatch, decode_producer, put_producer};
 use super::codec::{DecodeError, Reader, put_list};
 use super::{Kind, put_prefix};
 
@@ -28,6 +29,8 @@ pub enum Command {
     Drop(Vec<PartitionUid>),
     /// A subscription is gone, with its cursors.
     Forget(ResourceUid),
+    /// A batch of a producer brought nothing new: all its events were there already.
+    Pass(PartitionUid, ProducerBatch),
 }
 
 /// A partition to be opened.
@@ -42,7 +45,7 @@ pub struct Opening {
 /// New floors.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Trim {
-    /// No replica needs log entries below this index; 0 = nothing is said.
+    /// No replica needs log entries up to and with this index; 0 = nothing is said.
     pub floor_index: u64,
     /// Offsets below are no longer readable.
     pub floors: Vec<(PartitionUid, Offset)>,
@@ -189,6 +192,10 @@ impl Command {
                 put_list(out, settled.ranges.iter(), |out, range| range.put(out));
             }),
             Self::Forget(subscription) => out.put_u64_le(subscription.get()),
+            Self::Pass(partition, producer) => {
+                out.put_u64_le(partition.get());
+                put_producer(&mut out, producer);
+            }
         }
         out.freeze()
     }
@@ -202,7 +209,13 @@ impl Command {
             Self::Settle(_) => Kind::Settle,
             Self::Drop(_) => Kind::Drop,
             Self::Forget(_) => Kind::Forget,
+            Self::Pass(..) => Kind::Pass,
         }
+    }
+
+    pub(super) fn decode_pass(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let partition = PartitionUid(reader.u64()?);
+        decode_producer(reader).map(|producer| Self::Pass(partition, producer))
     }
 
     pub(super) fn decode_open(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {

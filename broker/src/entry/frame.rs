@@ -78,15 +78,6 @@ pub(crate) fn count(mut body: &[u8]) -> Result<usize, DecodeError> {
     Ok(count)
 }
 
-/// Bytes of the first `events` frames.
-pub(crate) fn prefix_len(body: &[u8], events: u32) -> Result<usize, DecodeError> {
-    let mut rest = body;
-    for _ in 0..events {
-        rest = rest.split_at_checked(first_len(rest)?).ok_or(DecodeError::Truncated)?.1;
-    }
-    Ok(body.len() - rest.len())
-}
-
 /// The events of a body, each a slice of it. Ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Events {

@@ -45,6 +45,7 @@ enum Kind {
     Settle = 6,
     Drop = 7,
     Forget = 8,
+    Pass = 10,
 }
 
 impl TryFrom<u8> for Kind {
@@ -60,6 +61,7 @@ impl TryFrom<u8> for Kind {
             6 => Self::Settle,
             7 => Self::Drop,
             8 => Self::Forget,
+            10 => Self::Pass,
             KIND_TOMBSTONE => return Err(EntryError::Unsupported("a tombstone")),
             _ => return Err(EntryError::UnknownKind(kind)),
         })
@@ -109,6 +111,7 @@ impl Entry {
             Kind::Settle => Command::decode_settle(&mut reader)?,
             Kind::Drop => Command::Drop(Command::decode_partitions(&mut reader)?),
             Kind::Forget => Command::Forget(weft_proto::ResourceUid(reader.u64()?)),
+            Kind::Pass => Command::decode_pass(&mut reader)?,
         };
         reader.finish()?;
         Ok(Self { time, content: Content::Command(content) })

@@ -25,7 +25,7 @@ use crate::rpc::Credential;
 pub struct Health {
     /// The groups of this node, once they run.
     pub groups: watch::Receiver<Option<Groups>>,
-    /// Whether the catalog knows this node.
+    /// Whether the catalog knows this node, and its replicas have caught up since it started.
     pub registered: watch::Receiver<bool>,
     /// The process's metrics.
     pub metrics: Option<PrometheusHandle>,
@@ -44,7 +44,7 @@ impl Health {
         if let Some(group) = leaderless {
             return Some(format!("group {} has no leader", group.id()));
         }
-        (!*self.registered.borrow()).then(|| "the catalog does not know this node yet".to_owned())
+        (!*self.registered.borrow()).then(|| "the node still catches up with the others".to_owned())
     }
 }
 

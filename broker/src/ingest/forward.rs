@@ -9,24 +9,30 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use weft_proto::internal::forward_client::ForwardClient;
 use weft_proto::internal::forward_server;
 use weft_proto::{
-    Error, GroupId, NodeId, Principal, Reason, Result, SchemaId, Timestamp, internal, v1,
+    Error, GroupId, NodeId, Offset, PartitionId, Principal, Reason, Result, SchemaId, Timestamp,
+    internal, v1,
 };
 
 use super::{Ingest, Outcome, Submitted};
-use crate::data::{SchemaIds, lock};
+use crate::data::{Placed, SchemaIds, lock};
 use crate::entry::{Content, Entry};
 use crate::peer::Peer;
 use crate::peer::grpc::{Badge, Grpc, Lane};
+use crate::room::{Room, Taken};
 use crate::tasks::Tasks;
 
 /// Appends on their way to one node; the senders wait beyond it.
@@ -38,8 +44,13 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// A command that is not answered by then has an unknown fate.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Forwarded = (internal::ForwardedAppend, oneshot::Sender<Result<Outcome>>);
-type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Outcome>>>>>;
+/// Bytes of appends to all other nodes that are not answered.
+const ROOM_BYTES: usize = 64 << 20;
+
+/// Where the answer to an append goes, and the room that it takes until then.
+type Answer = (oneshot::Sender<Result<Outcome>>, Taken);
+type Forwarded = (internal::ForwardedAppend, Answer);
+type Waiting = Arc<Mutex<BTreeMap<u64, Answer>>>;
 
 /// Passes requests on; clones share the streams.
 #[derive(Clone, Debug)]
@@ -47,13 +58,15 @@ pub struct Forwarder {
     transport: Grpc,
     addresses: Arc<BTreeMap<NodeId, String>>,
     lanes: Arc<Mutex<BTreeMap<NodeId, mpsc::Sender<Forwarded>>>>,
+    room: Room,
     tasks: Tasks,
 }
 
 impl Forwarder {
     /// A forwarder to nodes at these peer addresses.
     pub fn new(transport: Grpc, addresses: BTreeMap<NodeId, String>, tasks: Tasks) -> Self {
-        Self { transport, addresses: Arc::new(addresses), lanes: Arc::default(), tasks }
+        let room = Room::new("forward", ROOM_BYTES);
+        Self { transport, addresses: Arc::new(addresses), lanes: Arc::default(), room, tasks }
     }
 
     /// Queues an append to another node, in order.
@@ -62,10 +75,12 @@ impl Forwarder {
         to: NodeId,
         append: internal::ForwardedAppend,
     ) -> Result<Submitted> {
+        let bytes = append.events.iter().map(Bytes::len).sum();
+        let room = self.room.take(bytes, append.events.len()).await?;
         let (answer, receiver) = oneshot::channel();
         let lane = self.lane(to);
         let stopping = |_closed| Error::unavailable("this node is stopping").with_not_applied();
-        lane.send((append, answer)).await.map_err(stopping)?;
+        lane.send((append, (answer, room))).await.map_err(stopping)?;
         Ok(Box::pin(async move { receiver.await.map_err(|_closed| broken(to))? }))
     }
 
@@ -86,6 +101,24 @@ impl Forwarder {
         match reply.outcome {
             Some(internal::forwarded_reply::Outcome::Reply(reply)) => Ok(reply),
             Some(internal::forwarded_reply::Outcome::Failure(failure)) => Err(failure.into()),
+            None => Err(Error::internal("a node answered with nothing")),
+        }
+    }
+
+    /// Asks the leader of a group what a read must have.
+    pub(super) async fn read_index(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        timeout: Duration,
+    ) -> Result<u64> {
+        use internal::read_index_response::Outcome as Wire;
+        let mut request = Request::new(internal::ReadIndexRequest { group: group.get() });
+        request.set_timeout(timeout);
+        let answer = self.client(to)?.read_index(request).await;
+        match answer.map_err(|status| unanswered(to, status))?.into_inner().outcome {
+            Some(Wire::Index(index)) => Ok(index),
+            Some(Wire::Failure(failure)) => Err(failure.into()),
             None => Err(Error::internal("a node answered with nothing")),
         }
     }
@@ -131,20 +164,32 @@ impl Forwarder {
         let (requests, stream) = mpsc::channel(QUEUE_LEN);
         let client = self.client(to);
         let opened = async {
-            let answers = client?.append(ReceiverStream::new(stream)).await?;
+            let answers = client?.append(ReceiverStream::new(stream)).await.map_err(not_opened)?;
             Ok::<_, Error>(answers.into_inner())
         };
         let mut opened = std::pin::pin!(opened);
         let mut answers: Option<Streaming<internal::ForwardedAnswer>> = None;
         let mut tag = 0_u64;
+        // What was sent after this tag is certainly not applied.
+        let mut read_upto = u64::MAX;
         loop {
             tokio::select! {
                 biased;
                 result = &mut opened, if answers.is_none() => match result {
                     Ok(stream) => answers = Some(stream),
-                    Err(_unreachable) => break,
+                    Err(error) => {
+                        read_upto = if error.not_applied() { 0 } else { u64::MAX };
+                        break;
+                    }
                 },
                 answer = next_of(&mut answers), if answers.is_some() => match answer {
+                    Some(internal::ForwardedAnswer {
+                        outcome: Some(internal::forwarded_answer::Outcome::ClosedAfter(last)),
+                        ..
+                    }) => {
+                        read_upto = last;
+                        break;
+                    }
                     Some(answer) => deliver(&waiting, answer),
                     None => break,
                 },
@@ -161,10 +206,12 @@ impl Forwarder {
         }
         queue.close();
         let lost = std::mem::take(&mut *lock(&waiting));
-        for answer in lost.into_values() {
-            _ = answer.send(Err(broken(to)));
+        for (tag, (answer, _room)) in lost {
+            let error = broken(to);
+            let error = if tag > read_upto { error.with_not_applied() } else { error };
+            _ = answer.send(Err(error));
         }
-        while let Some((_append, answer)) = queue.recv().await {
+        while let Some((_append, (answer, _room))) = queue.recv().await {
             _ = answer.send(Err(broken(to).with_not_applied()));
         }
     }
@@ -179,8 +226,21 @@ async fn next_of(
     }
 }
 
+/// A stream that was never opened: nothing was read from it if the connection was never made, or if
+/// the node says so.
+fn not_opened(status: Status) -> Error {
+    let mut cause = std::error::Error::source(&status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return Error::unavailable(format!("cannot connect: {error}")).with_not_applied();
+        }
+        cause = error.source();
+    }
+    status.into()
+}
+
 fn deliver(waiting: &Waiting, answer: internal::ForwardedAnswer) {
-    if let Some(waiting) = lock(waiting).remove(&answer.tag) {
+    if let Some((waiting, _room)) = lock(waiting).remove(&answer.tag) {
         // The caller may have given up.
         _ = waiting.send(outcome_in(answer));
     }
@@ -206,15 +266,32 @@ fn broken(to: NodeId) -> Error {
         .with_retry_after(Duration::from_millis(100))
 }
 
+/// Consecutive events as callers are told of them.
+pub fn range_out(partition: PartitionId, placed: &Placed) -> v1::OffsetRange {
+    v1::OffsetRange {
+        partition: partition.get(),
+        first: placed.first.get(),
+        count: placed.count.into(),
+        append_time_us: placed.time.as_micros(),
+        duplicate: placed.duplicate,
+    }
+}
+
+fn range_in(range: &v1::OffsetRange) -> Placed {
+    Placed {
+        first: Offset(range.first),
+        count: u32::try_from(range.count).unwrap_or(u32::MAX),
+        time: Timestamp::from_micros(range.append_time_us),
+        duplicate: range.duplicate,
+    }
+}
+
 /// An outcome as it travels between nodes.
 pub fn outcome_out(tag: u64, outcome: Result<Outcome>) -> internal::ForwardedAnswer {
     use internal::forwarded_answer::Outcome as Wire;
     let outcome = match outcome {
         Ok(outcome) => Wire::Appended(internal::Appended {
-            first: outcome.first,
-            count: outcome.count,
-            append_time_us: outcome.time.as_micros(),
-            duplicate: outcome.duplicate,
+            ranges: outcome.runs.iter().map(|run| range_out(PartitionId(0), run)).collect(),
             schemas: match outcome.schemas {
                 SchemaIds::All(SchemaId(0)) => Vec::new(),
                 SchemaIds::All(id) => vec![id.get()],
@@ -234,10 +311,7 @@ pub fn outcome_in(answer: internal::ForwardedAnswer) -> Result<Outcome> {
         Some(Wire::Appended(appended)) => {
             let mut schemas = appended.schemas;
             Ok(Outcome {
-                first: appended.first,
-                count: appended.count,
-                time: Timestamp::from_micros(appended.append_time_us),
-                duplicate: appended.duplicate,
+                runs: appended.ranges.iter().map(range_in).collect(),
                 schemas: if schemas.len() <= 1 {
                     SchemaIds::All(SchemaId(schemas.pop().unwrap_or(0)))
                 } else {
@@ -247,7 +321,9 @@ pub fn outcome_in(answer: internal::ForwardedAnswer) -> Result<Outcome> {
             })
         }
         Some(Wire::Failure(failure)) => Err(failure.into()),
-        None => Err(Error::unavailable("a node answered with nothing; the fate is unknown")),
+        Some(Wire::ClosedAfter(_)) | None => {
+            Err(Error::unavailable("a node answered with nothing; the fate is unknown"))
+        }
     }
 }
 
@@ -255,6 +331,9 @@ pub fn outcome_in(answer: internal::ForwardedAnswer) -> Result<Outcome> {
 #[derive(Clone, Debug, Default)]
 pub struct Remote {
     ingest: Arc<OnceLock<Ingest>>,
+    closing: CancellationToken,
+    /// Requests that are not answered yet.
+    running: TaskTracker,
 }
 
 impl Remote {
@@ -268,7 +347,20 @@ impl Remote {
         _ = self.ingest.set(ingest);
     }
 
+    /// Reads nothing more, and waits until what was read is answered; other nodes learn what was not
+    /// read.
+    pub async fn close(&self, deadline: Duration) {
+        self.closing.cancel();
+        self.running.close();
+        if tokio::time::timeout(deadline, self.running.wait()).await.is_err() {
+            tracing::warn!("some requests of other nodes stay without an answer");
+        }
+    }
+
     fn ingest(&self) -> Result<&Ingest> {
+        if self.closing.is_cancelled() {
+            return Err(Error::unavailable("this node is stopping").with_not_applied());
+        }
         let starting = || Error::unavailable("this node is still starting").with_not_applied();
         self.ingest.get().ok_or_else(starting)
     }
@@ -301,30 +393,19 @@ impl forward_server::Forward for Remote {
         &self,
         request: Request<Streaming<internal::ForwardedAppend>>,
     ) -> Result<Response<Answers>, Status> {
-        let ingest = self.ingest()?.clone();
-        let state = (request.into_inner(), FuturesUnordered::new(), ingest, false);
-        let answers = futures::stream::unfold(
-            state,
-            |(mut appends, mut waiting, ingest, mut ended)| async move {
-                loop {
-                    let takes = !ended && waiting.len() < ANSWERS_MAX;
-                    tokio::select! {
-                        biased;
-                        Some(answer) = waiting.next(), if !waiting.is_empty() => {
-                            return Some((Ok(answer), (appends, waiting, ingest, ended)));
-                        }
-                        append = appends.message(), if takes => match append {
-                            Ok(Some(append)) => {
-                                let answer = answer(&ingest, append).await;
-                                waiting.push(answer);
-                            }
-                            Ok(None) | Err(_) => ended = true,
-                        },
-                        else => return None,
-                    }
-                }
-            },
-        );
+        let session = Session {
+            ingest: self.ingest()?.clone(),
+            appends: Some(request.into_inner()),
+            waiting: FuturesUnordered::new(),
+            closing: self.closing.clone(),
+            last: 0,
+            tells_last: false,
+            _running: self.running.token(),
+        };
+        let answers = futures::stream::unfold(session, |mut session| async move {
+            let answer = session.next().await?;
+            Some((Ok(answer), session))
+        });
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -333,19 +414,88 @@ impl forward_server::Forward for Remote {
         request: Request<internal::ForwardedCommand>,
     ) -> Result<Response<internal::ForwardedReply>, Status> {
         use internal::forwarded_reply::Outcome as Wire;
+        let _running = self.running.token();
         let outcome = match self.run(request.into_inner()).await {
             Ok(reply) => Wire::Reply(reply),
             Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
         };
         Ok(Response::new(internal::ForwardedReply { outcome: Some(outcome) }))
     }
+
+    async fn read_index(
+        &self,
+        request: Request<internal::ReadIndexRequest>,
+    ) -> Result<Response<internal::ReadIndexResponse>, Status> {
+        use internal::read_index_response::Outcome as Wire;
+        let group = GroupId(request.into_inner().group);
+        let asked = async { self.ingest()?.read_index(group).await };
+        let outcome = match asked.await {
+            Ok(index) => Wire::Index(index),
+            Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
+        };
+        Ok(Response::new(internal::ReadIndexResponse { outcome: Some(outcome) }))
+    }
+}
+
+/// The appends of one other node.
+struct Session {
+    ingest: Ingest,
+    /// Absent once they ended, or are read no further.
+    appends: Option<Streaming<internal::ForwardedAppend>>,
+    waiting: FuturesUnordered<BoxFuture<'static, internal::ForwardedAnswer>>,
+    closing: CancellationToken,
+    /// The tag that was read last; told at the end if more may have been sent.
+    last: u64,
+    tells_last: bool,
+    _running: TaskTrackerToken,
+}
+
+impl Session {
+    async fn next(&mut self) -> Option<internal::ForwardedAnswer> {
+        loop {
+            let takes = self.waiting.len() < ANSWERS_MAX;
+            tokio::select! {
+                biased;
+                Some(answer) = self.waiting.next(), if !self.waiting.is_empty() => {
+                    return Some(answer);
+                }
+                () = self.closing.cancelled(), if self.appends.is_some() => {
+                    self.appends = None;
+                    self.tells_last = true;
+                }
+                append = next_append(&mut self.appends), if takes && self.appends.is_some() => {
+                    match append {
+                        Some(append) => {
+                            self.last = append.tag;
+                            let answer = answer(&self.ingest, append).await;
+                            self.waiting.push(answer);
+                        }
+                        None => self.appends = None,
+                    }
+                }
+                else => {
+                    // Behind all answers.
+                    let outcome = internal::forwarded_answer::Outcome::ClosedAfter(self.last);
+                    let tells = std::mem::take(&mut self.tells_last);
+                    return tells
+                        .then_some(internal::ForwardedAnswer { tag: 0, outcome: Some(outcome) });
+                }
+            }
+        }
+    }
+}
+
+async fn next_append(
+    appends: &mut Option<Streaming<internal::ForwardedAppend>>,
+) -> Option<internal::ForwardedAppend> {
+    appends.as_mut()?.message().await.ok().flatten()
 }
 
 /// Queues an append now, in order; what it returns waits for the answer.
 async fn answer(
     ingest: &Ingest,
     append: internal::ForwardedAppend,
-) -> futures::future::BoxFuture<'static, internal::ForwardedAnswer> {
+) -> BoxFuture<'static, internal::ForwardedAnswer> {
     let tag = append.tag;
     match ingest.submit_forwarded(append).await {
         Ok(submitted) => Box::pin(async move { outcome_out(tag, submitted.await) }),

@@ -43,6 +43,13 @@ impl Forward for Silent {
         self.arrived.notify_one();
         std::future::pending().await
     }
+
+    async fn read_index(
+        &self,
+        _request: Request<internal::ReadIndexRequest>,
+    ) -> Result<Response<internal::ReadIndexResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 #[tokio::test]

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use weft_proto::event::{self, EventView};
 use weft_proto::resource::{BindingMode, BindingVersion, Kind};
-use weft_proto::{Error, QualifiedName, Reason, ResourceUid, Result, SchemaId, v1};
+use weft_proto::{Error, PartitionUid, QualifiedName, Reason, ResourceUid, Result, SchemaId, v1};
 use weft_registry::{
     Binding, Bindings, Decision, Event, Gate, Governed, Limits, Mode, Pin, Refusal, Schema, Schemas,
 };
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::catalog::view;
 use crate::data::{SchemaIds, lock};
@@ -25,6 +26,10 @@ pub struct Verdicts {
     pub events: Vec<Bytes>,
     /// What they fitted.
     pub schemas: SchemaIds,
+    /// Hashes of their identities; empty where the stream does not look for repeats.
+    pub ids: Vec<u64>,
+    /// Index of each in the batch; none where all were accepted.
+    pub accepted: Option<Vec<u32>>,
     /// The others.
     pub refusals: Vec<v1::IndexedRefusal>,
 }
@@ -40,13 +45,16 @@ struct Kept {
 #[derive(Clone, Debug)]
 pub struct Gates {
     resources: Resources,
+    /// Of the hashes of identities: the same on all nodes of the cluster.
+    seed: u64,
     kept: Arc<Mutex<BTreeMap<ResourceUid, Kept>>>,
 }
 
 impl Gates {
     /// Checks by the schemas of this catalog.
-    pub fn new(resources: Resources) -> Self {
-        Self { resources, kept: Arc::default() }
+    pub fn new(resources: Resources, cluster_uid: &str) -> Self {
+        let seed = xxh3_64(cluster_uid.as_bytes());
+        Self { resources, seed, kept: Arc::default() }
     }
 
     /// Checks each event by the rules of CloudEvents and the schema that governs it.
@@ -54,34 +62,55 @@ impl Gates {
     /// # Errors
     ///
     /// `Internal` when a schema that was accepted does not compile here: nothing may pass then.
-    pub fn check(&self, stream: &StreamView, events: Vec<Bytes>) -> Result<Verdicts> {
+    pub fn check(
+        &self,
+        stream: &StreamView,
+        partition: PartitionUid,
+        events: Vec<Bytes>,
+    ) -> Result<Verdicts> {
         let gate = if stream.bindings.is_empty() { None } else { Some(self.gate(stream)?) };
         let gate = gate.filter(|gate| !gate.is_open());
         let mut accepted = Vec::with_capacity(events.len());
-        let mut ids = Vec::new();
+        let mut schemas = Vec::new();
+        let mut ids = Vec::with_capacity(if stream.dedup { events.len() } else { 0 });
+        let mut indexes = Vec::new();
         let mut refusals = Vec::new();
         for (index, bytes) in (0_u32..).zip(events) {
             let verdict = match event::check(&bytes, stream.event_bytes_max) {
                 Err(error) => Err(error),
-                Ok(view) => gate.as_deref().map_or(Ok(SchemaId(0)), |gate| judge(gate, &view)),
+                Ok(view) => {
+                    let verdict =
+                        gate.as_deref().map_or(Ok(SchemaId(0)), |gate| judge(gate, &view));
+                    let hash = || hash_of(self.seed, partition, &view);
+                    verdict.map(|schema| (schema, stream.dedup.then(hash)))
+                }
             };
             match verdict {
-                Ok(id) => {
+                Ok((schema, hash)) => {
                     accepted.push(bytes);
+                    ids.extend(hash);
                     if gate.is_some() {
-                        ids.push(id);
+                        schemas.push(schema);
+                    }
+                    if !refusals.is_empty() {
+                        indexes.push(index);
                     }
                 }
                 Err(error) => {
+                    if refusals.is_empty() {
+                        // All before it were accepted.
+                        indexes.extend(0..index);
+                    }
                     let refusal = Some(error.to_refusal());
                     refusals.push(v1::IndexedRefusal { index, refusal });
                 }
             }
         }
-        let first = ids.first().copied().unwrap_or_default();
-        let uniform = ids.iter().all(|id| *id == first);
-        let schemas = if uniform { SchemaIds::All(first) } else { SchemaIds::Each(ids) };
-        Ok(Verdicts { events: accepted, schemas, refusals })
+        let first = schemas.first().copied().unwrap_or_default();
+        let uniform = schemas.iter().all(|schema| *schema == first);
+        let schemas = if uniform { SchemaIds::All(first) } else { SchemaIds::Each(schemas) };
+        let indexes = (!refusals.is_empty()).then_some(indexes);
+        Ok(Verdicts { events: accepted, schemas, ids, accepted: indexes, refusals })
     }
 
     fn gate(&self, stream: &StreamView) -> Result<Arc<Gate>> {
@@ -167,6 +196,12 @@ pub fn compile(document: &str) -> Result<Schema> {
     })
 }
 
+/// The hash of an identity. It is stored with the events: changing it needs a new entry format.
+fn hash_of(seed: u64, partition: PartitionUid, view: &EventView<'_>) -> u64 {
+    let seed = xxh3_64_with_seed(&partition.get().to_le_bytes(), seed);
+    xxh3_64_with_seed(view.id.as_bytes(), xxh3_64_with_seed(view.source.as_bytes(), seed))
+}
+
 fn judge(gate: &Gate, view: &EventView<'_>) -> Result<SchemaId> {
     let content_type = view.data_content_type();
     let event = Event {
@@ -190,4 +225,32 @@ fn refused(refusal: &Refusal) -> Error {
             schema: refusal.schema.to_string(),
             version: refusal.version.0,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stored with the events: other numbers would be another format.
+    #[test]
+    fn hash_of_an_identity_never_changes() {
+        let event = |source: &str, id: &str| {
+            let event = weft_proto::cloudevents::CloudEvent {
+                id: id.to_owned(),
+                source: source.to_owned(),
+                spec_version: "1.0".to_owned(),
+                r#type: "t".to_owned(),
+                ..Default::default()
+            };
+            prost::Message::encode_to_vec(&event)
+        };
+        let hash = |source, id, partition| {
+            let bytes = event(source, id);
+            hash_of(7, PartitionUid(partition), &EventView::parse(&bytes).unwrap())
+        };
+        assert_eq!(hash("/shop", "order-1", 3), 2_861_452_097_231_758_919);
+        // Where source ends and id begins matters, and so does the partition.
+        assert_ne!(hash("/shopo", "rder-1", 3), hash("/shop", "order-1", 3));
+        assert_ne!(hash("/shop", "order-1", 4), hash("/shop", "order-1", 3));
+    }
 }

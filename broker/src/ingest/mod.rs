@@ -3,6 +3,7 @@
 //! *Owns* the checks at the door and the way to the leader. *Never* proposes anything itself: that
 //! is the sequencer's.
 
+mod confirm;
 mod forward;
 mod gates;
 mod guard;
@@ -12,18 +13,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-pub use forward::{Forwarder, Remote, outcome_in, outcome_out};
+pub use forward::{Forwarder, Remote, outcome_in, outcome_out, range_out};
 use futures::future::BoxFuture;
 pub use gates::{Gates, Verdicts, compile};
 pub use guard::{Guard, Reserve};
 use tokio::time::Instant;
+use weft_proto::packed::{self, Codec, PACKED_BYTES_MAX};
 use weft_proto::{
-    Error, GroupId, NodeId, PartitionId, Principal, QualifiedName, Reason, Result, Timestamp,
-    event, internal, v1,
+    Error, GroupId, NodeId, Offset, PartitionId, Principal, QualifiedName, Reason, Result, event,
+    internal, v1,
 };
 
 use crate::access::{Action, authorize};
-use crate::data::{DataGroup, NewAppend, SchemaIds};
+use crate::data::{DataGroup, NewAppend, Packed, Placed, SchemaIds, identity_reused};
 use crate::entry::{Command, ProducerBatch};
 use crate::metrics as names;
 use crate::resources::{Resources, StreamView};
@@ -36,32 +38,108 @@ pub const BATCH_EVENTS_MAX: usize = 4_096;
 /// How long a request waits for a group without leader.
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);
 
+/// The events of a batch as they came.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// One by one.
+    Plain(Vec<Bytes>),
+    /// Compressed together.
+    Packed(v1::PackedEvents),
+}
+
+impl Payload {
+    /// What came in the two fields of a message.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when both are there.
+    pub fn of(events: Vec<Bytes>, packed: Option<v1::PackedEvents>) -> Result<Self> {
+        match packed {
+            None => Ok(Self::Plain(events)),
+            Some(packed) if events.is_empty() => Ok(Self::Packed(packed)),
+            Some(_) => {
+                Err(Error::invalid("a batch has either events or packed").with_field("packed"))
+            }
+        }
+    }
+
+    /// Bytes that it takes while it waits.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(events) => events.iter().map(Bytes::len).sum(),
+            Self::Packed(packed) => packed.body.len(),
+        }
+    }
+
+    fn split(self) -> (Vec<Bytes>, Option<v1::PackedEvents>) {
+        match self {
+            Self::Plain(events) => (events, None),
+            Self::Packed(packed) => (Vec::new(), Some(packed)),
+        }
+    }
+
+    /// The events, and how they were compressed.
+    fn open(self) -> Result<(Vec<Bytes>, Option<Packed>)> {
+        match self {
+            Self::Plain(events) => Ok((events, None)),
+            Self::Packed(wire) => {
+                let events = packed::unpack(&wire, PACKED_BYTES_MAX)?;
+                let codec = Codec::from_wire(wire.codec);
+                let kept = |codec| Packed { codec, raw_len: wire.raw_bytes, body: wire.body };
+                Ok((events, codec.map(kept)))
+            }
+        }
+    }
+}
+
 /// A batch for one partition.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Encoded events, not checked yet.
-    pub events: Vec<Bytes>,
+    pub events: Payload,
     /// For recognising retries.
     pub identity: Option<ProducerBatch>,
     /// One refused event refuses all.
     pub atomic: bool,
+    /// Where the first new event must go.
+    pub expected_offset: Option<Offset>,
 }
 
 /// What became of a batch.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Offset of the first accepted event.
-    pub first: u64,
-    /// Number of accepted events.
-    pub count: u64,
-    /// When they were appended.
-    pub time: Timestamp,
-    /// They had been appended before.
-    pub duplicate: bool,
+    /// Where the accepted events are, in the order of the batch.
+    pub runs: Vec<Placed>,
     /// What the accepted events fitted.
     pub schemas: SchemaIds,
     /// Which events were refused, and why.
     pub refusals: Vec<v1::IndexedRefusal>,
+}
+
+impl Outcome {
+    /// Refuses accepted events whose identity another event has. `accepted` has the index in the
+    /// batch of each event that had passed the gate; none: all had.
+    fn without(mut self, conflicts: &[(u32, Offset)], accepted: Option<&[u32]>) -> Self {
+        if conflicts.is_empty() {
+            return self;
+        }
+        let refused: BTreeMap<u32, Offset> = conflicts.iter().copied().collect();
+        if let SchemaIds::Each(schemas) = &mut self.schemas {
+            let mut number = 0;
+            schemas.retain(|_| {
+                number += 1;
+                !refused.contains_key(&(number - 1))
+            });
+        }
+        for (number, offset) in refused {
+            let place = usize::try_from(number).ok();
+            let index = place.and_then(|at| accepted?.get(at).copied()).unwrap_or(number);
+            let refusal = Some(identity_reused(Some(offset)).to_refusal());
+            self.refusals.push(v1::IndexedRefusal { index, refusal });
+        }
+        self.refusals.sort_by_key(|refusal| refusal.index);
+        self
+    }
 }
 
 /// A submitted batch: resolves when it is stored, refused, or its fate is unknown.
@@ -138,20 +216,25 @@ impl Ingest {
         batch: Batch,
     ) -> Result<Submitted> {
         authorize(caller, Action::Publish, &stream.name)?;
-        check_size(&batch.events)?;
+        if let Payload::Plain(events) = &batch.events {
+            check_size(events)?;
+        }
         let placement = stream.placement(partition)?;
         match self.leader_of(placement.group).await? {
             leader if leader == self.parts.node => self.submit_here(stream, partition, batch).await,
             leader => {
+                let (events, packed) = batch.events.split();
                 let append = internal::ForwardedAppend {
                     tag: 0,
-                    events: batch.events,
+                    events,
+                    packed,
                     principal: caller.name().to_owned(),
                     stream: stream.name.to_string(),
                     stream_uid: stream.uid.get(),
                     partition: partition.get(),
                     identity: batch.identity.map(identity_out),
                     atomic: batch.atomic,
+                    expected_offset: batch.expected_offset.map(Offset::get),
                 };
                 self.parts.forwarder.append(leader, append).await
             }
@@ -167,7 +250,9 @@ impl Ingest {
         let stream = self.parts.resources.stream_by_uid(&name, append.stream_uid).await?;
         authorize(&caller, Action::Publish, &stream.name)?;
         let identity = append.identity.map(identity_in).transpose()?;
-        let batch = Batch { events: append.events, identity, atomic: append.atomic };
+        let expected_offset = append.expected_offset.map(Offset);
+        let events = Payload::of(append.events, append.packed)?;
+        let batch = Batch { events, identity, atomic: append.atomic, expected_offset };
         self.submit_here(&stream, PartitionId(append.partition), batch).await
     }
 
@@ -180,7 +265,11 @@ impl Ingest {
         self.parts.guard.check()?;
         let placement = stream.placement(partition)?;
         let group = self.group(placement.group)?;
-        let verdicts = self.parts.gates.check(stream, batch.events)?;
+        let (events, packed) = batch.events.open()?;
+        check_size(&events)?;
+        let verdicts = self.parts.gates.check(stream, placement.uid, events)?;
+        // What is stored is what was accepted.
+        let packed = packed.filter(|_| verdicts.refusals.is_empty());
         if !verdicts.refusals.is_empty() {
             let refused = verdicts.refusals.len() as u64;
             metrics::counter!(names::REFUSED_EVENTS, "reason" => "event").increment(refused);
@@ -193,36 +282,27 @@ impl Ingest {
             error = error.with_prefix(&format!("event {} refuses the batch: ", first.index));
             return Err(error);
         }
-        let Verdicts { events, schemas, refusals } = verdicts;
+        let Verdicts { events, schemas, ids, accepted, refusals } = verdicts;
         if events.is_empty() {
-            let outcome = Outcome {
-                first: 0,
-                count: 0,
-                time: Timestamp::default(),
-                duplicate: false,
-                schemas,
-                refusals,
-            };
+            let outcome = Outcome { runs: Vec::new(), schemas, refusals };
             return Ok(Box::pin(std::future::ready(Ok(outcome))));
         }
         let append = NewAppend {
             partition: placement.uid,
             events,
+            packed,
             schemas: schemas.clone(),
+            ids,
             producer: batch.identity,
+            expected: batch.expected_offset,
+            atomic: batch.atomic,
         };
         let answer = group.sequencer.append(append).await?;
         Ok(Box::pin(async move {
             let lost = |_closed| Error::unavailable("this node is stopping; the fate is unknown");
             let appended = answer.await.map_err(lost)??;
-            Ok(Outcome {
-                first: appended.first.get(),
-                count: appended.count.into(),
-                time: appended.time,
-                duplicate: appended.duplicate,
-                schemas,
-                refusals,
-            })
+            let outcome = Outcome { runs: appended.runs, schemas, refusals };
+            Ok(outcome.without(&appended.conflicts, accepted.as_deref()))
         }))
     }
 

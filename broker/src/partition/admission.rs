@@ -36,8 +36,8 @@ pub enum Decision {
     Duplicate {
         /// Offset of its first event.
         first: Offset,
-        /// Number of its events.
-        count: NonZeroU32,
+        /// Number of its events that were appended then.
+        count: u32,
         /// When it was appended.
         time: Timestamp,
     },
@@ -115,9 +115,38 @@ impl Admission {
         self.partitions.get(&partition).is_some_and(|flying| flying.draining)
     }
 
-    /// Decides about a batch of `count` events. `state` is the newest applied state.
+    /// Whether nothing of a partition is in flight.
+    pub fn is_idle(&self, partition: PartitionUid) -> bool {
+        !self.partitions.contains_key(&partition)
+    }
+
+    /// Admits nothing more to a partition until nothing of it is in flight.
+    pub fn drain(&mut self, partition: PartitionUid) {
+        if let Some(flying) = self.partitions.get_mut(&partition) {
+            flying.draining = true;
+        }
+    }
+
+    /// Decides about a batch of `count` events and takes on what shall be proposed. `state` is the
+    /// newest applied state.
     pub fn admit(
         &mut self,
+        state: &Partitions,
+        uid: PartitionUid,
+        count: NonZeroU32,
+        producer: Option<ProducerBatch>,
+    ) -> Decision {
+        let decision = self.decide(state, uid, count, producer);
+        if let Decision::Append { base } = decision {
+            self.launch(uid, base, count, producer);
+        }
+        decision
+    }
+
+    /// Decides about a batch of `count` events. Whoever proposes it says so by
+    /// [`Admission::launch`] before the next decision.
+    pub fn decide(
+        &self,
         state: &Partitions,
         uid: PartitionUid,
         count: NonZeroU32,
@@ -140,10 +169,9 @@ impl Admission {
             return refusal;
         }
         let base = self.partitions.get(&uid).map_or_else(|| partition.end(), |flying| flying.end);
-        let Some(end) = base.checked_add(count.get().into()) else {
+        if base.checked_add(count.get().into()).is_none() {
             return Decision::Full;
-        };
-        self.launch(uid, base, end, Flying { count, producer });
+        }
         Decision::Append { base }
     }
 
@@ -185,7 +213,16 @@ impl Admission {
         (!follows).then_some(Decision::OutOfOrder { last })
     }
 
-    fn launch(&mut self, uid: PartitionUid, base: Offset, end: Offset, batch: Flying) {
+    /// A batch that was decided to be appended at `base` is in flight.
+    pub fn launch(
+        &mut self,
+        uid: PartitionUid,
+        base: Offset,
+        count: NonZeroU32,
+        producer: Option<ProducerBatch>,
+    ) {
+        let end = Offset(base.0.saturating_add(count.get().into()));
+        let batch = Flying { count, producer };
         let flying = self.partitions.entry(uid).or_insert_with(|| InFlight {
             end,
             draining: false,

@@ -21,7 +21,7 @@ use bytes::{BufMut, BytesMut};
 use weft_proto::{Offset, PartitionUid, Timestamp};
 
 use crate::entry::codec::{DecodeError, Reader, put_list};
-use crate::entry::{Header, Opening};
+use crate::entry::{Header, Opening, ProducerBatch};
 
 pub use admission::{Admission, Decision};
 pub use producer::{IDLE_MAX, PRODUCERS_LEN, Producer, Producers, RECENT_LEN, Recent};
@@ -57,6 +57,8 @@ pub struct IndexRecord {
     pub pos: u64,
     /// Log time of its entry.
     pub time: Timestamp,
+    /// Bytes of all bodies of the partition before the batch.
+    pub bytes: u64,
 }
 
 /// What became of a batch.
@@ -167,10 +169,11 @@ impl Partition {
             return (BatchReply::Void { end: base }, None);
         };
         self.end = end;
+        let bytes = self.bytes;
         self.bytes = self.bytes.saturating_add(batch.body_len.into());
         self.last_time = at.time;
         if let Some(producer) = &batch.producer {
-            self.producers.record(producer, base, batch.count, at.time);
+            self.producers.record(producer, base, batch.count.get(), at.time);
         }
         let record = self.needs_record(at).then(|| {
             self.last_index_pos = Some(at.pos);
@@ -180,6 +183,7 @@ impl Partition {
                 index: at.index,
                 pos: at.pos,
                 time: at.time,
+                bytes,
             }
         });
         (BatchReply::Appended { base }, record)
@@ -201,6 +205,14 @@ pub struct Partitions {
 }
 
 impl Partitions {
+    /// For a planted bug.
+    #[cfg(debug_assertions)]
+    pub(crate) fn forget_producers(&mut self) {
+        for partition in self.by_uid.values_mut() {
+            partition.producers = Producers::default();
+        }
+    }
+
     /// The partition, if this group has it.
     pub fn get(&self, partition: PartitionUid) -> Option<&Partition> {
         self.by_uid.get(&partition)
@@ -253,6 +265,20 @@ impl Partitions {
             Some(partition) => partition.append(batch, at),
             None => (BatchReply::Closed, None),
         }
+    }
+
+    /// Remembers a batch whose events were all there already.
+    pub(crate) fn pass(
+        &mut self,
+        partition: PartitionUid,
+        producer: &ProducerBatch,
+        time: Timestamp,
+    ) -> PartitionReply {
+        let Some(partition) = self.by_uid.get_mut(&partition) else {
+            return PartitionReply::Unknown;
+        };
+        partition.producers.record(producer, partition.end, 0, time);
+        partition.reply()
     }
 
     pub(crate) fn put(&self, out: &mut BytesMut) {

@@ -3,7 +3,6 @@
 //! Forgets by log time and count only: every replica forgets the same.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -29,8 +28,8 @@ pub struct Recent {
     pub sequence: Sequence,
     /// Offset of its first event.
     pub first: Offset,
-    /// Number of its events.
-    pub count: NonZeroU32,
+    /// Number of events that were appended: fewer than it had where some were there already.
+    pub count: u32,
     /// When it was appended.
     pub time: Timestamp,
 }
@@ -88,7 +87,7 @@ impl Producers {
         &mut self,
         batch: &ProducerBatch,
         first: Offset,
-        count: NonZeroU32,
+        count: u32,
         time: Timestamp,
     ) {
         self.forget_idle(time);
@@ -140,7 +139,7 @@ impl Producers {
             put_list(out, producer.recent.iter(), |out, recent| {
                 out.put_u64_le(recent.sequence.get());
                 out.put_u64_le(recent.first.get());
-                out.put_u32_le(recent.count.get());
+                out.put_u32_le(recent.count);
                 out.put_u64_le(recent.time.as_micros());
             });
         });
@@ -169,8 +168,7 @@ fn decode_recent(reader: &mut Reader<'_>) -> Result<Recent, DecodeError> {
     Ok(Recent {
         sequence: Sequence(reader.u64()?),
         first: Offset(reader.u64()?),
-        count: NonZeroU32::new(reader.u32()?)
-            .ok_or(DecodeError::Malformed("a remembered batch without events"))?,
+        count: reader.u32()?,
         time: Timestamp::from_micros(reader.u64()?),
     })
 }

@@ -129,10 +129,12 @@ fn index_records_are_sparse_in_busy_partitions_and_dense_in_rare_ones() {
         partitions.append(&header(end.get(), 2, None), place).1
     };
 
-    let first = IndexRecord { partition: UID, base: Offset(0), index: 5, pos: 100, time: NOW };
+    let first =
+        IndexRecord { partition: UID, base: Offset(0), index: 5, pos: 100, time: NOW, bytes: 0 };
     assert_eq!(record(100, 0), Some(first));
     assert_eq!(record(100 + INDEX_BYTES - 1, 0), None);
-    let second = IndexRecord { base: Offset(4), pos: 100 + INDEX_BYTES, ..first };
+    let bytes = 2 * u64::from(header(0, 2, None).body_len);
+    let second = IndexRecord { base: Offset(4), pos: 100 + INDEX_BYTES, bytes, ..first };
     assert_eq!(record(100 + INDEX_BYTES, 0), Some(second));
     assert_eq!(record(200 + INDEX_BYTES, 150 + INDEX_BYTES).unwrap().base, Offset(6));
     assert_eq!(record(201 + INDEX_BYTES, 150 + INDEX_BYTES), None);
@@ -185,7 +187,7 @@ fn longest_idle_producer_makes_room() {
     let many = u128::try_from(PRODUCERS_LEN).unwrap();
     let mut record = |id: u128, seconds: u64| {
         let time = NOW.saturating_add(Duration::from_secs(seconds));
-        producers.record(&batch(id, 1, 1, 0), Offset(0), n(1), time);
+        producers.record(&batch(id, 1, 1, 0), Offset(0), 1, time);
     };
     // All idle for equally long; producer 10 is used again later.
     for id in 10..many + 10 {
@@ -217,7 +219,7 @@ fn applied_batch_is_a_duplicate_with_its_first_offset() {
 
     let decision = Admission::new().admit(&state, UID, n(2), Some(batch(1, 5, 1, 0)));
 
-    let expected = Decision::Duplicate { first: Offset(0), count: n(2), time: NOW };
+    let expected = Decision::Duplicate { first: Offset(0), count: 2, time: NOW };
     assert_eq!(decision, expected);
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +49,8 @@ impl std::fmt::Debug for Settings {
 pub struct Groups {
     groups: Arc<BTreeMap<GroupId, Group>>,
     node: NodeId,
+    /// While set, entries of other leaders are not taken: there is no room for them.
+    closed: Arc<AtomicBool>,
 }
 
 impl Groups {
@@ -66,7 +69,7 @@ impl Groups {
             groups.insert(group.id(), group);
         }
         info!(node = settings.node.get(), groups = groups.len(), "groups started");
-        Ok(Self { groups: Arc::new(groups), node: settings.node })
+        Ok(Self { groups: Arc::new(groups), node: settings.node, closed: Arc::default() })
     }
 
     /// Gives every fresh group its voters.
@@ -75,6 +78,13 @@ impl Groups {
             group.initialize(voters).await?;
         }
         Ok(())
+    }
+
+    /// Takes no entries of other leaders while the flag is set; heartbeats and votes go on.
+    #[must_use]
+    pub fn closed_while(mut self, closed: Arc<AtomicBool>) -> Self {
+        self.closed = closed;
+        self
     }
 
     /// Returns the group with this id, if this node has it.
@@ -125,6 +135,10 @@ impl Groups {
         }
     }
 
+    fn has_no_room_for(&self, request: &wire::AppendRequest) -> bool {
+        !request.entries.is_empty() && self.closed.load(Ordering::Relaxed)
+    }
+
     fn find(&self, group: u32) -> Result<Group, peer::Error> {
         let unknown =
             || peer::Error::Unreachable(format!("node {} has no group {group}", self.node));
@@ -138,8 +152,20 @@ impl Handler for Groups {
         let opened = async move {
             let mut requests = requests;
             let Some(first) = requests.next().await else { return stream::empty().boxed() };
+            if groups.has_no_room_for(&first) {
+                let node = groups.node;
+                return only(append_unavailable(format!(
+                    "the disk of node {node} is all but full"
+                )));
+            }
             match groups.find(first.group) {
-                Ok(group) => append_to(&group, first, requests),
+                Ok(group) => {
+                    // Ends without a word; the next attempt of the leader is told why.
+                    let has_room = move |request: &wire::AppendRequest| {
+                        std::future::ready(!groups.has_no_room_for(request))
+                    };
+                    append_to(&group, first, requests.take_while(has_room).boxed())
+                }
                 Err(error) => only(append_unavailable(error.to_string())),
             }
         };

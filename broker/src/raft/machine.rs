@@ -15,15 +15,18 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
 use super::snapshot::{Checkpoint, Checkpoints, Durability, Place, SnapshotPolicy};
+use super::thin::{self, Mark};
 use super::types::{Entry, LogId, Payload, Reply, StoredMembership, TypeConfig};
 use super::wire::empty_reply;
 
 /// Entries applied under one lock at most; readers wait no longer than that.
 const CHUNK_LEN: usize = 64;
 
-/// When a checkpoint is due. By what all replicas agree on, so that all cut at the same entries.
-const CUT_BYTES: u64 = 64 << 20;
-const CUT_MICROS: u64 = 10 * 60 * 1_000_000;
+/// A checkpoint is due when this much of the log passed since the last one, unless the cluster was
+/// born with another value. By what all replicas agree on, so that all cut at the same entries.
+pub const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// Or when this much log time passed.
+const CHECKPOINT_MICROS: u64 = 10 * 60 * 1_000_000;
 
 /// An agreed entry, with what every replica computes for it alike.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Applied<'a> {
     pub time_micros: u64,
     /// Bytes of the group up to and including this entry.
     pub position: u64,
+    /// The position of the newest checkpoint that was due before this entry.
+    pub checkpoint_position: u64,
     /// What was proposed.
     pub payload: &'a Bytes,
 }
@@ -54,8 +59,17 @@ pub trait Machine: Send + 'static {
     /// Returns the whole state.
     fn checkpoint(&self) -> Bytes;
 
+    /// The index up to which the state says that no replica needs the log.
+    fn floor(&self) -> u64 {
+        0
+    }
+
     /// Replaces the state, or forgets everything when there is none.
     fn restore(&mut self, state: Option<&[u8]>) -> Result<(), Unreadable>;
+
+    /// Told after `restore` when the state came from another replica: this one has no entry of the
+    /// log up to it.
+    fn installed(&mut self, _index: u64) {}
 }
 
 /// A state that this machine cannot read.
@@ -95,6 +109,7 @@ pub(super) struct State {
     machine: Arc<dyn SharedMachine>,
     checkpoints: Arc<dyn Checkpoints>,
     policy: SnapshotPolicy,
+    checkpoint_bytes: u64,
     progress: Mutex<Progress>,
     applied: watch::Sender<AppliedUpto>,
     /// The index of the checkpoint that bounds the log from below; 0 if nothing was trimmed.
@@ -111,6 +126,8 @@ struct Progress {
     cut: Place,
     /// For `AtApplied`: the snapshot that is published.
     published: Option<Checkpoint>,
+    /// The checkpoints that are kept.
+    marks: Vec<Mark>,
 }
 
 impl Progress {
@@ -121,6 +138,17 @@ impl Progress {
         self.last.map(|last| Checkpoint { last, membership, at, cut, chain: 0, state })
     }
 
+    /// Takes note of a checkpoint here; gives those that nobody needs beside it.
+    fn mark(&mut self, floor: u64) -> Vec<u64> {
+        let index = self.last.map_or(0, |last| last.index);
+        // After a restart, checkpoints are cut again that are there already.
+        self.marks.retain(|(known, _)| *known < index);
+        self.marks.push((index, self.at.position));
+        let useless = thin::useless(&self.marks, floor, self.at.position);
+        self.marks.retain(|(known, _)| !useless.contains(known));
+        useless
+    }
+
     fn resume(&mut self, checkpoint: &Checkpoint) {
         self.last = Some(checkpoint.last);
         self.membership = checkpoint.membership.clone();
@@ -129,7 +157,7 @@ impl Progress {
     }
 
     /// Moves to the next entry; true if a checkpoint is due after it.
-    fn advance(&mut self, entry: &Entry) -> bool {
+    fn advance(&mut self, entry: &Entry, checkpoint_bytes: u64) -> bool {
         self.last = Some(entry.log_id);
         match &entry.payload {
             EntryPayload::Blank => {}
@@ -145,8 +173,8 @@ impl Progress {
         if self.cut.time_micros == 0 {
             self.cut.time_micros = self.at.time_micros;
         }
-        let due = self.at.position - self.cut.position >= CUT_BYTES
-            || self.at.time_micros - self.cut.time_micros >= CUT_MICROS;
+        let due = self.at.position - self.cut.position >= checkpoint_bytes
+            || self.at.time_micros - self.cut.time_micros >= CHECKPOINT_MICROS;
         if due {
             self.cut = self.at;
         }
@@ -159,7 +187,7 @@ impl State {
     pub(super) fn open(
         machine: Arc<dyn SharedMachine>,
         checkpoints: Arc<dyn Checkpoints>,
-        policy: SnapshotPolicy,
+        (policy, checkpoint_bytes): (SnapshotPolicy, u64),
         floor: u64,
     ) -> io::Result<Self> {
         let newest = checkpoints.newest(u64::MAX)?;
@@ -168,10 +196,12 @@ impl State {
         if let Some(checkpoint) = &newest {
             progress.resume(checkpoint);
         }
+        progress.marks = checkpoints.list()?;
         let state = Self {
             machine,
             checkpoints,
             policy,
+            checkpoint_bytes,
             applied: watch::Sender::new(upto(progress.last)),
             progress: Mutex::new(progress),
             floor: AtomicU64::new(floor),
@@ -271,6 +301,8 @@ type Responder = openraft::storage::ApplyResponder<TypeConfig>;
 struct Outcome {
     replies: Vec<(Responder, Reply)>,
     cuts: Vec<Checkpoint>,
+    /// Checkpoints that nobody needs any more.
+    useless: Vec<u64>,
 }
 
 /// Lets one consensus core drive the state.
@@ -305,10 +337,11 @@ impl Driver {
                         break;
                     }
                 };
-                let due = progress.advance(&entry);
+                let cut = progress.cut;
+                let due = progress.advance(&entry, self.state.checkpoint_bytes);
                 let reply = match &entry.payload {
                     EntryPayload::Normal(payload) => {
-                        machine.apply(&applied(&entry, payload, progress.at))
+                        machine.apply(&applied(&entry, payload, progress.at, cut))
                     }
                     EntryPayload::Blank | EntryPayload::Membership(_) => empty_reply(),
                 };
@@ -317,6 +350,7 @@ impl Driver {
                 }
                 if due {
                     outcome.cuts.extend(progress.checkpoint(machine.checkpoint()));
+                    outcome.useless.extend(progress.mark(machine.floor()));
                 }
             }
             machine.applied_upto(upto(progress.last).index);
@@ -334,12 +368,13 @@ impl Driver {
     }
 }
 
-fn applied<'a>(entry: &Entry, payload: &'a Payload, at: Place) -> Applied<'a> {
+fn applied<'a>(entry: &Entry, payload: &'a Payload, at: Place, cut: Place) -> Applied<'a> {
     Applied {
         index: entry.log_id.index,
         term: entry.log_id.leader_id.term,
         time_micros: at.time_micros,
         position: at.position,
+        checkpoint_position: cut.position,
         payload: &payload.0,
     }
 }
@@ -378,6 +413,9 @@ impl RaftStateMachine<TypeConfig> for Driver {
                 self.state.anchor(&mut cut)?;
                 let kept = &self.state.checkpoints;
                 kept.put(cut.point(), cut.encode(), Durability::Lazy).await?;
+            }
+            if !outcome.useless.is_empty() {
+                self.state.checkpoints.remove(&outcome.useless).await?;
             }
         }
         Ok(())
@@ -427,7 +465,9 @@ impl RaftStateMachine<TypeConfig> for Driver {
         self.state.checkpoints.put(checkpoint.point(), data, Durability::Synced).await?;
         let mut progress = self.progress()?;
         self.state.restore(Some(&checkpoint.state))?;
+        self.state.machine.with(&mut |machine| machine.installed(index));
         progress.resume(&checkpoint);
+        progress.marks = vec![(index, checkpoint.at.position)];
         self.state.floor.fetch_max(index, Ordering::AcqRel);
         self.state.applied.send_replace(upto(progress.last));
         progress.published = Some(checkpoint);
@@ -496,28 +536,28 @@ mod tests {
         let start = 1_700_000_000_000_000;
 
         // The first time is no jump from zero.
-        assert!(!progress.advance(&entry(1, start, 0)));
-        assert!(!progress.advance(&entry(2, start + CUT_MICROS - 1, 0)));
-        assert!(progress.advance(&entry(3, start + CUT_MICROS, 0)));
+        assert!(!progress.advance(&entry(1, start, 0), CHECKPOINT_BYTES));
+        assert!(!progress.advance(&entry(2, start + CHECKPOINT_MICROS - 1, 0), CHECKPOINT_BYTES));
+        assert!(progress.advance(&entry(3, start + CHECKPOINT_MICROS, 0), CHECKPOINT_BYTES));
         // An earlier leader time does not turn log time back.
-        assert!(!progress.advance(&entry(4, 5, 0)));
-        assert_eq!(progress.at.time_micros, start + CUT_MICROS);
+        assert!(!progress.advance(&entry(4, 5, 0), CHECKPOINT_BYTES));
+        assert_eq!(progress.at.time_micros, start + CHECKPOINT_MICROS);
 
-        assert!(!progress.advance(&entry(5, 0, 40 << 20)));
-        assert!(progress.advance(&entry(6, 0, 24 << 20)));
-        assert!(!progress.advance(&entry(7, 0, 0)));
+        assert!(!progress.advance(&entry(5, 0, 40 << 20), CHECKPOINT_BYTES));
+        assert!(progress.advance(&entry(6, 0, 24 << 20), CHECKPOINT_BYTES));
+        assert!(!progress.advance(&entry(7, 0, 0), CHECKPOINT_BYTES));
     }
 
     #[test]
     fn schedule_goes_on_after_a_checkpoint_is_installed() {
         let mut sender = Progress::default();
-        sender.advance(&entry(1, 1_000, 40 << 20));
+        sender.advance(&entry(1, 1_000, 40 << 20), CHECKPOINT_BYTES);
         let mut receiver = Progress::default();
         receiver.resume(&sender.checkpoint(Bytes::new()).unwrap());
 
         let next = entry(2, 0, 24 << 20);
 
-        assert!(sender.advance(&next));
-        assert!(receiver.advance(&next));
+        assert!(sender.advance(&next, CHECKPOINT_BYTES));
+        assert!(receiver.advance(&next, CHECKPOINT_BYTES));
     }
 }

@@ -3,6 +3,7 @@
 //! *Owns* the Raft groups of this node: their logs, state machines and connections.
 //! *Never* lets a type of openraft reach an API, the wire or the disk.
 
+pub mod balance;
 pub mod codec;
 pub mod group;
 pub mod groups;
@@ -16,6 +17,7 @@ pub(crate) mod record;
 mod seeded;
 pub mod snapshot;
 mod tail;
+mod thin;
 pub mod types;
 mod wire;
 

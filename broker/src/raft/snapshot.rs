@@ -4,6 +4,7 @@
 //! floor: the replica that installed it would lose all history in between.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -15,7 +16,7 @@ use super::log::{LogReader, Logs};
 use super::point::LogPoint;
 use super::types::{LogId, StoredMembership};
 use super::wire::{Malformed, log_id_in, log_id_out, stored_membership_in, stored_membership_out};
-use crate::store::{Changes, Family, keys};
+use crate::store::{Changes, Family, LogEngine, keys};
 
 /// Which state a group hands to a replica that needs entries it no longer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,12 @@ pub trait Checkpoints: Send + Sync + 'static {
 
     /// Returns the newest checkpoint at or below an index.
     fn newest(&self, upto: u64) -> io::Result<Option<(u64, Bytes)>>;
+
+    /// Lists all checkpoints, oldest first: their indexes and positions.
+    fn list(&self) -> io::Result<Vec<(u64, u64)>>;
+
+    /// Forgets checkpoints; a crash may bring them back.
+    fn remove(&self, indexes: &[u64]) -> BoxFuture<'_, io::Result<()>>;
 }
 
 /// Checkpoints beside the log of the group.
@@ -102,6 +109,75 @@ impl Checkpoints for StoredCheckpoints {
         let (_group, index) = keys::checkpoint::decode_key(&key)?;
         let (_point, state) = keys::checkpoint::decode(&value)?;
         Ok(Some((index, value.slice_ref(state))))
+    }
+
+    fn list(&self) -> io::Result<Vec<(u64, u64)>> {
+        let first = keys::checkpoint::key(self.group, 0);
+        let end = keys::checkpoint::key(self.group, u64::MAX);
+        let (mut found, mut outcome) = (Vec::new(), Ok(()));
+        self.logs.engine().scan(Family::Meta, &first, &end, &mut |_, value| {
+            match keys::checkpoint::decode(value) {
+                Ok((at, _)) => {
+                    found.push((at.index, at.pos));
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        Ok(outcome.map(|()| found)?)
+    }
+
+    fn remove(&self, indexes: &[u64]) -> BoxFuture<'_, io::Result<()>> {
+        let mut changes = Changes::new();
+        for &index in indexes {
+            changes.delete(Family::Meta, &keys::checkpoint::key(self.group, index));
+        }
+        Box::pin(async move { Ok(self.logs.writer().put_unsynced(changes).await?) })
+    }
+}
+
+/// A stored checkpoint, for those who only want the state of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredState {
+    /// The place in the log after which it was taken.
+    pub at: LogPoint,
+    /// The bytes of the machine.
+    pub state: Bytes,
+}
+
+impl StoredState {
+    /// Returns the newest checkpoint at or below an index. Reads the disk.
+    pub fn newest(engine: &dyn LogEngine, group: GroupId, upto: u64) -> io::Result<Option<Self>> {
+        let first = keys::checkpoint::key(group, 0);
+        let last = keys::checkpoint::key(group, upto);
+        let found = engine.last_in(Family::Meta, &first, &last)?;
+        found.map(|(_, value)| Self::decode(&value)).transpose()
+    }
+
+    fn decode(value: &Bytes) -> io::Result<Self> {
+        let (at, bytes) = keys::checkpoint::decode(value)?;
+        let checkpoint = Checkpoint::decode(&value.slice_ref(bytes))?;
+        Ok(Self { at, state: checkpoint.state })
+    }
+
+    /// Returns the oldest checkpoint between two indexes, both included. Reads the disk.
+    pub fn oldest(
+        engine: &dyn LogEngine,
+        group: GroupId,
+        from: u64,
+        upto: u64,
+    ) -> io::Result<Option<Self>> {
+        let first = keys::checkpoint::key(group, from);
+        let end = keys::checkpoint::key(group, upto.saturating_add(1));
+        let mut found = None;
+        engine.scan(Family::Meta, &first, &end, &mut |_, value| {
+            found = Some(Bytes::copy_from_slice(value));
+            ControlFlow::Break(())
+        })?;
+        found.map(|value| Self::decode(&value)).transpose()
     }
 }
 

@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use weft_proto::{Error, Offset, PartitionUid, Reason, Result, SchemaId, Timestamp};
+use weft_proto::{Error, Offset, PartitionUid, Reason, Result, SchemaId, Timestamp, v1};
 
 use super::History;
-use crate::data::DataGroup;
+use crate::data::{Bounds, DataGroup};
 use crate::entry::{Batch, Content, Entry};
 use crate::partition::place;
+use crate::planted::{self, Bug};
 use crate::raft::log::StoredEntry;
 use crate::raft::machine::AppliedUpto;
 use crate::store::keys::index;
 use crate::store::{Family, StoreError};
+
+/// Searches begun anew in one read because the floor passed by.
+const OVERTAKEN_MAX: usize = 8;
 
 /// Consecutive events with one append time and one schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Run {
     pub schema: SchemaId,
     /// The events as they were published.
     pub events: Vec<Bytes>,
+    /// The same, compressed, if they were published so.
+    pub packed: Option<v1::PackedEvents>,
 }
 
 /// The place of one reader in one partition.
@@ -53,7 +59,9 @@ impl Tape {
     /// A reader that starts at an offset.
     pub fn new(group: DataGroup, partition: PartitionUid, history: History, from: Offset) -> Self {
         let applied = group.applied();
-        Self { group, partition, history, next: from, at: None, applied }
+        let missed = u64::from(planted::is(Bug::SeamOffByOne) && from > Offset(0));
+        let next = Offset(from.0.saturating_add(missed));
+        Self { group, partition, history, next, at: None, applied }
     }
 
     /// The offset of the next event to be read.
@@ -74,29 +82,38 @@ impl Tape {
     ///
     /// # Errors
     ///
-    /// `NotFound` below the first stored offset, `Internal` for damaged entries.
+    /// `OffsetOutOfRange` below the first stored offset, with that one in the message;
+    /// `DataLoss` for damaged entries.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future skips nothing.
     pub async fn read(&mut self, to: Offset, bytes_max: usize) -> Result<Vec<Run>> {
-        let bounds = self.group.bounds(self.partition);
-        if self.next < bounds.floor {
-            let message = format!(
-                "offset {} is no longer stored; the earliest is {}",
-                self.next, bounds.floor
-            );
-            return Err(Error::new(Reason::OffsetOutOfRange, message));
-        }
-        let to = to.min(bounds.end);
+        let to = to.min(self.check_floor()?.end);
         let mut runs = Vec::new();
         let mut bytes = 0_usize;
+        let mut overtaken = 0;
         while self.next < to && bytes < bytes_max {
             let at = match self.at {
                 Some(at) => at,
                 None => self.find().await?,
             };
-            let entries = self.entries(at.index, bytes_max).await?;
+            let entries = match self.entries(at.index, bytes_max).await {
+                Ok(entries) => entries,
+                // The floor passed by meanwhile: above it the search begins anew. What was found
+                // before must not be lost by an error.
+                Err(StoreError::Purged { .. }) if !runs.is_empty() => {
+                    self.at = None;
+                    break;
+                }
+                Err(StoreError::Purged { .. }) if overtaken < OVERTAKEN_MAX => {
+                    overtaken += 1;
+                    self.at = None;
+                    self.check_floor()?;
+                    continue;
+                }
+                Err(error) => return Err(failed(error)),
+            };
             if entries.is_empty() {
                 // Applied, but the log does not show it as committed yet.
                 break;
@@ -113,6 +130,16 @@ impl Tape {
             self.at = (place.end <= self.next).then_some(place);
         }
         Ok(runs)
+    }
+
+    fn check_floor(&self) -> Result<Bounds> {
+        let bounds = self.group.bounds(self.partition);
+        if self.next >= bounds.floor {
+            return Ok(bounds);
+        }
+        let message =
+            format!("offset {} is no longer stored; the earliest is {}", self.next, bounds.floor);
+        Err(Error::new(Reason::OffsetOutOfRange, message).with_offset(bounds.floor.get()))
     }
 
     /// Waits until there is something to read.
@@ -141,14 +168,15 @@ impl Tape {
             Ok(Some((base, index::decode(&value)?)))
         };
         let found = self.history.run(search).await?.map_err(failed)?;
+        let (first, end) = self.group.beginning(partition);
         Ok(match found {
-            Some((base, record)) => At { index: record.index, end: base },
-            // The first batch is always indexed, but its record may still be on its way.
-            None => At { index: self.group.log.first_index(), end: Offset(0) },
+            Some((base, record)) if record.index >= first => At { index: record.index, end: base },
+            // Its record may still be on its way, or the entry of an older one is gone.
+            _ => At { index: first, end },
         })
     }
 
-    async fn entries(&self, from: u64, bytes_max: usize) -> Result<Vec<StoredEntry>> {
+    async fn entries(&self, from: u64, bytes_max: usize) -> Result<Vec<StoredEntry>, StoreError> {
         if let Some(entries) = self.group.log.tail(from, bytes_max) {
             return Ok(entries);
         }
@@ -161,7 +189,7 @@ impl Tape {
             })
             .map(|()| entries)
         };
-        self.history.run(scan).await?.map_err(failed)
+        self.history.run(scan).await.unwrap_or_else(|_stopping| Err(StoreError::Closed))
     }
 
     /// Takes the events of an entry that belong here; returns their bytes.
@@ -204,12 +232,13 @@ impl Tape {
         time: Timestamp,
         runs: &mut Vec<Run>,
     ) -> Result<usize> {
+        let damaged =
+            |error| Error::new(Reason::DataLoss, "a batch cannot be read").with_source(error);
         let mut bytes = 0;
         let mut last: Option<Run> = None;
-        for (number, event) in (0_u32..).zip(batch.events()) {
-            let event = event.map_err(|error| {
-                Error::new(Reason::DataLoss, "a batch cannot be read").with_source(error)
-            })?;
+        let before = runs.len();
+        for (number, event) in (0_u32..).zip(batch.events().map_err(damaged)?) {
+            let event = event.map_err(damaged)?;
             let offset = Offset(base.0.saturating_add(number.into()));
             if offset < self.next {
                 continue;
@@ -223,10 +252,24 @@ impl Tape {
                 Some(run) if run.schema == schema => run.events.push(event),
                 _ => {
                     runs.extend(last.take());
-                    last = Some(Run { first: offset, time, schema, events: vec![event] });
+                    let events = vec![event];
+                    last = Some(Run { first: offset, time, schema, events, packed: None });
                 }
             }
             self.next = Offset(offset.0.saturating_add(1));
+        }
+        if let Some((codec, raw_bytes)) = batch.header.packed
+            && let Some(run) = &mut last
+            && runs.len() == before
+            && run.events.len() as u64 == u64::from(batch.header.count.get())
+        {
+            // The whole batch in one run.
+            run.packed = Some(v1::PackedEvents {
+                codec: codec.to_wire().into(),
+                count: batch.header.count.get(),
+                raw_bytes,
+                body: batch.body.clone(),
+            });
         }
         runs.extend(last);
         Ok(bytes)

@@ -10,11 +10,14 @@ use weft_proto::resource::Kind;
 use weft_proto::v1::cluster_server::Cluster;
 use weft_proto::{GroupId, NodeId, Result, internal, v1};
 
+use crate::catalog::State;
 use crate::identity::FORMAT;
 use crate::ingest::Ingest;
 use crate::peer::Transport;
 use crate::raft::groups::Groups;
+use crate::read::History;
 use crate::resources::Placement;
+use crate::retention;
 
 /// A node that does not say who it is by then counts as away.
 const PROBE_MAX: Duration = Duration::from_secs(1);
@@ -28,12 +31,34 @@ pub struct Facts {
     pub cluster_uid: String,
 }
 
+/// What the service is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// This node.
+    pub facts: Facts,
+    /// Its groups.
+    pub groups: Groups,
+    /// Streams and data groups.
+    pub ingest: Ingest,
+    /// Where the disk is read.
+    pub history: History,
+    /// The way to the other nodes.
+    pub transport: Arc<dyn Transport>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
 /// The service.
 #[derive(Clone)]
 pub struct Service {
     facts: Facts,
     groups: Groups,
     ingest: Ingest,
+    history: History,
     transport: Arc<dyn Transport>,
 }
 
@@ -45,13 +70,9 @@ impl std::fmt::Debug for Service {
 
 impl Service {
     /// The service over this node's groups.
-    pub fn new(
-        facts: Facts,
-        groups: Groups,
-        ingest: Ingest,
-        transport: Arc<dyn Transport>,
-    ) -> Self {
-        Self { facts, groups, ingest, transport }
+    pub fn new(parts: Parts) -> Self {
+        let Parts { facts, groups, ingest, history, transport } = parts;
+        Self { facts, groups, ingest, history, transport }
     }
 
     /// Whether a node of this cluster answers at its peer address now.
@@ -69,16 +90,53 @@ impl Service {
         self.groups.get(group)?.leader()
     }
 
-    fn partition(&self, placement: &Placement) -> v1::PartitionStatus {
-        let bounds =
-            self.ingest.group(placement.group).ok().map(|group| group.bounds(placement.uid));
+    async fn partition(&self, placement: &Placement) -> v1::PartitionStatus {
+        let group = self.ingest.group(placement.group).ok();
+        let bounds = group.map(|group| group.bounds(placement.uid));
+        let bytes = match group {
+            Some(group) => retention::stored_bytes(group, placement.uid, &self.history).await,
+            None => 0,
+        };
         v1::PartitionStatus {
             partition: placement.partition.get(),
             group: placement.group.get(),
             leader: self.leader(placement.group).map(NodeId::get),
             earliest: bounds.map_or(0, |bounds| bounds.floor.get()),
             end: bounds.map_or(0, |bounds| bounds.end.get()),
+            bytes,
         }
+    }
+
+    async fn streams(&self, catalog: &State) -> Vec<v1::StreamStatus> {
+        let mut streams = Vec::new();
+        for (name, _) in catalog.of_kind(Kind::Stream) {
+            let name = name.to_string();
+            let Ok(view) = self.ingest.resources().stream_named(&name) else { continue };
+            let mut partitions = Vec::with_capacity(view.placements.len());
+            for placement in view.placements.iter() {
+                partitions.push(self.partition(placement).await);
+            }
+            streams.push(v1::StreamStatus { stream: name, partitions });
+        }
+        streams
+    }
+
+    fn subscription(&self, name: &str) -> Option<v1::SubscriptionStatus> {
+        let view = self.ingest.resources().subscription_named(name).ok()?;
+        let cursors = view.stream.placements.iter().filter_map(|placement| {
+            let group = self.ingest.group(placement.group).ok()?;
+            let end = group.bounds(placement.uid).end.get();
+            group.with_state(|state| {
+                let cursor = state.cursors().get(view.uid, placement.uid)?;
+                Some(v1::CursorStatus {
+                    partition: placement.partition.get(),
+                    watermark: cursor.watermark().get(),
+                    end,
+                    overtaken: cursor.overtaken(),
+                })
+            })
+        });
+        Some(v1::SubscriptionStatus { subscription: name.to_owned(), cursors: cursors.collect() })
     }
 }
 
@@ -100,6 +158,8 @@ impl Cluster for Service {
                 committed_index: status.committed.unwrap_or_default(),
                 applied_index: status.applied.unwrap_or_default(),
                 voters: status.voters.iter().map(|voter| voter.get()).collect(),
+                first_index: status.first,
+                log_bytes: self.ingest.group(group.id()).map_or(0, |group| group.log.bytes()),
             });
         }
         let answers = join_all(catalog.nodes().map(|node| self.answers(node))).await;
@@ -111,12 +171,10 @@ impl Cluster for Service {
             reachable,
         });
         let nodes = nodes.collect();
-        let streams = catalog.of_kind(Kind::Stream).filter_map(|(name, _)| {
-            let view = self.ingest.resources().stream_named(&name.to_string()).ok()?;
-            let partitions = view.placements.iter().map(|placement| self.partition(placement));
-            Some(v1::StreamStatus { stream: name.to_string(), partitions: partitions.collect() })
-        });
-        let streams = streams.collect();
+        let streams = self.streams(&catalog).await;
+        let subscriptions = catalog.of_kind(Kind::Subscription);
+        let subscriptions =
+            subscriptions.filter_map(|(name, _)| self.subscription(&name.to_string())).collect();
         Ok(Response::new(v1::StatusResponse {
             node_id: self.facts.node.get(),
             cluster_uid: self.facts.cluster_uid.clone(),
@@ -124,6 +182,7 @@ impl Cluster for Service {
             nodes,
             groups,
             streams,
+            subscriptions,
             catalog_generation: catalog.generation(),
         }))
     }

@@ -33,7 +33,7 @@ pub struct Services {
 }
 
 pub use catalog::Service as CatalogService;
-pub use cluster::{Facts, Service as ClusterService};
+pub use cluster::{Facts, Parts as ClusterParts, Service as ClusterService};
 pub use publish::Service as PublishService;
 pub use read::Service as ReadService;
 pub use subscribe::Service as SubscribeService;

@@ -7,20 +7,26 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use weft_proto::packed::PACKED_BYTES_MAX;
 use weft_proto::v1::publish_server::Publish;
-use weft_proto::{Error, PartitionId, Principal, Reason, Result, v1};
+use weft_proto::{Error, Offset, PartitionId, Principal, Reason, Result, v1};
 
 use super::caller_of;
 use crate::data::SchemaIds;
 use crate::ingest::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Submitted, identity_in,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Payload, Submitted, identity_in,
+    range_out,
 };
 use crate::resources::StreamView;
+use crate::room::Room;
 use crate::tasks::Tasks;
 
 /// Bytes of unacknowledged batches of one stream; the server reads no further beyond it.
 const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of unacknowledged batches of all callers of this node.
+const ROOM_BYTES: usize = 128 << 20;
 /// Answers that wait for a slow client before its stream is no longer read.
 const ANSWERS_LEN: usize = 64;
 
@@ -28,13 +34,16 @@ const ANSWERS_LEN: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Service {
     ingest: Ingest,
+    room: Room,
     tasks: Tasks,
+    closing: CancellationToken,
 }
 
 impl Service {
-    /// The service over ingest.
-    pub fn new(ingest: Ingest, tasks: Tasks) -> Self {
-        Self { ingest, tasks }
+    /// The service over ingest. Once `closing` is asked for, streams take no more batches, and end
+    /// when those that they took are answered.
+    pub fn new(ingest: Ingest, tasks: Tasks, closing: CancellationToken) -> Self {
+        Self { ingest, room: Room::new("publish", ROOM_BYTES), tasks, closing }
     }
 
     async fn unary(
@@ -45,19 +54,30 @@ impl Service {
         self.ingest.resources().wait_for(request.min_generation).await?;
         let stream = self.ingest.resources().stream_named(&request.stream)?;
         let count = request.events.len();
+        let bytes = request.events.iter().map(Bytes::len).sum();
+        let _room = self.room.take(bytes, count).await?;
         let identity = request.identity.map(identity_in).transpose()?;
         if identity.is_some() && request.partition.is_none() {
             let message = "a batch with an identity must name its partition";
             return Err(Error::invalid(message).with_field("partition"));
         }
         let parcels = sort(&stream, request.events, request.partition, request.atomic)?;
+        let expected = expectations(&request.expected, |partition| {
+            parcels.by_partition.contains_key(&partition)
+        })?;
         let mut results = vec![None; count];
         for (index, refusal) in parcels.refused {
             results[index] = Some(refused(refusal.to_refusal()));
         }
         let mut submitted = Vec::new();
         for (partition, parcel) in parcels.by_partition {
-            let batch = Batch { events: parcel.events, identity, atomic: request.atomic };
+            let expected_offset = expected.get(&partition).copied();
+            let batch = Batch {
+                events: Payload::Plain(parcel.events),
+                identity,
+                atomic: request.atomic,
+                expected_offset,
+            };
             let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
             submitted.push((partition, parcel.indexes, waiting));
         }
@@ -92,7 +112,10 @@ impl Service {
     ) {
         let refusals: BTreeMap<u32, &v1::IndexedRefusal> =
             outcome.refusals.iter().map(|refusal| (refusal.index, refusal)).collect();
-        let mut offset = outcome.first;
+        let mut places = outcome.runs.iter().flat_map(|run| {
+            (0..u64::from(run.count))
+                .map(move |number| (run.first.get().saturating_add(number), run))
+        });
         let mut accepted = 0_usize;
         for (number, &index) in (0_u32..).zip(indexes) {
             if let Some(refusal) = refusals.get(&number) {
@@ -103,14 +126,14 @@ impl Service {
                 SchemaIds::All(id) => *id,
                 SchemaIds::Each(ids) => ids.get(accepted).copied().unwrap_or_default(),
             };
+            let Some((offset, run)) = places.next() else { continue };
             let receipt = v1::Receipt {
                 partition: partition.get(),
                 offset,
-                append_time: Some(outcome.time.into()),
-                duplicate: outcome.duplicate,
+                append_time: Some(run.time.into()),
+                duplicate: run.duplicate,
                 schema: self.ingest.resources().schema_ref(id),
             };
-            offset += 1;
             accepted += 1;
             let outcome = Some(v1::publish_result::Outcome::Receipt(receipt));
             results[index] = Some(v1::PublishResult { outcome });
@@ -174,6 +197,31 @@ fn sort(
     Ok(parcels)
 }
 
+/// Where partitions shall end, by partition.
+///
+/// # Errors
+///
+/// `Invalid` for a partition that gets no event of the request, or is there twice.
+fn expectations(
+    expected: &[v1::ExpectedOffset],
+    gets_events: impl Fn(PartitionId) -> bool,
+) -> Result<BTreeMap<PartitionId, Offset>> {
+    let mut offsets = BTreeMap::new();
+    for (place, one) in expected.iter().enumerate() {
+        let partition = PartitionId(one.partition);
+        let field = format!("expected[{place}].partition");
+        if !gets_events(partition) {
+            let message = format!("no event of the request goes to partition {partition}");
+            return Err(Error::invalid(message).with_field(field));
+        }
+        if offsets.insert(partition, Offset(one.offset)).is_some() {
+            let message = format!("partition {partition} is there twice");
+            return Err(Error::invalid(message).with_field(field));
+        }
+    }
+    Ok(offsets)
+}
+
 #[tonic::async_trait]
 impl Publish for Service {
     async fn publish(
@@ -208,15 +256,34 @@ impl Publish for Service {
         let frame = Some(v1::publish_stream_response::Frame::Opened(opened));
         // The channel is new and has room.
         _ = answers.send(Ok(v1::PublishStreamResponse { frame })).await;
-        let session = Session { ingest: self.ingest.clone(), caller, stream, answers };
-        self.tasks.spawn_short(session.run(frames));
+        let room = self.room.clone();
+        let session = Session { ingest: self.ingest.clone(), room, caller, stream, answers };
+        self.tasks.spawn_short(session.run(frames, self.closing.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+}
+
+/// What one stream may have unacknowledged while so much of the node's room is taken: with less
+/// left, many streams together do not run into refusals.
+const fn credit(used: usize, bytes_max: usize) -> usize {
+    if used < bytes_max / 2 {
+        IN_FLIGHT_BYTES_MAX
+    } else if used < bytes_max / 4 * 3 {
+        IN_FLIGHT_BYTES_MAX / 8
+    } else {
+        IN_FLIGHT_BYTES_MAX / 64
+    }
+}
+
+fn limits(in_flight_bytes_max: usize) -> v1::publish_stream_response::Frame {
+    let in_flight_bytes_max = in_flight_bytes_max as u64;
+    v1::publish_stream_response::Frame::Limits(v1::PublishLimits { in_flight_bytes_max })
 }
 
 /// One publishing stream.
 struct Session {
     ingest: Ingest,
+    room: Room,
     caller: Principal,
     stream: StreamView,
     answers: mpsc::Sender<Result<v1::PublishStreamResponse, Status>>,
@@ -226,12 +293,22 @@ struct Session {
 type Landing = futures::future::BoxFuture<'static, (usize, v1::PublishAck)>;
 
 impl Session {
-    async fn run(self, mut frames: Streaming<v1::PublishStreamRequest>) {
+    async fn run(
+        self,
+        mut frames: Streaming<v1::PublishStreamRequest>,
+        closing: CancellationToken,
+    ) {
         let mut waiting: FuturesUnordered<Landing> = FuturesUnordered::new();
         let mut bytes = 0_usize;
         let mut ended = false;
+        let mut limit = IN_FLIGHT_BYTES_MAX;
         while !ended || !waiting.is_empty() {
-            let reads = !ended && bytes < IN_FLIGHT_BYTES_MAX;
+            let now = credit(self.room.used(), self.room.bytes_max());
+            if now != limit && self.answer(limits(now)).await.is_err() {
+                return;
+            }
+            limit = now;
+            let reads = !ended && bytes < limit;
             tokio::select! {
                 biased;
                 Some(landed) = waiting.next(), if !waiting.is_empty() => {
@@ -244,15 +321,17 @@ impl Session {
                         next = waiting.next().now_or_never().flatten();
                     }
                     acks.sort_by_key(|ack| ack.tag);
-                    if self.answer(v1::PublishAcks { acks }).await.is_err() {
+                    let acks = v1::publish_stream_response::Frame::Acks(v1::PublishAcks { acks });
+                    if self.answer(acks).await.is_err() {
                         return;
                     }
                 }
+                () = closing.cancelled(), if !ended => ended = true,
                 frame = frames.message(), if reads => match frame {
                     Ok(Some(v1::PublishStreamRequest {
                         frame: Some(v1::publish_stream_request::Frame::Batch(batch)),
                     })) => {
-                        let size = batch.events.iter().map(Bytes::len).sum();
+                        let size = held_bytes(&batch);
                         bytes += size;
                         let landing = self.take(size, batch).await;
                         waiting.push(landing);
@@ -268,8 +347,11 @@ impl Session {
         }
     }
 
-    async fn answer(&self, acks: v1::PublishAcks) -> Result<(), mpsc::error::SendError<()>> {
-        let frame = Some(v1::publish_stream_response::Frame::Acks(acks));
+    async fn answer(
+        &self,
+        frame: v1::publish_stream_response::Frame,
+    ) -> Result<(), mpsc::error::SendError<()>> {
+        let frame = Some(frame);
         let sent = self.answers.send(Ok(v1::PublishStreamResponse { frame })).await;
         sent.map_err(|_gone| mpsc::error::SendError(()))
     }
@@ -277,29 +359,78 @@ impl Session {
     /// Queues a batch now, so that batches keep their order; what it returns waits.
     async fn take(&self, size: usize, batch: v1::PublishBatch) -> Landing {
         let tag = batch.tag;
-        match self.submit(batch).await {
-            Ok((refused, submitted)) => {
-                Box::pin(async move { (size, gather(tag, refused, submitted).await) })
-            }
+        let submitted = async {
+            let room = self.room.take(size, batch.events.len()).await?;
+            Ok::<_, Error>((room, self.submit(batch).await?))
+        };
+        match submitted.await {
+            Ok((room, (refused, submitted))) => Box::pin(async move {
+                let ack = gather(tag, refused, submitted).await;
+                drop(room);
+                (size, ack)
+            }),
             Err(error) => Box::pin(std::future::ready((size, failed(tag, &error)))),
         }
     }
 
     async fn submit(&self, batch: v1::PublishBatch) -> Result<(Vec<(usize, Error)>, Vec<Part>)> {
+        needs_partition(&batch)?;
         let identity = batch.identity.map(identity_in).transpose()?;
-        if identity.is_some() && batch.partition.is_none() {
-            let message = "a batch with an identity must name its partition";
-            return Err(Error::invalid(message).with_field("partition"));
-        }
-        let parcels = sort(&self.stream, batch.events, batch.partition, false)?;
-        let mut parts = Vec::with_capacity(parcels.by_partition.len());
-        for (partition, parcel) in parcels.by_partition {
-            let batch = Batch { events: parcel.events, identity, atomic: false };
+        let (parcels, refused) = match (batch.partition, batch.packed) {
+            (Some(partition), Some(packed)) => {
+                if packed.count as usize > BATCH_EVENTS_MAX {
+                    let message = format!(
+                        "the batch has {} events, more than {BATCH_EVENTS_MAX}",
+                        packed.count
+                    );
+                    return Err(Error::new(Reason::TooLarge, message).with_field("packed.count"));
+                }
+                let indexes = (0..packed.count as usize).collect();
+                // Only the leader decompresses.
+                let events = Payload::of(batch.events, Some(packed))?;
+                (vec![(PartitionId(partition), indexes, events)], Vec::new())
+            }
+            (partition, _) => {
+                let Parcels { by_partition, refused } =
+                    sort(&self.stream, batch.events, partition, false)?;
+                let parcels = by_partition.into_iter();
+                let plain = |(partition, Parcel { indexes, events }): (_, _)| {
+                    (partition, indexes, Payload::Plain(events))
+                };
+                (parcels.map(plain).collect(), refused)
+            }
+        };
+        let expected = expectations(&batch.expected, |partition| {
+            parcels.iter().any(|parcel| parcel.0 == partition)
+        })?;
+        let mut parts = Vec::with_capacity(parcels.len());
+        for (partition, indexes, events) in parcels {
+            let expected_offset = expected.get(&partition).copied();
+            let batch = Batch { events, identity, atomic: false, expected_offset };
             let waiting = self.ingest.submit(&self.caller, &self.stream, partition, batch).await?;
-            parts.push(Part { partition, indexes: parcel.indexes, waiting });
+            parts.push(Part { partition, indexes, waiting });
         }
-        Ok((parcels.refused, parts))
+        Ok((refused, parts))
     }
+}
+
+/// Bytes that a batch takes here until it is answered.
+fn held_bytes(batch: &v1::PublishBatch) -> usize {
+    let packed = batch.packed.as_ref().map_or(0, |packed| packed.raw_bytes as usize);
+    let plain: usize = batch.events.iter().map(Bytes::len).sum();
+    plain.saturating_add(packed.min(PACKED_BYTES_MAX))
+}
+
+/// What only makes sense within one partition must name it.
+fn needs_partition(batch: &v1::PublishBatch) -> Result<()> {
+    let what = match batch {
+        v1::PublishBatch { partition: Some(_), .. } => return Ok(()),
+        v1::PublishBatch { identity: Some(_), .. } => "with an identity",
+        v1::PublishBatch { packed: Some(_), .. } => "that is compressed",
+        batch if !batch.expected.is_empty() => "that expects an offset",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(format!("a batch {what} must name its partition")).with_field("partition"))
 }
 
 struct Part {
@@ -326,15 +457,7 @@ async fn gather(tag: u64, refused: Vec<(usize, Error)>, parts: Vec<Part>) -> v1:
             // which is why a batch with an identity stays in one partition.
             Err(error) => return failed(tag, &error),
         };
-        if outcome.count > 0 {
-            ack.ranges.push(v1::OffsetRange {
-                partition: part.partition.get(),
-                first: outcome.first,
-                count: outcome.count,
-            });
-            ack.append_time_us = ack.append_time_us.max(outcome.time.as_micros());
-            ack.duplicate |= outcome.duplicate;
-        }
+        ack.ranges.extend(outcome.runs.iter().map(|run| range_out(part.partition, run)));
         let refusals = outcome.refusals.into_iter().map(|refusal| {
             let place = usize::try_from(refusal.index).ok();
             let place = place.and_then(|place| part.indexes.get(place)).copied();
@@ -343,4 +466,18 @@ async fn gather(tag: u64, refused: Vec<(usize, Error)>, parts: Vec<Part>) -> v1:
         ack.refusals.extend(refusals);
     }
     ack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_gets_less_the_more_is_taken_and_never_nothing() {
+        let credits: Vec<usize> = (0..=100).map(|used| credit(used, 100)).collect();
+
+        assert!(credits.is_sorted_by(|more, less| more >= less));
+        assert_eq!(credits[0], IN_FLIGHT_BYTES_MAX);
+        assert!(credits[100] > 0 && credits[100] < IN_FLIGHT_BYTES_MAX);
+    }
 }

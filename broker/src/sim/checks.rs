@@ -7,9 +7,8 @@ use weft_proto::GroupId;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cluster::Cluster;
-use super::node::Data;
 use super::violation::Class;
-use crate::data::lock;
+use crate::data::{DataGroup, lock};
 
 /// What readers were shown and nobody had applied yet.
 #[derive(Debug, Default)]
@@ -24,10 +23,10 @@ impl Shown {
         for (node, running) in cluster.nodes() {
             for data in &running.data {
                 let next = self.next.entry((node, data.id)).or_default();
-                let from = (*next).max(data.reader.first_index());
-                let Some(entries) = data.reader.tail(from, 16 << 10) else {
+                let from = (*next).max(data.log.first_index());
+                let Some(entries) = data.log.tail(from, 16 << 10) else {
                     // No longer in memory; its replica is compared at the end.
-                    *next = data.reader.committed().unwrap_or(0);
+                    *next = data.log.committed().unwrap_or(0);
                     continue;
                 };
                 *next = from;
@@ -63,14 +62,14 @@ impl Shown {
 /// Logs with the same entry at one index have the same entries before it.
 pub(crate) fn logs_match(cluster: &Cluster) {
     for group in cluster.site.plan.groups() {
-        let all: Vec<(u64, &Data)> = of_group(cluster, group);
+        let all: Vec<(u64, &DataGroup)> = of_group(cluster, group);
         for (at, (one, left)) in all.iter().enumerate() {
             for (other, right) in &all[at + 1..] {
-                let (Some(a), Some(b)) = (left.reader.last(), right.reader.last()) else {
+                let (Some(a), Some(b)) = (left.log.last(), right.log.last()) else {
                     continue;
                 };
                 let index = a.index.min(b.index);
-                let point = |data: &Data| data.reader.point(index).ok().flatten();
+                let point = |data: &DataGroup| data.log.point(index).ok().flatten();
                 let (Some(a), Some(b)) = (point(left), point(right)) else { continue };
                 if a.term == b.term && a != b {
                     let detail = format!("{group} on nodes {one} and {other}: {a:?} and {b:?}");
@@ -81,7 +80,7 @@ pub(crate) fn logs_match(cluster: &Cluster) {
     }
 }
 
-fn of_group(cluster: &Cluster, group: GroupId) -> Vec<(u64, &Data)> {
+fn of_group(cluster: &Cluster, group: GroupId) -> Vec<(u64, &DataGroup)> {
     let nodes = cluster.nodes();
     let all = nodes.flat_map(|(node, running)| running.data.iter().map(move |data| (node, data)));
     all.filter(|(_, data)| data.id == group).collect()
@@ -91,10 +90,10 @@ fn of_group(cluster: &Cluster, group: GroupId) -> Vec<(u64, &Data)> {
 pub(crate) fn has_converged(cluster: &Cluster) -> bool {
     cluster.site.plan.groups().all(|group| {
         let all = of_group(cluster, group);
-        let applied = |data: &Data| data.raft.applied_watch().borrow().index;
+        let applied = |data: &DataGroup| data.raft.applied_watch().borrow().index;
         let upto = all.iter().map(|(_, data)| applied(data)).max().unwrap_or(0);
-        let last = |data: &Data| data.reader.last().map_or(0, |point| point.index);
-        let is_whole = |data: &Data| applied(data) == upto && last(data) == upto;
+        let last = |data: &DataGroup| data.log.last().map_or(0, |point| point.index);
+        let is_whole = |data: &DataGroup| applied(data) == upto && last(data) == upto;
         all.len() as u64 == cluster.site.plan.nodes
             && all.iter().all(|(_, data)| is_whole(data))
             && all.iter().any(|(_, data)| data.raft.leader_watch().borrow().is_self_ready)
@@ -118,10 +117,10 @@ pub(crate) fn replicas_are_whole(cluster: &Cluster) {
     }
 }
 
-fn log_is_whole(cluster: &Cluster, data: &Data) -> Result<(), String> {
-    let first = data.reader.first_index();
+fn log_is_whole(cluster: &Cluster, data: &DataGroup) -> Result<(), String> {
+    let first = data.log.first_index();
     let mut found = BTreeMap::new();
-    let scanned = data.reader.scan(first, u64::MAX, usize::MAX, &mut |entry| {
+    let scanned = data.log.scan(first, u64::MAX, usize::MAX, &mut |entry| {
         if let Some(payload) = &entry.payload {
             found.insert(entry.index, (entry.term, xxh3_64(payload)));
         }

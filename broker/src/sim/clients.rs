@@ -11,11 +11,11 @@ use weft_proto::{
     Epoch, Error, GroupId, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence,
 };
 
-use super::node::{Data, Running};
+use super::node::Running;
 use super::observer::Observer;
 use super::plant::Plant;
 use super::random::Random;
-use crate::data::{Appended, NewAppend, SchemaIds};
+use crate::data::{DataGroup, NewAppend, SchemaIds};
 use crate::entry::{Command, Lease, Member, OffsetRange, ProducerBatch, Settlement};
 use crate::state::Reply;
 use crate::subscription::LeaseReply;
@@ -40,14 +40,14 @@ impl Directory {
     }
 
     /// Chooses a node to ask: mostly one that says it leads.
-    fn choose(&self, group: GroupId, random: &mut Random) -> Option<(Running, Data)> {
+    fn choose(&self, group: GroupId, random: &mut Random) -> Option<(Running, DataGroup)> {
         let running = self.running.lock().unwrap().clone();
         let all = running.iter().flat_map(|node| node.data.iter().map(move |data| (node, data)));
         let all: Vec<_> = all.filter(|(_, data)| data.id == group).collect();
         if all.is_empty() {
             return None;
         }
-        let leads = |data: &Data| data.raft.leader_watch().borrow().is_self_ready;
+        let leads = |data: &DataGroup| data.raft.leader_watch().borrow().is_self_ready;
         let leaders: Vec<_> = all.iter().copied().filter(|(_, data)| leads(data)).collect();
         let among = if leaders.is_empty() || random.once_in(6) { all } else { leaders };
         let (node, data) = random.pick(&among);
@@ -66,6 +66,24 @@ async fn ask<T>(node: &Running, work: impl Future<Output = Result<T, Error>>) ->
         () = node.process.death() => Err(unknown()),
         answer = node.process.run(work) => answer,
         () = tokio::time::sleep(PATIENCE) => Err(unknown()),
+    }
+}
+
+/// A batch that asks for nothing special.
+pub(crate) fn plain(
+    partition: PartitionUid,
+    events: Vec<Bytes>,
+    producer: Option<ProducerBatch>,
+) -> NewAppend {
+    NewAppend {
+        partition,
+        events,
+        packed: None,
+        schemas: SchemaIds::All(SchemaId(0)),
+        ids: Vec::new(),
+        producer,
+        expected: None,
+        atomic: false,
     }
 }
 
@@ -141,11 +159,9 @@ impl Producer {
         let partition = self.partition;
         let all: Vec<_> = batches
             .iter()
-            .map(|batch| NewAppend {
-                partition,
-                events: batch.events.clone(),
-                schemas: SchemaIds::All(SchemaId(0)),
-                producer: (!forgets).then_some(batch.producer),
+            .map(|batch| {
+                let producer = (!forgets).then_some(batch.producer);
+                plain(partition, batch.events.clone(), producer)
             })
             .collect();
         let sequencer = data.sequencer.clone();
@@ -160,7 +176,8 @@ impl Producer {
         let mut landed = 0;
         for (answer, batch) in answers.into_iter().zip(batches) {
             let answer = async { answer.await.unwrap_or_else(|_gone| Err(unknown())) };
-            let Ok(Appended { first, .. }) = ask(&node, answer).await else { break };
+            let Ok(appended) = ask(&node, answer).await else { break };
+            let first = appended.runs[0].first;
             let observer = &self.directory.observer;
             let shown = batch.producer.sequence;
             observer.note(format_args!("acknowledged {}/{shown} at {first}", self.id.0));
@@ -184,12 +201,7 @@ pub(crate) async fn publish_once(
         let Some((node, data)) = directory.choose(group, &mut random) else { continue };
         number += 1;
         let events = vec![Bytes::from(format!("once/{partition}/{number}"))];
-        let append = NewAppend {
-            partition,
-            events: events.clone(),
-            schemas: SchemaIds::All(SchemaId(0)),
-            producer: None,
-        };
+        let append = plain(partition, events.clone(), None);
         let sequencer = data.sequencer.clone();
         let work = async move {
             let answer = sequencer.append(append).await?;
@@ -197,7 +209,9 @@ pub(crate) async fn publish_once(
         };
         let observer = &directory.observer;
         match ask(&node, work).await {
-            Ok(appended) => observer.acknowledged(group, partition, appended.first, &events),
+            Ok(appended) => {
+                observer.acknowledged(group, partition, appended.runs[0].first, &events);
+            }
             Err(error) if error.not_applied() => observer.refused(group, &events),
             Err(_unknown) => {}
         }

@@ -13,6 +13,7 @@ use super::panics;
 use super::process::Life;
 use super::random::Random;
 use super::violation::Class;
+use crate::data::DataGroup;
 use crate::raft::group::Status;
 use crate::raft::snapshot::SnapshotPolicy;
 
@@ -157,21 +158,17 @@ impl Cluster {
         }
     }
 
-    /// Lets a node forget its log: a data group up to its newest checkpoint, as retention does, a
-    /// group that is all state up to where it is.
+    /// Lets a node forget the log of groups that are all state, as the catalog is. Data groups have
+    /// their retention.
     pub(crate) fn trim(&self, node: u64) {
         let Some(running) = self.running(node) else { return };
         for data in &running.data {
+            if self.site.plan.policy(data.id) != SnapshotPolicy::AtApplied {
+                continue;
+            }
             let raft = data.raft.clone();
-            let index = match self.site.plan.policy(data.id) {
-                SnapshotPolicy::AtFloor => match data.checkpoints.newest(u64::MAX) {
-                    Ok(Some((index, _))) => index,
-                    _ => continue,
-                },
-                SnapshotPolicy::AtApplied => raft.applied_watch().borrow().index,
-            };
+            let index = raft.applied_watch().borrow().index;
             self.note(format_args!("{node} g{} is trimmed up to {index}", data.id));
-            raft.raise_floor(index);
             running.process.enter(|| {
                 running.tasks.spawn_short(async move {
                     // It is late where a majority is away, and stops with its node.
@@ -225,7 +222,7 @@ impl Cluster {
         ended
     }
 
-    fn look_at(&mut self, node: u64, data: &super::node::Data) {
+    fn look_at(&mut self, node: u64, data: &DataGroup) {
         let Status { term, committed, applied, last, .. } = data.raft.status();
         let (committed, applied) = (committed.unwrap_or(0), applied.unwrap_or(0));
         let now = Marks { term, committed, applied };
@@ -236,7 +233,7 @@ impl Cluster {
             observer.fail(Class::WentBack, detail);
         }
         let fresh = data.raft.applied_watch().borrow().index;
-        let purged = data.reader.first_index().saturating_sub(1);
+        let purged = data.log.first_index().saturating_sub(1);
         if applied > committed || last.is_some_and(|last| committed > last) || purged > fresh {
             let detail = format!(
                 "node {node} {}: purged {purged}, applied {applied} ({fresh}), committed \

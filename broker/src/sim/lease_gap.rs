@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use weft_proto::{Epoch, GroupId, Offset, PartitionUid, ProducerId, SchemaId, Sequence};
+use weft_proto::{Epoch, GroupId, Offset, PartitionUid, ProducerId, Sequence};
 
 use super::checks;
+use super::clients::plain;
 use super::cluster::Cluster;
 use super::network::Network;
-use super::node::{Data, Running, Site};
+use super::node::{Running, Site};
 use super::observer::Observer;
 use super::plan::Plan;
 use super::random::Random;
 use super::trace::Trace;
-use crate::data::{Appended, NewAppend, SchemaIds};
+use crate::data::{Appended, DataGroup};
 use crate::entry::{EntryBuilder, NewBatch, Payload, ProducerBatch};
 use crate::partition::BatchReply;
 use crate::raft::group::ProposeError;
@@ -32,6 +33,7 @@ async fn calm_cluster() -> (Cluster, u64) {
     let mut random = Random::new(7);
     let mut plan = Plan::new(&mut random);
     (plan.nodes, plan.groups, plan.delay_millis, plan.sync_millis) = (3, 1, 0..2, 0..2);
+    plan.events_max = None;
     let observer = Observer::new(3, None, Trace::new(born, false));
     let network = Network::new(random.fork(), plan.delay_millis.clone());
     let cluster = Cluster::start(Site { plan, network, observer, born }, random.fork()).await;
@@ -50,11 +52,11 @@ async fn until(reached: impl Fn() -> bool) {
     }
 }
 
-fn data(cluster: &Cluster, node: u64) -> Data {
+fn data(cluster: &Cluster, node: u64) -> DataGroup {
     cluster.running(node).unwrap().data[0].clone()
 }
 
-fn end(data: &Data) -> Option<u64> {
+fn end(data: &DataGroup) -> Option<u64> {
     let machine = crate::data::lock(&data.machine);
     machine.state().partitions().get(PARTITION).map(|partition| partition.end().get())
 }
@@ -127,19 +129,17 @@ fn what_follows_a_refused_entry_is_void() {
 fn sequencer_closes_the_gap_in_order() {
     in_simulation(async {
         let (cluster, leader) = calm_cluster().await;
-        let Data { raft, sequencer, .. } = data(&cluster, leader);
+        let DataGroup { raft, sequencer, .. } = data(&cluster, leader);
         let term = raft.status().term;
         let Running { process, .. } = cluster.running(leader).unwrap().clone();
-        let append = |sequence: u64| NewAppend {
-            partition: PARTITION,
-            events: vec![Bytes::from(format!("k{sequence}"))],
-            schemas: SchemaIds::All(SchemaId(0)),
-            producer: Some(ProducerBatch {
+        let append = |sequence: u64| {
+            let producer = ProducerBatch {
                 id: ProducerId(1),
                 epoch: Epoch(1),
                 sequence: Sequence(sequence),
                 previous: Sequence(sequence - 1),
-            }),
+            };
+            plain(PARTITION, vec![Bytes::from(format!("k{sequence}"))], Some(producer))
         };
         let queue = |sequence| {
             let (sequencer, append) = (sequencer.clone(), append(sequence));
@@ -165,7 +165,7 @@ fn sequencer_closes_the_gap_in_order() {
 
         assert!(second.is_err_and(|error| error.not_applied()));
         assert!(third.is_err_and(|error| error.not_applied()));
-        let at = |appended: Appended| (appended.first, appended.count);
+        let at = |appended: Appended| (appended.runs[0].first, appended.runs[0].count);
         assert_eq!(at(first), (Offset(0), 1));
         assert_eq!(second_again.ok().map(at), Some((Offset(1), 1)));
         assert_eq!(third_again.ok().map(at), Some((Offset(2), 1)));

@@ -176,7 +176,7 @@ impl Ledger {
                 format!("entry {index} went to offset {base}, expected {expected}, end {end}");
             return Err((Class::OffsetGap, detail));
         }
-        for event in batch.events() {
+        for event in batch.events().unwrap() {
             let event = event.unwrap();
             if self.refused.contains(&event) {
                 return Err((Class::RefusedButStored, format!("{event:?} in entry {index}")));

@@ -56,6 +56,14 @@ impl Machine for Watched {
         lock(&self.machine).applied_upto(index);
     }
 
+    fn floor(&self) -> u64 {
+        Machine::floor(&*lock(&self.machine))
+    }
+
+    fn installed(&mut self, index: u64) {
+        lock(&self.machine).installed(index);
+    }
+
     fn checkpoint(&self) -> Bytes {
         let mut state = lock(&self.machine).checkpoint();
         if self.observer.plant == Some(Plant::HashOrder) {

@@ -1,6 +1,7 @@
 //! A simulated node: the broker's own log, consensus, state machine and sequencer in one process.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use weft_proto::{GroupId, NodeId, PartitionUid, ResourceUid};
@@ -14,36 +15,26 @@ use super::plan::Plan;
 use super::process::Process;
 use super::random::Random;
 use super::violation::Class;
-use crate::data::sequencer::{self, Directory};
-use crate::data::{DataMachine, Sequencer};
+use crate::data::sequencer::{self, Directory, Inbox};
+use crate::data::{DataGroup, DataMachine, lock, reread_window};
 use crate::peer::Peer;
-use crate::raft::group::{Group, Parts};
+use crate::raft::group::Parts;
 use crate::raft::groups::{Groups, Settings};
-use crate::raft::log::{LogReader, Logs};
-use crate::raft::snapshot::Checkpoints;
+use crate::raft::log::Logs;
+use crate::read::History;
+use crate::retention::{self, Pace, Replica};
 use crate::store::{LogEngine, Writer, WriterOptions};
 use crate::tasks::Tasks;
 
 /// The memory of a node for the newest entries of its logs: so little that reads reach the disk.
 const TAIL_BYTES: usize = 8 << 10;
 
-/// One group on a node; clones are handles to the same one.
-#[derive(Clone)]
-pub(crate) struct Data {
-    pub(crate) id: GroupId,
-    pub(crate) raft: Group,
-    pub(crate) reader: LogReader,
-    pub(crate) checkpoints: Arc<dyn Checkpoints>,
-    pub(crate) machine: Arc<Mutex<DataMachine>>,
-    pub(crate) sequencer: Sequencer,
-}
-
 /// A node while its process runs; clones are handles to the same one.
 #[derive(Clone)]
 pub(crate) struct Running {
     pub(crate) process: Arc<Process>,
     pub(crate) tasks: Tasks,
-    pub(crate) data: Vec<Data>,
+    pub(crate) data: Vec<DataGroup>,
     groups: Groups,
 }
 
@@ -103,7 +94,7 @@ impl Directory for Fixed {
 impl Node {
     /// Starts the process of the node over what its disk has.
     pub(crate) async fn boot(&mut self, site: &Site, random: Random) {
-        let process = Process::new(NodeId(self.id), random, site.plan.yields, site.born);
+        let process = Process::new(random, site.plan.yields, site.born);
         process.skew(self.skew);
         self.failures = self.disk.failures();
         site.observer.note(format_args!("{} boots", self.id));
@@ -114,7 +105,7 @@ impl Node {
                 let handler = Arc::new(running.groups.clone());
                 site.network.join(self.id, Endpoint { handler, process });
                 for data in &running.data {
-                    site.observer.reads(self.id, data.id, data.reader.clone());
+                    site.observer.reads(self.id, data.id, data.log.clone());
                 }
                 self.running = Some(running);
             }
@@ -152,7 +143,7 @@ async fn start(
     let options = WriterOptions { node: node.to_string(), ..WriterOptions::default() };
     let (writer, writer_loop) = Writer::new(Arc::clone(&engine), &options);
     tasks.spawn("writer", move |_stop| writer_loop.run());
-    let logs = Logs::new(engine, writer.clone(), TAIL_BYTES);
+    let logs = Logs::new(Arc::clone(&engine), writer.clone(), TAIL_BYTES);
     let (mut parts, mut opened) = (Vec::new(), Vec::new());
     for group in site.plan.groups() {
         let machine = Arc::new(Mutex::new(DataMachine::new(group, writer.clone())));
@@ -164,31 +155,70 @@ async fn start(
             last: None,
         };
         let watched = Arc::new(Mutex::new(watched));
-        let (part, reader) = Parts::stored(&logs, group, watched, site.plan.policy(group))?;
-        opened.push((group, machine, reader, Arc::clone(&part.checkpoints)));
+        let (mut part, reader) = Parts::stored(&logs, group, watched, site.plan.policy(group))?;
+        part.checkpoint_bytes = site.plan.checkpoint_bytes;
+        if let Some(purged) = reader.purged() {
+            let base = retention::base_of(&*engine, group, purged)?;
+            lock(&machine).raise_base(base);
+        }
+        opened.push((group, machine, reader));
         parts.push(part);
     }
     let link = Link { node, network: site.network.clone(), observer: Arc::clone(&site.observer) };
     let settings =
         Settings { node: NodeId(node), timers: site.plan.timers, transport: Arc::new(link) };
     let groups = Groups::start(&settings, parts, &tasks).await?;
+    let history = History::in_task(&tasks);
     let mut data = Vec::new();
-    for (id, machine, reader, checkpoints) in opened {
+    for (id, machine, log) in opened {
         let raft = groups.get(id).unwrap().clone();
-        let changes = watch::Sender::new(0);
-        let directory = Arc::new(Fixed { partitions: site.plan.partitions(id), changes });
-        let (sequencer, task) = sequencer::new(
-            id,
-            node.to_string(),
-            raft.clone(),
-            Arc::clone(&machine),
-            directory,
-            tasks.clone(),
-        );
-        tasks.spawn("sequencer", move |stop| task.run(stop));
-        data.push(Data { id, raft, reader, checkpoints, machine, sequencer });
+        let (sequencer, inbox) = sequencer::channel();
+        let engine = Arc::clone(&engine);
+        let group = DataGroup { id, raft, log, engine, sequencer, machine };
+        let own = (site.plan.clone(), tasks.clone());
+        start_group(own, node, &group, inbox, (history.clone(), writer.clone()));
+        data.push(group);
     }
     Ok(Running { process, tasks, data, groups })
+}
+
+/// Starts the tasks of a group, as `node.rs` does.
+fn start_group(
+    (plan, tasks): (Plan, Tasks),
+    node: u64,
+    group: &DataGroup,
+    inbox: Inbox,
+    (history, writer): (History, Writer),
+) {
+    let (reread, reads) = (group.clone(), history.clone());
+    tasks.spawn("identities", move |stop| async move {
+        match stop.run_until_cancelled(reread_window(reread, reads)).await {
+            Some(Err(error)) => Err(error),
+            Some(Ok(())) => {
+                stop.cancelled().await;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    });
+    let changes = watch::Sender::new(0);
+    let directory = Arc::new(Fixed { partitions: plan.partitions(group.id), changes });
+    let task = sequencer::Loop::new(
+        inbox,
+        group.clone(),
+        history.clone(),
+        node.to_string(),
+        directory,
+        tasks.clone(),
+    );
+    tasks.spawn("sequencer", move |stop| task.run(stop));
+    let policies = Arc::new(plan.clone());
+    let pace = Pace { tick: plan.retention_tick, log_kept: Duration::ZERO };
+    let bytes = plan.checkpoint_bytes;
+    let leader = retention::Leader::new(group.clone(), policies, history.clone(), pace, bytes);
+    tasks.spawn("retention", move |stop| leader.run(stop));
+    let replica = Replica::new(group.clone(), history, writer);
+    tasks.spawn("trim", move |stop| replica.run(stop));
 }
 
 impl Running {

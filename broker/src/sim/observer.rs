@@ -235,10 +235,12 @@ impl Observer {
                 format!("node {voter} votes for {known} and {candidate} in term {term} of {group}");
             self.fail(Class::VotedTwice, detail);
         }
-        let stored = stored.and_then(|bytes| decode_vote(&bytes).ok()).unwrap_or_default();
-        let (kept, kept_for) = (stored.leader_id.term, stored.leader_id.voted_for);
+        let stored = stored.and_then(|bytes| decode_vote(&bytes).ok());
+        let (kept, kept_for, committed) = stored.map_or((0, 0, false), |vote| {
+            (vote.leader_id.term, vote.leader_id.voted_for, vote.committed)
+        });
         // Who learned of the leader of the term keeps that instead: it votes for nobody else.
-        let durable = kept > term || (kept == term && (kept_for == candidate || stored.committed));
+        let durable = kept > term || (kept == term && (kept_for == candidate || committed));
         if !durable {
             let detail = format!(
                 "node {voter} votes for {candidate} in term {term} of {group}, its disk has \

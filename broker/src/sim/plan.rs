@@ -3,11 +3,13 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use weft_proto::resource::{MaxAge, Retention};
 use weft_proto::{GroupId, PartitionUid};
 
 use super::random::Random;
 use crate::raft::group::Timers;
 use crate::raft::snapshot::SnapshotPolicy;
+use crate::retention::{Policies, Policy};
 
 /// Partitions of a group that publishers use.
 const PARTITIONS: u64 = 2;
@@ -28,6 +30,11 @@ pub(crate) struct Plan {
     pub(crate) producers: usize,
     /// Batches that one producer sends before it waits.
     pub(crate) window: usize,
+    /// Bytes of a log between two checkpoints.
+    pub(crate) checkpoint_bytes: u64,
+    /// Events that a partition keeps, if that is limited.
+    pub(crate) events_max: Option<u64>,
+    pub(crate) retention_tick: Duration,
     /// How long a publisher waits between two of its windows.
     pub(crate) pause_millis: Range<u64>,
 }
@@ -53,6 +60,9 @@ impl Plan {
             fault_millis: random.pick(&[max / 10..max / 2, max / 5..max, max / 2..2 * max]),
             producers: random.pick(&[1, 2, 3]),
             window: random.pick(&[1, 3, 6]),
+            checkpoint_bytes: random.pick(&[600, 2_000, 8_000]),
+            events_max: random.pick(&[None, Some(1), Some(10), Some(40)]),
+            retention_tick: Duration::from_millis(random.pick(&[50, 200])),
             pause_millis: random.pick(&[1..20, 10..80]),
         }
     }
@@ -69,5 +79,14 @@ impl Plan {
     pub(crate) fn partitions(&self, group: GroupId) -> Vec<PartitionUid> {
         let first = u64::from(group.get()) * 10;
         (first..first + PARTITIONS).map(PartitionUid).collect()
+    }
+}
+
+impl Policies for Plan {
+    fn policies_of(&self, group: GroupId) -> Vec<Policy> {
+        let max_events = self.events_max.filter(|_| self.policy(group) == SnapshotPolicy::AtFloor);
+        let retention = Retention { max_age: MaxAge::Forever, max_bytes: None, max_events };
+        let policy = |partition| Policy { partition, retention: retention.clone() };
+        self.partitions(group).into_iter().map(policy).collect()
     }
 }

@@ -10,22 +10,15 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use bytes::{BufMut, Bytes, BytesMut};
-use weft_proto::{Offset, PartitionUid, Timestamp};
+use weft_proto::{Offset, PartitionUid, ResourceUid, Timestamp};
 
 use crate::entry::codec::{DecodeError, Reader};
-use crate::entry::{Batch, Command, Content, Entry, EntryError, Trim};
+use crate::entry::{Batch, Command, Content, Entry, EntryError, Header, Trim};
 use crate::partition::{BatchReply, IndexRecord, Partitions, Place};
 use crate::subscription::Cursors;
 
 pub use reply::Reply;
-
-/// A checkpoint is due when this much of the log passed since the last one.
-pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
-/// A checkpoint is due when this much log time passed since the last one.
-pub const CHECKPOINT_TIME: Duration = Duration::from_mins(10);
 
 const VERSION: u8 = 0;
 
@@ -38,12 +31,25 @@ pub struct Effects {
     pub readable: Vec<(PartitionUid, Offset)>,
     /// Floors that rose.
     pub floors: Vec<(PartitionUid, Offset)>,
-    /// No replica needs log entries below this index any more.
+    /// No replica needs log entries up to and with this index any more.
     pub floor_index: Option<u64>,
+    /// Identities of appended events.
+    pub identities: Vec<Identities>,
+    /// Cursors that a floor overtook, and how many events nobody settled before.
+    pub overtaken: Vec<(ResourceUid, PartitionUid, u64)>,
     /// Partitions that are gone.
     pub dropped: Vec<PartitionUid>,
-    /// The state as it is now is a checkpoint: encode it before the next entry.
-    pub is_checkpoint: bool,
+}
+
+/// Who the events of an appended batch are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identities {
+    /// Where the batch went.
+    pub partition: PartitionUid,
+    /// Offset of its first event.
+    pub base: Offset,
+    /// The batch; its hashes are in the order of its events.
+    pub header: Header,
 }
 
 /// What became of an entry.
@@ -71,7 +77,7 @@ pub enum CheckpointError {
 pub struct GroupState {
     time: Timestamp,
     pos: u64,
-    checkpoint_time: Timestamp,
+    /// Where the newest checkpoint was due; told by whoever keeps the schedule.
     checkpoint_pos: u64,
     floor_index: u64,
     partitions: Partitions,
@@ -94,9 +100,15 @@ impl GroupState {
         self.pos
     }
 
-    /// No replica needs log entries below this index; 0 = nothing was said.
+    /// No replica needs log entries up to and with this index; 0 = nothing was said.
     pub fn floor_index(&self) -> u64 {
         self.floor_index
+    }
+
+    /// For a planted bug.
+    #[cfg(debug_assertions)]
+    pub(crate) fn forget_producers(&mut self) {
+        self.partitions.forget_producers();
     }
 
     /// The partitions.
@@ -107,6 +119,12 @@ impl GroupState {
     /// The cursors.
     pub fn cursors(&self) -> &Cursors {
         &self.cursors
+    }
+
+    /// Tells where the newest checkpoint was due, in bytes of the log: index records begin anew
+    /// there.
+    pub fn checkpoint_was_at(&mut self, pos: u64) {
+        self.checkpoint_pos = pos;
     }
 
     /// Applies the payload of the entry at `index`. Raft's own entries have none and are not
@@ -120,7 +138,6 @@ impl GroupState {
             Content::Command(command) => self.command(command, &mut effects),
         };
         self.pos = self.pos.saturating_add(u64::try_from(payload.len()).unwrap_or(u64::MAX));
-        effects.is_checkpoint = self.is_checkpoint_due();
         Ok(Outcome { reply, effects })
     }
 
@@ -133,6 +150,10 @@ impl GroupState {
             if let BatchReply::Appended { base } = reply {
                 let end = base.checked_add(header.count.get().into()).unwrap_or(base);
                 effects.readable.push((header.partition, end));
+                if header.id_hashes().len() > 0 {
+                    let (partition, header) = (header.partition, header.clone());
+                    effects.identities.push(Identities { partition, base, header });
+                }
             }
             effects.index.extend(record);
             replies.push(reply);
@@ -141,7 +162,7 @@ impl GroupState {
     }
 
     fn command(&mut self, command: &Command, effects: &mut Effects) -> Reply {
-        let Self { partitions, cursors, .. } = self;
+        let Self { time, partitions, cursors, .. } = self;
         match command {
             Command::Open(openings) => {
                 Reply::Partitions(openings.iter().map(|&one| partitions.open(one)).collect())
@@ -167,6 +188,9 @@ impl GroupState {
                 }
                 Reply::Done
             }
+            Command::Pass(uid, producer) => {
+                Reply::Partitions(vec![partitions.pass(*uid, producer, *time)])
+            }
             Command::Forget(subscription) => {
                 cursors.forget(*subscription);
                 Reply::Done
@@ -177,7 +201,12 @@ impl GroupState {
     fn trim(&mut self, trim: &Trim, effects: &mut Effects) -> Reply {
         for &(uid, floor) in &trim.floors {
             let risen = self.partitions.trim(uid, floor);
-            effects.floors.extend(risen.map(|floor| (uid, floor)));
+            let Some(floor) = risen else { continue };
+            effects.floors.push((uid, floor));
+            let overtaken = self.cursors.raise(uid, floor);
+            effects
+                .overtaken
+                .extend(overtaken.map(|(subscription, lost)| (subscription, uid, lost)));
         }
         if trim.floor_index > self.floor_index {
             self.floor_index = trim.floor_index;
@@ -186,28 +215,12 @@ impl GroupState {
         Reply::Done
     }
 
-    /// By log bytes and log time alone, so that all replicas cut alike.
-    fn is_checkpoint_due(&mut self) -> bool {
-        if self.checkpoint_time == Timestamp::default() {
-            // Time begins with the first entry.
-            self.checkpoint_time = self.time;
-        }
-        let is_due = self.pos.saturating_sub(self.checkpoint_pos) >= CHECKPOINT_BYTES
-            || self.time.since(self.checkpoint_time) >= CHECKPOINT_TIME;
-        if is_due {
-            self.checkpoint_pos = self.pos;
-            self.checkpoint_time = self.time;
-        }
-        is_due
-    }
-
     /// The bytes of the state. The caller keeps a checksum with them.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(VERSION);
         out.put_u64_le(self.time.as_micros());
         out.put_u64_le(self.pos);
-        out.put_u64_le(self.checkpoint_time.as_micros());
         out.put_u64_le(self.checkpoint_pos);
         out.put_u64_le(self.floor_index);
         self.partitions.put(&mut out);
@@ -225,7 +238,6 @@ impl GroupState {
         let state = Self {
             time: Timestamp::from_micros(reader.u64()?),
             pos: reader.u64()?,
-            checkpoint_time: Timestamp::from_micros(reader.u64()?),
             checkpoint_pos: reader.u64()?,
             floor_index: reader.u64()?,
             partitions: Partitions::decode(&mut reader)?,

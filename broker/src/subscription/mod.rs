@@ -26,7 +26,7 @@ pub use window::{Credit, UnsettledMax, Window};
 /// Settled ranges above a watermark; what would need more is refused.
 pub const RANGES_LEN: usize = 4_096;
 
-const CURSOR_BYTES_MIN: usize = 38;
+const CURSOR_BYTES_MIN: usize = 46;
 
 /// What became of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,7 @@ pub struct Cursor {
     member: Member,
     watermark: Offset,
     settled: OffsetSet,
+    overtaken: u64,
 }
 
 impl Cursor {
@@ -96,6 +97,25 @@ impl Cursor {
     /// Settled above the watermark.
     pub fn settled(&self) -> &OffsetSet {
         &self.settled
+    }
+
+    /// Events that retention took away before they were settled.
+    pub fn overtaken(&self) -> u64 {
+        self.overtaken
+    }
+
+    /// Moves up to a floor; gives the number of events that were not settled below it.
+    fn raise(&mut self, floor: Offset) -> u64 {
+        if floor <= self.watermark {
+            return 0;
+        }
+        let settled = self.settled.count_below(floor);
+        let lost = (floor.0 - self.watermark.0).saturating_sub(settled);
+        self.overtaken = self.overtaken.saturating_add(lost);
+        self.watermark = floor;
+        self.settled.remove_below(floor);
+        self.advance();
+        lost
     }
 
     fn settle(&mut self, settlement: &Settlement, end: Offset) -> SettleReply {
@@ -190,6 +210,18 @@ impl Cursors {
         }
     }
 
+    /// Moves the cursors on a partition up to its floor; gives those that lost unsettled events by
+    /// it, and how many.
+    pub(crate) fn raise(
+        &mut self,
+        partition: PartitionUid,
+        floor: Offset,
+    ) -> impl Iterator<Item = (ResourceUid, u64)> {
+        let own = self.by_key.iter_mut().filter(move |((_, own), _)| *own == partition);
+        own.map(move |(&(subscription, _), cursor)| (subscription, cursor.raise(floor)))
+            .filter(|(_, lost)| *lost > 0)
+    }
+
     /// Forgets the cursors of a subscription.
     pub(crate) fn forget(&mut self, subscription: ResourceUid) {
         self.by_key.retain(|&(own, _), _| own != subscription);
@@ -206,6 +238,7 @@ impl Cursors {
             out.put_u64_le(partition.get());
             out.put_u64_le(cursor.epoch.get());
             out.put_u64_le(cursor.watermark.get());
+            out.put_u64_le(cursor.overtaken);
             cursor.member.put(out);
             cursor.settled.put(out);
         });
@@ -218,6 +251,7 @@ impl Cursors {
             let cursor = Cursor {
                 epoch: Epoch(reader.u64()?),
                 watermark: Offset(reader.u64()?),
+                overtaken: reader.u64()?,
                 member: Member::decode(reader)?,
                 settled: OffsetSet::decode(reader)?,
             };

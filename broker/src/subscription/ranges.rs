@@ -47,6 +47,15 @@ impl OffsetSet {
         self.ranges.range(offset..).next().map(|(&first, _)| first)
     }
 
+    /// How many offsets of the set are below this one.
+    pub fn count_below(&self, offset: Offset) -> u64 {
+        let below = self.ranges.range(..offset).map(|(_, range)| match offset.0.checked_sub(1) {
+            Some(last) => range.last().0.min(last) - range.first().0 + 1,
+            None => 0,
+        });
+        below.fold(0, u64::saturating_add)
+    }
+
     /// The ranges, rising.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = OffsetRange> {
         self.ranges.values().copied()

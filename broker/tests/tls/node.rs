@@ -75,7 +75,9 @@ pub(crate) fn configs(count: usize, files: &Files) -> Vec<Config> {
             ..Cluster::default()
         },
         store: Store { profile: Profile::Small },
+        retention: weft_broker::config::Retention::default(),
         security: Security::default(),
+        ..Config::default()
     };
     addresses.chunks(3).enumerate().map(config).collect()
 }

@@ -62,6 +62,7 @@ async fn identify(channel: Channel, config: &Config) -> Result<String, Status> {
         address: "127.0.0.1:1".to_owned(),
         founders: vec![address],
         format: FORMAT,
+        run: None,
     });
     request.set_timeout(HANGS);
     Ok(PeerClient::new(channel).identify(request).await?.into_inner().node_uid)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
+use weft_proto::packed::{self, Codec};
 use weft_proto::{Error, ErrorKind, Reason, v1};
 
 use super::link::{self, Event, Link};
@@ -81,6 +82,10 @@ pub(super) struct Lane {
     flushes: VecDeque<(u64, oneshot::Sender<()>)>,
     round_trip: Duration,
     linger_max: Duration,
+    compression: Option<Codec>,
+    /// The caller's own limit; a server may set a lower one.
+    in_flight_bytes: usize,
+    batch_events_max: usize,
     start: Instant,
     last_error: Option<Error>,
     /// Why nothing can be published any more.
@@ -115,6 +120,9 @@ impl Lane {
             flushes: VecDeque::new(),
             round_trip: Duration::ZERO,
             linger_max: options.linger_max,
+            compression: options.compression,
+            in_flight_bytes: options.in_flight_bytes,
+            batch_events_max: options.batch_events_max.clamp(1, BATCH_EVENTS_MAX),
             start: Instant::now(),
             last_error: None,
             over: None,
@@ -189,7 +197,8 @@ impl Lane {
             (self.queue_bytes, self.queue_events) = (0, 0);
         }
         while let Some((_, oldest)) = self.queue.front() {
-            let full = self.queue_bytes >= BATCH_BYTES_MAX || self.queue_events >= BATCH_EVENTS_MAX;
+            let full =
+                self.queue_bytes >= BATCH_BYTES_MAX || self.queue_events >= self.batch_events_max;
             let due = now >= *oldest + self.linger();
             let hurry = ending || self.window.is_empty() || !self.flushes.is_empty();
             if !(full || due || hurry) || !self.window.has_room(BATCH_BYTES_MAX) {
@@ -206,7 +215,7 @@ impl Lane {
         let mut bytes = 0;
         while let Some((job, _)) = self.queue.front() {
             let fits = bytes + job.bytes <= BATCH_BYTES_MAX
-                && batch.events.len() + job.events.len() <= BATCH_EVENTS_MAX;
+                && batch.events.len() + job.events.len() <= self.batch_events_max;
             if !fits && !batch.jobs.is_empty() {
                 break;
             }
@@ -240,7 +249,12 @@ impl Lane {
     fn handle(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Opened => {}
+            Event::Limits(bytes_max) => {
+                let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+                // 0 is said by a server that has no limit.
+                let bytes_max = if bytes_max == 0 { usize::MAX } else { bytes_max };
+                self.window.set_bytes_max(bytes_max.min(self.in_flight_bytes));
+            }
             Event::Writable => self.send(now),
             Event::Acks(acks) => acks.into_iter().for_each(|ack| self.handle_ack(ack, now)),
             Event::Broken(error) => self.broken(error, now),
@@ -256,11 +270,17 @@ impl Lane {
             sequence: send.sequence,
             previous: send.previous,
         };
+        let (events, packed) = match self.compression.and_then(|codec| smaller(codec, batch)) {
+            Some(packed) => (Vec::new(), Some(packed)),
+            None => (batch.events.clone(), None),
+        };
         self.link.send(v1::PublishBatch {
             tag: send.tag,
-            events: batch.events.clone(),
+            events,
+            packed,
             partition: Some(self.partition),
             identity: Some(identity),
+            expected: Vec::new(),
         });
     }
 
@@ -409,6 +429,13 @@ impl Lane {
 }
 
 /// What a failure means to the window, and whether another node should be asked.
+/// A batch compressed, if that makes it smaller.
+fn smaller(codec: Codec, batch: &Batch) -> Option<v1::PackedEvents> {
+    let bytes: usize = batch.events.iter().map(Bytes::len).sum();
+    let packed = packed::pack(codec, batch.events.clone()).ok()?;
+    (packed.body.len() < bytes).then_some(packed)
+}
+
 fn answer_of(error: &Error) -> (Answer, bool) {
     let later = Answer::Later { certain: error.not_applied(), after: error.retry_after() };
     match (error.reason(), error.kind()) {

@@ -31,12 +31,15 @@ pub(super) struct Session {
     place: usize,
     frames: Frames,
     answers: Answers,
+    /// As the server said when it opened the stream.
+    in_flight_bytes_max: u64,
 }
 
 /// What happened on the link.
 pub(super) enum Event {
-    Opened,
     Acks(Vec<v1::PublishAck>),
+    /// The server takes no more than so many bytes ahead of its acknowledgements.
+    Limits(u64),
     /// One more frame can be sent now.
     Writable,
     Broken(Error),
@@ -57,8 +60,9 @@ impl Link {
             Self::Closed => std::future::pending().await,
             Self::Opening(opening) => match opening.await {
                 Ok(session) => {
+                    let in_flight_bytes_max = session.in_flight_bytes_max;
                     *self = Self::Open(Box::new(session));
-                    Event::Opened
+                    Event::Limits(in_flight_bytes_max)
                 }
                 Err(error) => {
                     *self = Self::Closed;
@@ -104,6 +108,9 @@ impl Session {
                     Ok(Some(v1::PublishStreamResponse { frame: Some(ResponseFrame::Acks(acks)) })) => {
                         return Event::Acks(acks.acks);
                     }
+                    Ok(Some(v1::PublishStreamResponse {
+                        frame: Some(ResponseFrame::Limits(limits)),
+                    })) => return Event::Limits(limits.in_flight_bytes_max),
                     // A frame of a newer server.
                     Ok(Some(_)) => {}
                     Ok(None) => return Event::Broken(Error::unavailable("the node ended the stream")),
@@ -142,8 +149,9 @@ pub(super) fn open(
             };
             let open = v1::PublishOpen { stream, min_generation: client.generation() };
             match begin(transport, open).await {
-                Ok((frames, answers)) => {
-                    Ok(Session { client: client.clone(), place, frames, answers })
+                Ok((frames, answers, in_flight_bytes_max)) => {
+                    let client = client.clone();
+                    Ok(Session { client, place, frames, answers, in_flight_bytes_max })
                 }
                 Err(error) => {
                     client.avoid(place);
@@ -158,7 +166,7 @@ pub(super) fn open(
     })
 }
 
-async fn begin(transport: Transport, open: v1::PublishOpen) -> Result<(Frames, Answers)> {
+async fn begin(transport: Transport, open: v1::PublishOpen) -> Result<(Frames, Answers, u64)> {
     let (frames, receiver) = mpsc::channel(FRAMES_LEN);
     let frame = Some(RequestFrame::Open(open));
     // The channel is new and has room.
@@ -168,7 +176,7 @@ async fn begin(transport: Transport, open: v1::PublishOpen) -> Result<(Frames, A
     let response = client.publish_stream(ReceiverStream::new(receiver)).await.map_err(error_of)?;
     let mut answers = response.into_inner();
     match answers.message().await.map_err(error_of)?.and_then(|answer| answer.frame) {
-        Some(ResponseFrame::Opened(_)) => Ok((frames, answers)),
+        Some(ResponseFrame::Opened(opened)) => Ok((frames, answers, opened.in_flight_bytes_max)),
         _ => Err(Error::unavailable("the node did not open the stream")),
     }
 }

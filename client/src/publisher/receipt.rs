@@ -18,7 +18,8 @@ pub struct Receipt {
     pub offset: Offset,
     /// When the partition's leader took it.
     pub append_time: Timestamp,
-    /// It was there already: a retry was recognised, this is the original place.
+    /// It was there already, this is the original place: a retry was recognised, or an event with
+    /// the same source and id and the same content.
     pub duplicate: bool,
 }
 
@@ -28,20 +29,13 @@ pub(super) struct Landed {
     ranges: Vec<v1::OffsetRange>,
     /// By index.
     refusals: Vec<v1::IndexedRefusal>,
-    time: Timestamp,
-    duplicate: bool,
 }
 
 impl Landed {
     pub(super) fn new(ack: v1::PublishAck) -> Self {
         let mut refusals = ack.refusals;
         refusals.sort_unstable_by_key(|refusal| refusal.index);
-        Self {
-            ranges: ack.ranges,
-            refusals,
-            time: Timestamp::from_micros(ack.append_time_us),
-            duplicate: ack.duplicate,
-        }
+        Self { ranges: ack.ranges, refusals }
     }
 
     /// Whether the answer accounts for each event of the batch exactly once.
@@ -67,8 +61,8 @@ impl Landed {
                 return Ok(Receipt {
                     partition: PartitionId(range.partition),
                     offset: Offset(range.first.saturating_add(rank)),
-                    append_time: self.time,
-                    duplicate: self.duplicate,
+                    append_time: Timestamp::from_micros(range.append_time_us),
+                    duplicate: range.duplicate,
                 });
             }
             rank -= range.count;
@@ -242,16 +236,17 @@ pub(super) fn copy_of(error: &Error) -> Error {
 mod tests {
     use super::*;
 
+    fn range(first: u64, duplicate: bool) -> v1::OffsetRange {
+        v1::OffsetRange { partition: 1, first, count: 2, append_time_us: first, duplicate }
+    }
+
     fn landed() -> Landed {
         let refusal = |index| v1::IndexedRefusal {
             index,
             refusal: Some(Error::new(Reason::SchemaViolation, format!("no {index}")).to_refusal()),
         };
         Landed::new(v1::PublishAck {
-            ranges: vec![
-                v1::OffsetRange { partition: 1, first: 10, count: 2 },
-                v1::OffsetRange { partition: 1, first: 20, count: 2 },
-            ],
+            ranges: vec![range(10, false), range(20, true)],
             refusals: vec![refusal(4), refusal(1)],
             ..v1::PublishAck::default()
         })
@@ -266,6 +261,8 @@ mod tests {
             .collect();
 
         assert_eq!(offsets, [Some(10), None, Some(11), Some(20), None, Some(21)]);
+        let repeats: Vec<_> = [2, 3].map(|index| landed.receipt(index).unwrap().duplicate).into();
+        assert_eq!(repeats, [false, true]);
         assert_eq!(landed.receipt(4).unwrap_err().message(), "no 4");
         assert!(landed.receipt(6).is_err());
         assert!(landed.is_complete(6) && !landed.is_complete(5) && !landed.is_complete(7));

@@ -125,6 +125,11 @@ impl<B> Window<B> {
         }
     }
 
+    /// Sends no more than so many bytes ahead from now on; what is out stays out.
+    pub(super) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.limits.bytes_max = bytes_max;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }

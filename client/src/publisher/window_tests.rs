@@ -63,6 +63,24 @@ fn window_of(bodies: std::ops::Range<u32>) -> Window<u32> {
 }
 
 #[test]
+fn a_lower_limit_holds_from_the_next_batch_on_and_a_higher_one_again() {
+    let mut window = window_of(0..20);
+    window.set_bytes_max(50);
+    let first = sends(&mut window, at(0));
+    assert_eq!(first.len(), 5);
+
+    window.set_bytes_max(20);
+    let mut done = Vec::new();
+    for (send, _) in &first[..4] {
+        let stored = Answer::Stored { empty: false };
+        window.handle_answer(send.tag, stored, (at(1), 0), &mut done);
+    }
+    assert_eq!(sends(&mut window, at(1)).len(), 1);
+    window.set_bytes_max(100);
+    assert_eq!(sends(&mut window, at(2)).len(), 8);
+}
+
+#[test]
 fn a_retry_keeps_its_number() {
     let mut window = window_of(0..2);
     let first = sends(&mut window, at(0));

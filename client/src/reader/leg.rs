@@ -1,11 +1,13 @@
-//! One partition of a read, over all its connections.
+//! One partition of a read, or several that a node merges, over all connections.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
+use weft_proto::packed::Codec;
 use weft_proto::v1::read_client::ReadClient;
 use weft_proto::v1::read_response::Frame;
 use weft_proto::{Error, Reason, Result, filter, v1};
@@ -19,18 +21,25 @@ use crate::retry::Backoff;
 pub(super) enum LegItem {
     Batch(Batch),
     CaughtUp,
+    /// The range is complete. The node's sums are those of the whole range only if all of it came
+    /// over one connection.
+    End {
+        sums: Vec<v1::PartitionEnd>,
+        whole: bool,
+    },
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one read")]
 pub(super) struct Leg {
     client: Client,
     request: v1::ReadRequest,
-    partition: u32,
+    partitions: Vec<u32>,
     follows: bool,
-    /// The first offset that was not yielded, once a node told where it started.
-    next: Option<u64>,
-    /// The end of a range, once a node told it.
-    to: Option<u64>,
+    /// What is left of each partition, from the first offset that was not yielded; empty until a
+    /// node told where it starts and ends.
+    left: BTreeMap<u32, v1::PartitionRange>,
+    /// Some of the range came over an earlier connection.
+    broken: bool,
     connection: Option<Streaming<v1::ReadResponse>>,
     /// The endpoint that was asked last, for the leader or for the events.
     place: Option<usize>,
@@ -42,23 +51,28 @@ pub(super) struct Leg {
 }
 
 impl Leg {
-    pub(super) fn new(client: Client, options: &ReadOptions, partition: u32) -> Self {
+    pub(super) fn new(client: Client, options: &ReadOptions, partitions: Vec<u32>) -> Self {
         let request = v1::ReadRequest {
             stream: options.stream.clone(),
-            partitions: vec![partition],
+            partitions: partitions.clone(),
             from: Some(options.from.into()),
             to: options.to.map(Into::into),
             filters: filter::to_wire(&options.filters),
             events_max: options.events_max.unwrap_or_default(),
             min_generation: 0,
+            linearizable: options.linearizable,
+            merged: partitions.len() > 1,
+            checksum: options.checksum && options.to.is_some(),
+            resume: Vec::new(),
+            accept: [Codec::Lz4, Codec::Zstd].map(|codec| codec.to_wire().into()).into(),
         };
         Self {
             client,
             request,
-            partition,
+            partitions,
             follows: options.to.is_none(),
-            next: None,
-            to: None,
+            left: BTreeMap::new(),
+            broken: false,
             connection: None,
             place: None,
             caught_up: false,
@@ -98,6 +112,7 @@ impl Leg {
                 Ok(Some(item)) => return Some(Ok(item)),
                 Err(error) => {
                     self.connection = None;
+                    self.broken |= !self.left.is_empty();
                     if let Some(place) = self.place.take() {
                         self.client.avoid(place);
                     }
@@ -116,10 +131,12 @@ impl Leg {
             Some(Frame::Started(started)) => self.started(&started).map(|()| None),
             Some(Frame::Batch(batch)) => {
                 self.healthy();
-                let from = self.next.unwrap_or_default();
-                let batch = Batch::from_wire(batch, from)?;
+                let Some(left) = self.left.get_mut(&batch.partition) else {
+                    return Err(Error::internal("the node reads another partition"));
+                };
+                let batch = Batch::from_wire(batch, left.from)?;
                 let Some((last, _)) = batch.events.last() else { return Ok(None) };
-                self.next = Some(last.get() + 1);
+                left.from = last.get() + 1;
                 Ok(Some(LegItem::Batch(batch)))
             }
             Some(Frame::CaughtUp(_)) if !self.caught_up => {
@@ -127,9 +144,9 @@ impl Leg {
                 self.caught_up = true;
                 Ok(Some(LegItem::CaughtUp))
             }
-            Some(Frame::End(_)) => {
+            Some(Frame::End(end)) => {
                 self.over = true;
-                Ok(None)
+                Ok(Some(LegItem::End { sums: end.partitions, whole: !self.broken }))
             }
             // A second signal after a new connection, or a frame of a newer server.
             Some(Frame::CaughtUp(_)) | None => Ok(None),
@@ -137,19 +154,18 @@ impl Leg {
     }
 
     fn started(&mut self, started: &v1::ReadStarted) -> Result<()> {
-        let range = started.ranges.iter().find(|range| range.partition == self.partition);
-        let Some(range) = range else {
-            return Err(Error::internal("the node reads another partition"));
-        };
-        if let (Some(wanted), Some(told)) = (self.to, range.to)
-            && told < wanted
-        {
-            // A replica that lags would end the range early.
-            return Err(Error::unavailable("this node does not have the whole range yet"));
-        }
-        self.next.get_or_insert(range.from);
-        if self.to.is_none() {
-            self.to = range.to;
+        for wanted in &self.partitions {
+            let range = started.ranges.iter().find(|range| range.partition == *wanted);
+            let Some(range) = range else {
+                return Err(Error::internal("the node reads another partition"));
+            };
+            let left = self.left.entry(*wanted).or_insert(*range);
+            if let (Some(wanted), Some(told)) = (left.to, range.to)
+                && told < wanted
+            {
+                // A replica that lags would end the range early.
+                return Err(Error::unavailable("this node does not have the whole range yet"));
+            }
         }
         Ok(())
     }
@@ -157,12 +173,15 @@ impl Leg {
     async fn connect(&mut self) -> Result<Streaming<v1::ReadResponse>> {
         let mut request = self.request.clone();
         request.min_generation = self.client.generation();
-        if let Some(next) = self.next {
-            request.from = Some(offset(next));
+        request.resume = self.left.values().copied().collect();
+        if let [range] = request.resume[..] {
+            // For one partition, a server that does not know how to resume does the same by these.
+            let offset = |offset| v1::Position { at: Some(v1::position::At::Offset(offset)) };
+            request.from = Some(offset(range.from));
+            request.to = range.to.map(offset);
         }
-        if let Some(to) = self.to {
-            request.to = Some(offset(to));
-        }
+        // Where it ends is settled.
+        request.linearizable &= self.left.is_empty();
         // Only the leader surely has all that was acknowledged before the call.
         let asks_leader = !self.follows && self.attempt.is_multiple_of(2);
         let leader = if asks_leader { self.leader().await? } else { None };
@@ -186,7 +205,8 @@ impl Leg {
 
     async fn leader(&self) -> Result<Option<String>> {
         let routes = self.client.route(&self.request.stream).await?;
-        let route = routes.into_iter().find(|route| route.partition == self.partition);
+        let first = self.partitions.first();
+        let route = routes.into_iter().find(|route| Some(&route.partition) == first);
         Ok(route.and_then(|route| route.leader_address))
     }
 
@@ -197,8 +217,11 @@ impl Leg {
 
     /// Waits before the next attempt, or gives the error back if none makes sense.
     async fn pause(&mut self, error: Error) -> Result<()> {
-        // After a start, an offset that is "not stored" may be one that this replica lacks yet.
-        let lags = error.reason() == Reason::OffsetOutOfRange && self.next.is_some();
+        // After a start, an offset that is "not stored" may be one that this replica lacks yet; what
+        // retention took will not come back, and the node then says nothing of trying again.
+        let lags = error.reason() == Reason::OffsetOutOfRange
+            && error.retry_after().is_some()
+            && !self.left.is_empty();
         if !error.is_retryable() && !lags {
             return Err(error);
         }
@@ -206,18 +229,14 @@ impl Leg {
         let delay = self.backoff.next(error.retry_after(), rand::random());
         // Who follows a stream wants to hear again from a cluster that was away for an hour; but a
         // start that is lost to retention will not come back.
-        let patient = self.follows && self.next.is_some() && !lags;
+        let patient = self.follows && !self.left.is_empty() && !lags;
         if !patient && since.elapsed() + delay > self.client.timeouts().call {
             return Err(error);
         }
         if delay > Duration::from_millis(500) {
-            tracing::warn!(stream = self.request.stream, partition = self.partition, %error, "reading again");
+            tracing::warn!(stream = self.request.stream, partitions = ?self.partitions, %error, "reading again");
         }
         sleep(delay).await;
         Ok(())
     }
-}
-
-fn offset(offset: u64) -> v1::Position {
-    v1::Position { at: Some(v1::position::At::Offset(offset)) }
 }

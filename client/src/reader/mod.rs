@@ -1,19 +1,22 @@
 //! Reading stored events: a range, or a stream as it grows.
 
 mod leg;
+mod sums;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{Stream, StreamExt as _};
 use weft_proto::filter::Filter;
-use weft_proto::{Error, Result, v1};
+use weft_proto::{Error, Offset, PartitionId, Result, v1};
 
 use self::leg::{Leg, LegItem};
+use self::sums::Sums;
 use crate::batch::{Batch, Record};
 use crate::client::Client;
 use crate::position::Position;
 
 /// What to read.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent wishes of the caller")]
 pub struct ReadOptions {
     /// `name` or `namespace/name`.
     pub stream: String,
@@ -27,6 +30,14 @@ pub struct ReadOptions {
     pub filters: Vec<Filter>,
     /// Stop after this many events.
     pub events_max: Option<u64>,
+    /// Ask the leaders first: everything that was acknowledged before the call is read, or comes
+    /// before [`ReadItem::CaughtUp`]. Costs a round trip to a majority.
+    pub linearizable: bool,
+    /// Follow all partitions as one sequence, by (append time, partition, offset). A range is
+    /// merged in any case. See [`Reader`] for what is promised.
+    pub merged: bool,
+    /// Compute the SHA-256 of the range, and compare it with that of the node.
+    pub checksum: bool,
 }
 
 impl ReadOptions {
@@ -39,6 +50,9 @@ impl ReadOptions {
             to: Some(Position::Latest),
             filters: Vec::new(),
             events_max: None,
+            linearizable: false,
+            merged: false,
+            checksum: false,
         }
     }
 
@@ -67,17 +81,38 @@ pub struct ReadSummary {
     pub bytes: u64,
 }
 
+/// What was read of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionSummary {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Number of events.
+    pub events: u64,
+    /// Bytes of encoded events.
+    pub bytes: u64,
+    /// Offsets of the first and the last event.
+    pub offsets: Option<(Offset, Offset)>,
+    /// Offsets in the range that hold no event; unknown before the end of a range, and when it was
+    /// read in pieces.
+    pub holes: Option<u64>,
+    /// See [`weft_proto::checksum`]; only if it was asked for.
+    pub sha256: Option<[u8; 32]>,
+}
+
 /// A read that is under way. A broken connection is taken up again where it broke, without gap and
 /// without repetition.
 ///
-/// Events of one partition come by offset. A range is merged by (append time, partition, offset);
-/// a followed stream yields each partition as it comes.
+/// Events of one partition come by offset. A range is merged by (append time, partition, offset).
+/// A followed stream yields each partition as it comes, unless it is asked to be merged: then
+/// events of partitions that share a group come in that order, and an event waits up to 100 ms for
+/// partitions of other groups; what such a group delivers later than that comes late, but comes.
 pub struct Reader {
     legs: Legs,
     /// Legs that have not caught up; 0 = the signal was given, or never comes.
     behind: usize,
     events_max: Option<u64>,
     summary: ReadSummary,
+    sums: Sums,
 }
 
 enum Legs {
@@ -113,11 +148,21 @@ impl Client {
         }
         let chosen =
             |partition| options.partitions.is_empty() || options.partitions.contains(&partition);
-        let legs = routes.iter().map(|route| route.partition).filter(|&p| chosen(p));
-        let legs: Vec<_> = legs
-            .map(|partition| Leg::new(self.clone(), &options, partition).into_stream())
-            .collect();
+        let chosen: Vec<u32> =
+            routes.iter().map(|route| route.partition).filter(|&p| chosen(p)).collect();
         let follows = options.to.is_none();
+        if follows && options.checksum {
+            let message = "a read that follows has no end, and no checksum";
+            return Err(Error::invalid(message).with_field("checksum"));
+        }
+        let sums = Sums::new(&chosen, options.checksum);
+        let shares: Vec<Vec<u32>> = if follows && options.merged {
+            vec![chosen]
+        } else {
+            chosen.into_iter().map(|partition| vec![partition]).collect()
+        };
+        let leg = |share| Leg::new(self.clone(), &options, share).into_stream();
+        let legs: Vec<_> = shares.into_iter().map(leg).collect();
         let behind = if follows { legs.len() } else { 0 };
         let legs = if follows {
             Legs::Followed(legs.into_iter().collect())
@@ -126,10 +171,10 @@ impl Client {
             Legs::Merged(legs.into_iter().map(merging).collect())
         };
         let summary = ReadSummary::default();
-        Ok(Reader { legs, behind, events_max: options.events_max, summary })
+        Ok(Reader { legs, behind, events_max: options.events_max, summary, sums })
     }
 
-    /// Resolves a position to an offset in each partition.
+    /// Resolves a position to an offset in each partition, as the node that answers knows it.
     ///
     /// # Errors
     ///
@@ -139,10 +184,33 @@ impl Client {
         stream: &str,
         position: Position,
     ) -> Result<Vec<v1::PartitionOffset>> {
+        self.offsets(stream, position, false).await
+    }
+
+    /// The same, with everything in sight that was acknowledged before the call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::locate`]; `Unavailable` also when a partition's leader has no majority.
+    pub async fn locate_linearizable(
+        &self,
+        stream: &str,
+        position: Position,
+    ) -> Result<Vec<v1::PartitionOffset>> {
+        self.offsets(stream, position, true).await
+    }
+
+    async fn offsets(
+        &self,
+        stream: &str,
+        position: Position,
+        linearizable: bool,
+    ) -> Result<Vec<v1::PartitionOffset>> {
         let request = v1::LocateRequest {
             stream: stream.to_owned(),
             position: Some(position.into()),
             min_generation: self.generation(),
+            linearizable,
         };
         let locate = |transport| {
             let request = request.clone();
@@ -170,7 +238,7 @@ impl Reader {
         loop {
             let item = match &mut self.legs {
                 Legs::Ended => None,
-                Legs::Merged(legs) => merged(legs).await.transpose(),
+                Legs::Merged(legs) => merged(legs, &mut self.sums).await.transpose(),
                 Legs::Followed(legs) => legs.next().await,
             };
             match item {
@@ -183,6 +251,7 @@ impl Reader {
                     self.behind = 0;
                     return Ok(Some(ReadItem::CaughtUp));
                 }
+                Some(Ok(LegItem::End { .. })) => {}
                 Some(Ok(LegItem::CaughtUp)) => self.behind = self.behind.saturating_sub(1),
                 Some(Ok(LegItem::Batch(batch))) => {
                     return Ok(Some(ReadItem::Batch(self.count(batch))));
@@ -194,6 +263,17 @@ impl Reader {
     /// What was read until now; at the end, all of it.
     pub fn summary(&self) -> ReadSummary {
         self.summary
+    }
+
+    /// What was read of each partition until now; at the end, all of it.
+    pub fn partitions(&self) -> Vec<PartitionSummary> {
+        self.sums.partitions()
+    }
+
+    /// The SHA-256 of what was read until now, if it was asked for. Whoever reads the same range
+    /// gets the same, from any replica.
+    pub fn checksum(&self) -> Option<[u8; 32]> {
+        self.sums.checksum()
     }
 
     /// The events one by one.
@@ -223,17 +303,19 @@ impl Reader {
         }
         self.summary.events += batch.events.len() as u64;
         self.summary.bytes += batch.bytes() as u64;
+        self.sums.add(&batch);
         batch
     }
 }
 
 /// The oldest of the next batches of all partitions.
-async fn merged(legs: &mut [Merging]) -> Result<Option<LegItem>> {
+async fn merged(legs: &mut [Merging], sums: &mut Sums) -> Result<Option<LegItem>> {
     for merging in legs.iter_mut() {
         while merging.head.is_none() && !merging.ended {
             match merging.leg.next().await {
                 Some(Ok(LegItem::Batch(batch))) => merging.head = Some(batch),
                 Some(Ok(LegItem::CaughtUp)) => {}
+                Some(Ok(LegItem::End { sums: ends, whole })) => sums.end(&ends, whole)?,
                 Some(Err(error)) => return Err(error),
                 None => merging.ended = true,
             }

@@ -122,8 +122,7 @@ impl Partition {
             return (ack, false);
         }
         if let Some((_, range)) = self.batches.iter().find(|(s, _)| *s == identity.sequence) {
-            ack.ranges.push(*range);
-            ack.duplicate = true;
+            ack.ranges.push(v1::OffsetRange { duplicate: true, ..*range });
             return (ack, true);
         }
         let last = match &self.producer {
@@ -141,7 +140,7 @@ impl Partition {
         let (first, count) = (self.log.len() as u64, fits.len() as u64);
         self.log.extend(fits);
         self.producer = Some((identity.producer, identity.epoch, identity.sequence));
-        let range = v1::OffsetRange { partition, first, count };
+        let range = v1::OffsetRange { partition, first, count, ..v1::OffsetRange::default() };
         self.batches.push((identity.sequence, range));
         ack.ranges.push(range);
         (ack, false)
@@ -308,7 +307,7 @@ impl read_server::Read for Fake {
             }
             let send = |frame| answers.send(Ok(v1::ReadResponse { frame: Some(frame) }));
             let range = v1::PartitionRange { partition, from, to: (!follows).then_some(to) };
-            _ = send(Frame::Started(v1::ReadStarted { ranges: vec![range] })).await;
+            _ = send(Frame::Started(v1::ReadStarted { ranges: vec![range], merged: false })).await;
             let mut offset = from;
             let mut frames = 0;
             while offset < to {

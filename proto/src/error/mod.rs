@@ -89,6 +89,7 @@ struct Inner {
     retry_after: Option<Duration>,
     not_applied: bool,
     leader: Option<String>,
+    offset: Option<u64>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -104,6 +105,7 @@ impl Error {
             retry_after: None,
             not_applied: false,
             leader: None,
+            offset: None,
             source: None,
         }))
     }
@@ -165,6 +167,14 @@ impl Error {
         self
     }
 
+    /// Tells the offset that the error is about: where the other event is, or where the partition
+    /// ends or begins.
+    #[must_use]
+    pub fn with_offset(mut self, offset: u64) -> Self {
+        self.0.offset = Some(offset);
+        self
+    }
+
     /// Keeps the cause, for operators.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -213,6 +223,11 @@ impl Error {
         self.0.leader.as_deref()
     }
 
+    /// The offset that the error is about, where there is one.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
     /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         self.0.kind.is_retryable()
@@ -226,6 +241,7 @@ impl Error {
             message: self.0.message.clone(),
             field: self.0.field.clone().unwrap_or_default(),
             schema: self.0.schema.clone(),
+            offset: self.0.offset,
         }
     }
 
@@ -238,6 +254,7 @@ impl Error {
         }
         error.0.field = Some(refusal.field).filter(|field| !field.is_empty());
         error.0.schema = refusal.schema;
+        error.0.offset = refusal.offset;
         error
     }
 }

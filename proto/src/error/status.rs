@@ -14,6 +14,7 @@ const DOMAIN: &str = "weft.v1";
 const KIND: &str = "kind";
 const NOT_APPLIED: &str = "not_applied";
 const LEADER: &str = "leader";
+const OFFSET: &str = "offset";
 const FIELD: &str = "field";
 const SCHEMA: &str = "schema";
 const SCHEMA_ID: &str = "schema_id";
@@ -28,6 +29,7 @@ impl From<Error> for Status {
             (KIND, error.kind().as_str().to_owned()),
             (NOT_APPLIED, text(error.not_applied().then_some("true"))),
             (LEADER, text(error.leader())),
+            (OFFSET, error.offset().map(|offset| offset.to_string()).unwrap_or_default()),
             (FIELD, text(error.field())),
             (SCHEMA, text(schema.map(|schema| schema.schema.as_str()))),
             (SCHEMA_ID, schema.map(|schema| schema.id.to_string()).unwrap_or_default()),
@@ -64,6 +66,7 @@ impl From<Status> for Error {
             }
             error.0.not_applied = get(NOT_APPLIED).is_some();
             error.0.leader = get(LEADER);
+            error.0.offset = get(OFFSET).and_then(|offset| offset.parse().ok());
             error.0.field = get(FIELD);
             error.0.schema = get(SCHEMA_ID).and_then(|id| id.parse().ok()).map(|id| {
                 let version = get(SCHEMA_VERSION).and_then(|text| text.parse().ok());
@@ -113,6 +116,7 @@ mod tests {
                 .with_field("/a/0")
                 .with_retry_after(Duration::from_millis(250))
                 .with_leader("127.0.0.1:1")
+                .with_offset(77)
                 .with_schema(v1::SchemaRef { id: 7, schema: "default/s".to_owned(), version: 2 });
 
             let back = Error::from(Status::from(error));
@@ -121,6 +125,7 @@ mod tests {
             assert_eq!(back.kind(), reason.kind());
             assert_eq!(back.field(), Some("/a/0"));
             assert_eq!(back.retry_after(), Some(Duration::from_millis(250)));
+            assert_eq!(back.offset(), Some(77));
             assert_eq!(back.leader(), Some("127.0.0.1:1"));
             assert_eq!(back.schema().map(|schema| schema.version), Some(2));
         }

@@ -1,5 +1,6 @@
 //! CloudEvents: a view of the encoded form, its rules, JSON, and the `cloudevents-sdk` type.
 
+mod identity;
 mod json;
 mod route;
 mod rules;
@@ -7,6 +8,7 @@ mod sdk;
 mod value;
 mod view;
 
+pub use identity::is_same;
 pub use json::{from_json, to_json};
 pub use route::{ordering_key, partition_of};
 pub use rules::{EVENT_BYTES_MAX, check};

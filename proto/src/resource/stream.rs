@@ -24,6 +24,10 @@ pub struct StreamSpec {
     pub retention: Retention,
     /// Largest event in bytes, at most 1,000,000.
     pub event_bytes_max: u32,
+    /// Whether an event that is there already, by source and id, is recognised: it is answered with
+    /// its original offset, or refused when it says something else. Within 2 minutes of log time, and
+    /// at least among the last 1,000,000 events of the group.
+    pub dedup: bool,
     /// Which schema governs events of which type; the most specific type wins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schemas: Vec<BindingSpec>,
@@ -35,6 +39,7 @@ impl Default for StreamSpec {
             partitions: 1,
             retention: Retention::default(),
             event_bytes_max: EVENT_BYTES_LIMIT,
+            dedup: true,
             schemas: Vec::new(),
         }
     }

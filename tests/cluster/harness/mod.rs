@@ -1,7 +1,12 @@
 //! Real brokers as child processes, with real data folders, on loopback.
 
+#[path = "../../harness/daemon.rs"]
+pub(crate) mod daemon;
 pub(crate) mod node;
+#[path = "../../harness/ports.rs"]
 pub(crate) mod ports;
+#[path = "../../harness/probe.rs"]
+pub(crate) mod probe;
 pub(crate) mod process;
 
 use std::time::Duration;

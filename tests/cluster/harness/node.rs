@@ -5,17 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use weft_client::{Client, Options};
 
 use super::ports::{Ports, address};
+use super::probe::answers_ready;
 use super::process::{Daemon, POLL, weft};
 
 /// A first start makes a cluster; elections on a busy machine take a while.
 const READY_MAX: Duration = Duration::from_mins(1);
-const PROBE_MAX: Duration = Duration::from_secs(2);
 
 /// One broker, running or not.
 #[derive(Debug)]
@@ -25,13 +23,17 @@ pub(crate) struct Node {
     founders: Vec<u16>,
     folder: PathBuf,
     process: Option<Daemon>,
+    /// Further settings of its cluster, and further sections, as TOML.
+    pub(crate) cluster_settings: String,
+    pub(crate) sections: String,
 }
 
 impl Node {
     /// A node that is not started yet; everything of it is below `folder`.
     pub(crate) fn new(folder: PathBuf, ports: Ports, founders: Vec<u16>) -> Self {
         fs::create_dir_all(&folder).unwrap();
-        Self { ports, founders, folder, process: None }
+        let (cluster_settings, sections) = (String::new(), String::new());
+        Self { ports, founders, folder, process: None, cluster_settings, sections }
     }
 
     /// Its configuration, as an operator would write it.
@@ -41,12 +43,14 @@ impl Node {
         format!(
             "[node]\ndata = {}\n\n\
              [listen]\ngrpc = {:?}\nhttp = {:?}\npeer = {:?}\n\n\
-             [cluster]\nfounders = {founders:?}\ndata_groups = 2\n\n\
-             [store]\nprofile = \"small\"\n",
+             [cluster]\nfounders = {founders:?}\ndata_groups = 2\n{}\n\
+             [store]\nprofile = \"small\"\n{}",
             quoted(&self.data()),
             address(grpc),
             address(http),
             address(peer),
+            self.cluster_settings,
+            self.sections,
         )
     }
 
@@ -80,7 +84,7 @@ impl Node {
     /// Waits until it can serve.
     pub(crate) async fn ready(&mut self) {
         let begin = Instant::now();
-        while !answers_ready(self.ports.http).await {
+        while !answers_ready(&address(self.ports.http)).await {
             let name = self.name();
             let status = self.running().status();
             assert!(status.is_none(), "{name} ended: {status:?}");
@@ -132,17 +136,4 @@ pub(crate) fn quoted(path: &Path) -> String {
 pub(crate) fn broker(mut program: Command, config: &Path) -> Command {
     program.arg("broker").arg("--config").arg(config);
     program
-}
-
-/// Whether `GET /readyz` is answered with 200.
-async fn answers_ready(http_port: u16) -> bool {
-    let probe = async {
-        let mut stream = TcpStream::connect(address(http_port)).await?;
-        let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).await?;
-        let mut answer = Vec::new();
-        stream.take(1 << 16).read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.starts_with(b"HTTP/1.1 200 "))
-    };
-    matches!(timeout(PROBE_MAX, probe).await, Ok(Ok(true)))
 }

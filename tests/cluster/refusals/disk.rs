@@ -10,11 +10,11 @@ use prost::Message as _;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use serde_json::json;
 use weft_client::{Client, Error, Options, Reason, Timeouts};
-use weft_proto::cloudevents::CloudEvent;
+use weft_proto::cloudevents::{CloudEvent, cloud_event};
 use weft_proto::resource::Kind;
 use weft_proto::v1::PublishRequest;
 
-use super::mount::Disk;
+use super::mount::{Disk, Held};
 use super::{refused_start, snapshot, stored};
 use crate::harness::node::{Node, broker};
 use crate::harness::process::{finished, run};
@@ -117,6 +117,129 @@ async fn a_full_disk_refuses_events_keeps_what_it_has_and_recovers() {
 fn id_of(line: &str) -> u64 {
     let record: serde_json::Value = serde_json::from_str(line).unwrap();
     record["event"]["id"].as_str().unwrap().parse().unwrap()
+}
+
+/// Publishes about 1 MiB a call.
+async fn publish_much(client: &Client, first: u64, mib: u64) {
+    let big = |number: u64| {
+        let event = CloudEvent {
+            id: number.to_string(),
+            source: "/disk".to_owned(),
+            spec_version: "1.0".to_owned(),
+            r#type: "com.example.filled".to_owned(),
+            data: Some(cloud_event::Data::BinaryData(vec![0x5a; 10_000].into())),
+            ..CloudEvent::default()
+        };
+        Bytes::from(event.encode_to_vec())
+    };
+    for batch in 0..mib {
+        let numbers = first + batch * 100..first + (batch + 1) * 100;
+        let request = PublishRequest {
+            stream: "orders".to_owned(),
+            events: numbers.map(big).collect(),
+            ..PublishRequest::default()
+        };
+        client.publish_once(request).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_starts_on_a_full_disk_serves_reads_and_recovers() {
+    let mut cluster = Cluster::new(1).await;
+    let node = &mut cluster.nodes[0];
+    fs::create_dir_all(node.data()).unwrap();
+    if !SMALL.is_possible(&node.data()).await {
+        return;
+    }
+    let disk = Held::small(&node.data(), 384);
+    let start = |node: &mut Node| {
+        let program = disk.give(env!("CARGO_BIN_EXE_weft"));
+        node.start_as(broker(program, &node.config_file()));
+    };
+    start(node);
+    node.ready().await;
+    let client = impatient(node);
+    put(&client, Kind::Stream, "orders", &json!({})).await;
+    // More than one memtable holds: the store has to write files when it opens.
+    publish_much(&client, 0, 30).await;
+    let ballast = disk.seen().join("ballast");
+    assert!(ballast.exists());
+    node.kill();
+    fill_up(&disk.seen(), "filler");
+
+    start(node);
+    node.ready().await;
+
+    assert!(!ballast.exists(), "it was given back so that the store could open");
+    assert_eq!(stored(&client, "orders").await, 3_000);
+    let error = publish(&client, 3_000).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::DiskFull, "{error}");
+    // And once more, without a ballast to give back: it is as full as it was left.
+    node.kill();
+    start(node);
+    node.ready().await;
+    assert_eq!(stored(&client, "orders").await, 3_000);
+
+    fs::remove_file(disk.seen().join("filler")).unwrap();
+    let taken = async || publish(&client, 3_000).await.ok();
+    eventually(NOTICED_MAX, "that events are taken again", taken).await;
+    let reserved = async || ballast.exists().then_some(());
+    eventually(NOTICED_MAX, "that the ballast is reserved again", reserved).await;
+    assert_eq!(stored(&client, "orders").await, 3_001);
+    assert_eq!(node.stop().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_full_disk_of_three_stops_neither_the_others_nor_its_own_reads() {
+    let mut cluster = Cluster::new(3).await;
+    for node in &mut cluster.nodes {
+        fs::create_dir_all(node.data()).unwrap();
+    }
+    if !SMALL.is_possible(&cluster.nodes[2].data()).await {
+        return;
+    }
+    let disk = Held::small(&cluster.nodes[2].data(), 320);
+    let program = disk.give(env!("CARGO_BIN_EXE_weft"));
+    let command = broker(program, &cluster.nodes[2].config_file());
+    cluster.nodes[2].start_as(command);
+    cluster.nodes[0].start();
+    cluster.nodes[1].start();
+    for node in &mut cluster.nodes {
+        node.ready().await;
+    }
+    let client = cluster.client();
+    put(&client, Kind::Stream, "orders", &json!({})).await;
+    publish_much(&client, 0, 1).await;
+    let full = cluster.nodes[2].client();
+    let caught_up = async || (stored(&full, "orders").await == 100).then_some(());
+    eventually(NOTICED_MAX, "that all have the first events", caught_up).await;
+    // Whoever leads refuses at its own disk alone, so the full one must only follow.
+    let led_elsewhere = async || {
+        let status = full.status().await.ok()?;
+        status.groups.iter().all(|group| group.leader.is_some_and(|id| id != 3)).then_some(())
+    };
+    if led_elsewhere().await.is_none() {
+        cluster.nodes[2].stop().await;
+        let program = disk.give(env!("CARGO_BIN_EXE_weft"));
+        let command = broker(program, &cluster.nodes[2].config_file());
+        cluster.nodes[2].start_as(command);
+        cluster.nodes[2].ready().await;
+        eventually(NOTICED_MAX, "that others lead", led_elsewhere).await;
+    }
+
+    fill(&disk.seen(), "filler", 8 << 20);
+    let alive = Duration::from_secs(2);
+    tokio::time::sleep(alive).await;
+    let others = Options::new(cluster.nodes[..2].iter().map(Node::endpoint));
+    let others = Client::connect(&others).unwrap();
+    publish_much(&others, 100, 40).await;
+
+    // It does not take them, it does not die of them, and what it has can be read.
+    assert!(cluster.nodes[2].running().status().is_none());
+    assert!(stored(&full, "orders").await >= 100);
+    fs::remove_file(disk.seen().join("filler")).unwrap();
+    let caught_up = async || (stored(&full, "orders").await == 4_100).then_some(());
+    eventually(NOTICED_MAX, "that it catches up", caught_up).await;
 }
 
 #[tokio::test]

@@ -4,8 +4,9 @@
 //! the test. Without the permission for it (root, or user namespaces), the test says so.
 
 use std::ffi::OsStr;
-use std::path::Path;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use crate::harness::process::{cleaned, finished};
 
@@ -48,5 +49,51 @@ impl Disk {
             eprintln!("SKIPPED: {self:?} cannot be mounted here: {}", ended.stderr.trim_end());
         }
         ended.code == Some(0)
+    }
+}
+
+/// A small disk that outlives the processes that use it.
+#[derive(Debug)]
+pub(super) struct Held {
+    holder: Child,
+    folder: PathBuf,
+}
+
+impl Held {
+    /// Mounts a small disk at a folder; for processes that are started through it.
+    pub(super) fn small(folder: &Path, mib: u32) -> Self {
+        let disk = Disk::Small { mib };
+        let mut command = disk.give(folder, "sh");
+        // It waits until this test closes its input, however that comes.
+        command.args(["-c", "echo mounted && exec cat"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "mounted\n");
+        Self { holder, folder: folder.to_owned() }
+    }
+
+    /// The command that becomes `program` and sees the disk.
+    pub(super) fn give(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.arg("--mount").arg("--target").arg(self.holder.id().to_string()).arg("--");
+        command.arg(program);
+        cleaned(command)
+    }
+
+    /// The disk, for this test.
+    pub(super) fn seen(&self) -> PathBuf {
+        format!("/proc/{}/root{}", self.holder.id(), self.folder.display()).into()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        _ = self.holder.wait();
     }
 }

@@ -1,32 +1,46 @@
 //! Which batches may be proposed, and what becomes of the others.
 
-use weft_proto::{Error, PartitionUid, Reason};
+use weft_proto::{Epoch, Error, Offset, PartitionUid, Reason, Timestamp};
 
 use super::proposer::Loop;
-use super::{Append, Appended, reply, unknown};
+use super::{Append, Appended, Placed, reply, unknown};
 use crate::data::lock;
 use crate::partition::Decision;
+use crate::planted::{self, Bug};
 
 impl Loop {
-    pub(super) fn admit(&mut self, append: Append) {
-        let (partition, producer) = (append.batch.partition, append.batch.producer);
-        if let Some(parked) = self.lead.backlog.get_mut(&partition) {
-            parked.push_back(append);
+    pub(super) fn admit(&mut self, mut append: Append) {
+        if planted::is(Bug::EpochIgnored)
+            && let Some(producer) = &mut append.batch.producer
+        {
+            producer.epoch = Epoch(1);
+        }
+        let partition = append.batch.partition;
+        if self.lead.held.contains_key(&partition) || self.lead.backlog.contains_key(&partition) {
+            self.park(append);
             return;
         }
-        let decision = {
-            let machine = lock(&self.machine);
-            let partitions = machine.state().partitions();
-            self.lead.admission.admit(partitions, partition, append.count, producer)
+        self.decide(append);
+    }
+
+    /// Decides about a batch that is the next one of its partition.
+    pub(super) fn decide(&mut self, append: Append) {
+        let (partition, producer) = (append.batch.partition, append.batch.producer);
+        let (decision, now) = {
+            let machine = lock(&self.group.machine);
+            let state = machine.state();
+            let admission = &self.lead.admission;
+            let partitions = state.partitions();
+            (admission.decide(partitions, partition, append.count, producer), state.time())
         };
         match decision {
-            Decision::Append { base } => {
-                self.lead.building_bytes = self.lead.building_bytes.saturating_add(append.bytes);
-                self.lead.building.push((append, base));
+            Decision::Append { base } => self.append(append, base, now),
+            Decision::Duplicate { first, count, time } if count == append.count.get() => {
+                let placed = Placed { first, count, time, duplicate: true };
+                reply(append, Ok(Appended::whole(placed)));
             }
-            Decision::Duplicate { first, count, time } => {
-                reply(append, Ok(Appended { first, count: count.get(), time, duplicate: true }));
-            }
+            // Some of its events were there before; their identities tell where.
+            Decision::Duplicate { .. } => self.recall(append),
             Decision::Pending { base, .. } => {
                 self.lead.waiting.entry((partition, base)).or_default().push(append);
             }
@@ -59,13 +73,43 @@ impl Loop {
         }
     }
 
+    /// Takes a batch on, unless one of its events may be there already or it expects another place.
+    fn append(&mut self, append: Append, base: Offset, now: Timestamp) {
+        let batch = &append.batch;
+        let partition = batch.partition;
+        if append.plan.is_some() {
+            self.lead.ids().insert(&batch.ids, base, now);
+        } else if let Err(suspects) = self.lead.ids().claim(&batch.ids, base, now) {
+            return self.suspect(append, base, suspects);
+        }
+        if let Some(expected) = batch.expected.filter(|expected| *expected != base) {
+            self.lead.ids().release(&batch.ids, base);
+            if !self.lead.admission.is_idle(partition) {
+                // What is in flight may turn out to be void.
+                self.lead.admission.drain(partition);
+                return self.park_first(append);
+            }
+            let message = format!("the partition ends at offset {base}, not at {expected}");
+            let error = Error::new(Reason::WrongOffset, message);
+            return self
+                .refuse(append, error.with_field("expected_offset").with_offset(base.get()));
+        }
+        self.lead.admission.launch(partition, base, append.count, batch.producer);
+        self.lead.building_bytes = self.lead.building_bytes.saturating_add(append.bytes);
+        self.lead.building.push((append, base));
+    }
+
+    pub(super) fn park_first(&mut self, append: Append) {
+        self.lead.backlog.entry(append.batch.partition).or_default().push_front(append);
+    }
+
     pub(super) fn park(&mut self, append: Append) {
         self.lead.backlog.entry(append.batch.partition).or_default().push_back(append);
     }
 
     /// Refuses for good, once a majority confirmed that this node still leads.
     pub(super) fn refuse(&self, append: Append, error: Error) {
-        let raft = self.raft.clone();
+        let raft = self.group.raft.clone();
         self.tasks.spawn_short(async move {
             let confirmed = raft.ensure_linearizable().await.is_ok();
             reply(append, Err(if confirmed { error } else { unknown() }));
@@ -76,10 +120,11 @@ impl Loop {
     pub(super) fn readmit(&mut self) {
         let parked: Vec<PartitionUid> = self.lead.backlog.keys().copied().collect();
         for partition in parked {
-            if self.lead.admission.is_draining(partition) {
+            if self.lead.admission.is_draining(partition) || self.lead.held.contains_key(&partition)
+            {
                 continue;
             }
-            let open = lock(&self.machine).state().partitions().get(partition).is_some();
+            let open = lock(&self.group.machine).state().partitions().get(partition).is_some();
             if open && let Some(appends) = self.lead.backlog.remove(&partition) {
                 for append in appends {
                     self.admit(append);

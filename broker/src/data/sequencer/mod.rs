@@ -6,26 +6,35 @@
 //! batches gather; when it is not, what is there goes out at once.
 
 mod admit;
+mod compare;
+mod fate;
 mod proposer;
 mod reconcile;
+mod repeats;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-pub use proposer::{Loop, new};
+pub use proposer::{Inbox, Loop, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use weft_proto::{Error, GroupId, Offset, PartitionUid, ResourceUid, Result, SchemaId, Timestamp};
+use weft_proto::packed::Codec;
+use weft_proto::{
+    Error, GroupId, Offset, PartitionUid, Reason, ResourceUid, Result, SchemaId, Timestamp,
+};
 
 use crate::entry::{Command, ProducerBatch};
 use crate::metrics as names;
 use crate::state::Reply;
 
-/// Bytes of batches that may wait for one group; beyond it publishers wait.
+/// Bytes of batches that may wait for one group; beyond it publishers wait a little, and are then
+/// told to come back.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Batches that may wait, whatever their size.
 const QUEUE_LEN: usize = 8_192;
+/// Longer waits are the caller's to do, out of this memory.
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
 /// What a caller is told to wait when the group has no leader.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -38,6 +47,17 @@ pub enum SchemaIds {
     Each(Vec<SchemaId>),
 }
 
+/// Framed events, compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// How.
+    pub codec: Codec,
+    /// Bytes of the framed events.
+    pub raw_len: u32,
+    /// The compressed bytes.
+    pub body: Bytes,
+}
+
 /// A batch to be appended.
 #[derive(Debug)]
 pub struct NewAppend {
@@ -45,23 +65,70 @@ pub struct NewAppend {
     pub partition: PartitionUid,
     /// Checked events; never empty.
     pub events: Vec<Bytes>,
+    /// The same as they are stored, if they came compressed.
+    pub packed: Option<Packed>,
     /// What they fitted.
     pub schemas: SchemaIds,
+    /// Hash of partition, source and id of each event; empty where repeats are not looked for.
+    pub ids: Vec<u64>,
     /// For recognising retries.
     pub producer: Option<ProducerBatch>,
+    /// Where the first new event must go; anything else refuses the batch.
+    pub expected: Option<Offset>,
+    /// One refused event refuses all.
+    pub atomic: bool,
 }
 
-/// Where a batch is.
+/// Where some consecutive events of a batch are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of its first event.
+pub struct Placed {
+    /// Offset of the first.
     pub first: Offset,
-    /// Number of its events.
+    /// How many they are.
     pub count: u32,
-    /// When it was appended.
+    /// When they were appended.
     pub time: Timestamp,
-    /// It had been appended before.
+    /// They had been appended before.
     pub duplicate: bool,
+}
+
+/// Where the events of a batch are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// In the order of the batch, without those that are refused.
+    pub runs: Vec<Placed>,
+    /// Events that were refused because another event has their source and id, and where it is.
+    pub conflicts: Vec<(u32, Offset)>,
+}
+
+impl Appended {
+    /// All in one place.
+    pub fn whole(placed: Placed) -> Self {
+        Self { runs: vec![placed], conflicts: Vec::new() }
+    }
+
+    fn events(&self) -> u64 {
+        let placed: u64 = self.runs.iter().map(|run| u64::from(run.count)).sum();
+        placed.saturating_add(self.conflicts.len() as u64)
+    }
+
+    fn add(&mut self, next: Placed) {
+        if let Some(last) = self.runs.last_mut()
+            && last.first.0.saturating_add(last.count.into()) == next.first.0
+            && (last.time, last.duplicate) == (next.time, next.duplicate)
+        {
+            last.count = last.count.saturating_add(next.count);
+        } else {
+            self.runs.push(next);
+        }
+    }
+
+    /// The same as a retry is told.
+    fn again(&self) -> Self {
+        let mut again = self.clone();
+        again.runs.iter_mut().for_each(|run| run.duplicate = true);
+        again
+    }
 }
 
 /// What the sequencer must know of the catalog; both only grow more exact with time.
@@ -98,6 +165,8 @@ struct Append {
     batch: NewAppend,
     count: NonZeroU32,
     bytes: usize,
+    /// Made once some of its events turned out to be there already.
+    plan: Option<fate::Plan>,
     answer: Answers<Appended>,
     _room: OwnedSemaphorePermit,
 }
@@ -118,12 +187,13 @@ impl Sequencer {
             Ok(room) => room,
             Err(_full) => {
                 metrics::counter!(names::QUEUE_FULL).increment(1);
-                let acquired = Arc::clone(&self.room).acquire_many_owned(permits).await;
-                acquired.map_err(|_closed| stopping())?
+                let acquired = Arc::clone(&self.room).acquire_many_owned(permits);
+                let in_time = tokio::time::timeout(ROOM_PATIENCE, acquired).await;
+                in_time.map_err(|_elapsed| full())?.map_err(|_closed| stopping())?
             }
         };
         let (answer, receiver) = oneshot::channel();
-        let append = Append { batch, count, bytes, answer, _room: room };
+        let append = Append { batch, count, bytes, plan: None, answer, _room: room };
         self.send(Request::Append(append)).await?;
         Ok(receiver)
     }
@@ -139,6 +209,11 @@ impl Sequencer {
         receiver.await.map_err(|_closed| unknown())?
     }
 
+    /// Bytes of batches that wait or are in flight.
+    fn queued_bytes(&self) -> usize {
+        QUEUE_BYTES_MAX.saturating_sub(self.room.available_permits())
+    }
+
     async fn send(&self, request: Request) -> Result<()> {
         self.requests.send(request).await.map_err(|_closed| stopping())
     }
@@ -146,6 +221,12 @@ impl Sequencer {
 
 fn stopping() -> Error {
     Error::unavailable("this node is stopping").with_not_applied().with_retry_after(RETRY_AFTER)
+}
+
+fn full() -> Error {
+    let message = "more is published than the group can store; its queue is full";
+    let error = Error::new(Reason::Overloaded, message);
+    error.with_not_applied().with_retry_after(RETRY_AFTER)
 }
 
 fn unknown() -> Error {
@@ -157,6 +238,20 @@ fn not_leader(group: GroupId) -> Error {
     Error::unavailable(format!("this node does not lead group {group}"))
         .with_not_applied()
         .with_retry_after(RETRY_AFTER)
+}
+
+/// The refusal of an event whose source and id another one has.
+pub fn identity_reused(offset: Option<Offset>) -> Error {
+    let place = offset.map_or_else(
+        || "another event of the batch".to_owned(),
+        |offset| format!("the event at offset {offset}"),
+    );
+    let message = format!("{place} has the same source and id, but says something else");
+    let error = Error::new(Reason::IdentityReused, message).with_field("id");
+    match offset {
+        Some(offset) => error.with_offset(offset.get()),
+        None => error,
+    }
 }
 
 fn reply(append: Append, result: Result<Appended>) {

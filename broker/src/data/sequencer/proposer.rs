@@ -1,26 +1,31 @@
 //! The task that proposes: keeps entries in flight and answers for them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::stream::FuturesOrdered;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use weft_proto::{Error, GroupId, Offset, PartitionUid, Result, Timestamp};
+use weft_proto::{Error, Offset, PartitionUid, Result, Timestamp};
 
+use super::repeats::{Checked, Held};
 use super::{
-    Answers, Append, Appended, Directory, QUEUE_BYTES_MAX, QUEUE_LEN, Request, SchemaIds,
-    Sequencer, not_leader, reply, unknown,
+    Answers, Append, Appended, Directory, Packed, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request,
+    SchemaIds, Sequencer, not_leader, reply, unknown,
 };
-use crate::data::DataMachine;
+use crate::data::{DataGroup, lock};
+use crate::dedup::Table;
 use crate::entry::{Command, EntryBuilder, NewBatch, Payload};
 use crate::partition::{Admission, BatchReply};
-use crate::raft::group::{Group, Leadership, Pending, ProposeError};
+use crate::planted::{self, Bug};
+use crate::raft::group::{Leadership, Pending, ProposeError};
 use crate::raft::types::Reply as Answer;
+use crate::read::History;
 use crate::state::Reply;
 use crate::tasks::Tasks;
 use crate::{clock, metrics as names};
@@ -34,25 +39,27 @@ const FLIGHT_BYTES_MAX: usize = 8 << 20;
 
 /// The task behind the handle.
 pub struct Loop {
-    pub(super) group: GroupId,
-    pub(super) raft: Group,
-    pub(super) machine: Arc<Mutex<DataMachine>>,
+    pub(super) group: DataGroup,
+    pub(super) history: History,
     pub(super) directory: Arc<dyn Directory>,
     pub(super) requests: mpsc::Receiver<Request>,
-    pub(super) room: Arc<Semaphore>,
     pub(super) node: String,
     pub(super) lead: Lead,
     pub(super) flights: FuturesOrdered<Pending>,
     pub(super) manifest: VecDeque<Flight>,
     pub(super) flight_bytes: usize,
+    pub(super) checks: FuturesUnordered<BoxFuture<'static, Checked>>,
+    pub(super) tickets: u64,
     pub(super) tasks: Tasks,
     /// A term in which the fate of an entry became unknown: nothing is proposed in it any more.
     pub(super) dead_term: Option<u64>,
+    /// The time of the last entry.
+    stamped: Timestamp,
 }
 
 impl std::fmt::Debug for Loop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loop").field("group", &self.group).finish_non_exhaustive()
+        f.debug_struct("Loop").field("group", &self.group.id).finish_non_exhaustive()
     }
 }
 
@@ -61,6 +68,10 @@ impl std::fmt::Debug for Loop {
 pub(super) struct Lead {
     pub(super) term: Option<u64>,
     pub(super) admission: Admission,
+    /// Identities seen lately; nothing is admitted before the group's window was read.
+    ids: Option<Table>,
+    /// Partitions that wait until a batch was compared with stored events.
+    pub(super) held: BTreeMap<PartitionUid, Held>,
     pub(super) building: Vec<(Append, Offset)>,
     pub(super) building_bytes: usize,
     /// Batches that may not be admitted yet: their partition drains, or is not open.
@@ -68,6 +79,13 @@ pub(super) struct Lead {
     /// Retries of what is in flight.
     pub(super) waiting: BTreeMap<(PartitionUid, Offset), Vec<Append>>,
     pub(super) opening: bool,
+}
+
+impl Lead {
+    /// Identities seen lately.
+    pub(super) fn ids(&mut self) -> &mut Table {
+        self.ids.get_or_insert_default()
+    }
 }
 
 pub(super) struct Flight {
@@ -80,52 +98,68 @@ pub(super) struct Flight {
 enum Cargo {
     Batches(Vec<(Append, Offset)>),
     Command(Option<Answers<Reply>>),
+    /// The number of a held batch.
+    Pass(PartitionUid, u64),
 }
 
-/// Makes the handle and the task of a group.
-pub fn new(
-    group: GroupId,
-    node: String,
-    raft: Group,
-    machine: Arc<Mutex<DataMachine>>,
-    directory: Arc<dyn Directory>,
-    tasks: Tasks,
-) -> (Sequencer, Loop) {
+/// The receiving end of a sequencer.
+#[derive(Debug)]
+pub struct Inbox(mpsc::Receiver<Request>);
+
+/// Makes the handle of a group's sequencer; [`Loop::new`] takes the other end.
+pub fn channel() -> (Sequencer, Inbox) {
     let (requests_tx, requests) = mpsc::channel(QUEUE_LEN);
     let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-    let handle = Sequencer { requests: requests_tx, room: Arc::clone(&room) };
-    let flights = FuturesOrdered::new();
-    let (manifest, lead) = (VecDeque::new(), Lead::default());
-    let task = Loop {
-        group,
-        raft,
-        machine,
-        directory,
-        requests,
-        room,
-        node,
-        lead,
-        flights,
-        manifest,
-        flight_bytes: 0,
-        tasks,
-        dead_term: None,
-    };
-    (handle, task)
+    (Sequencer { requests: requests_tx, room }, Inbox(requests))
 }
 
 impl Loop {
+    /// The task of a group on this node.
+    pub fn new(
+        Inbox(requests): Inbox,
+        group: DataGroup,
+        history: History,
+        node: String,
+        directory: Arc<dyn Directory>,
+        tasks: Tasks,
+    ) -> Self {
+        Self {
+            group,
+            history,
+            directory,
+            requests,
+            node,
+            lead: Lead::default(),
+            flights: FuturesOrdered::new(),
+            manifest: VecDeque::new(),
+            flight_bytes: 0,
+            checks: FuturesUnordered::new(),
+            tickets: 0,
+            tasks,
+            dead_term: None,
+            stamped: Timestamp::default(),
+        }
+    }
+
     /// Runs until the node stops.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
-        let mut leadership = self.raft.leader_watch();
+        let mut leadership = self.group.raft.leader_watch();
         let mut catalog = self.directory.changes();
+        let mut window = lock(&self.group.machine).window_read();
         loop {
             let now = *leadership.borrow_and_update();
             self.lead_or_follow(now);
+            if self.lead.term.is_some() && self.lead.ids.is_none() && *window.borrow_and_update() {
+                let seen = lock(&self.group.machine).window().clone();
+                self.lead.ids = Some(Table::new(&seen));
+            }
             self.propose_while_there_is_room().await;
             // A leader that is not ready yet leaves requests where they are: it soon will be.
             let known = *leadership.borrow();
-            let waits = known.leader == Some(self.raft.node()) && !known.is_self_ready;
+            let is_leader = known.leader == Some(self.group.raft.node());
+            let waits = is_leader && !(known.is_self_ready && self.lead.ids.is_some());
+            // Without a leadership that may propose, callers are told so at once.
+            let waits = waits && self.dead_term != Some(known.term);
             let takes = !waits && self.lead.building_bytes < ENTRY_BYTES_MAX;
             tokio::select! {
                 biased;
@@ -135,6 +169,12 @@ impl Loop {
                 changed = catalog.changed(), if self.lead.term.is_some() => {
                     if changed.is_err() { return Ok(()) }
                     self.reconcile().await;
+                }
+                Some(checked) = self.checks.next(), if !self.checks.is_empty() => {
+                    self.checked(checked).await;
+                }
+                changed = window.changed(), if self.lead.term.is_some() && self.lead.ids.is_none() => {
+                    if changed.is_err() { return Ok(()) }
                 }
                 request = self.requests.recv(), if takes => match request {
                     Some(request) => self.take(request).await,
@@ -150,21 +190,21 @@ impl Loop {
         while let Some(request) = next {
             match (request, self.lead.term) {
                 (Request::Append(append), Some(_)) => self.admit(append),
-                (Request::Append(append), None) => reply(append, Err(not_leader(self.group))),
+                (Request::Append(append), None) => reply(append, Err(not_leader(self.group.id))),
                 (Request::Command(command, answer), Some(term)) => {
                     self.propose_batches().await;
                     self.propose_command(term, &command, Some(answer)).await;
                 }
                 (Request::Command(_, answer), None) => {
-                    _ = answer.send(Err(not_leader(self.group)));
+                    _ = answer.send(Err(not_leader(self.group.id)));
                 }
             }
             let room = self.lead.building_bytes < ENTRY_BYTES_MAX;
             next = if room { self.requests.try_recv().ok() } else { None };
         }
-        let queued = QUEUE_BYTES_MAX.saturating_sub(self.room.available_permits());
+        let queued = self.group.sequencer.queued_bytes();
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics::gauge!(names::QUEUE_BYTES, "node" => self.node.clone(), "group" => self.group.to_string())
+        metrics::gauge!(names::QUEUE_BYTES, "node" => self.node.clone(), "group" => self.group.id.to_string())
             .set(queued as f64);
     }
 
@@ -178,13 +218,14 @@ impl Loop {
         let before = std::mem::take(&mut self.lead);
         let queued = before.building.into_iter().map(|(append, _)| append);
         let parked = before.backlog.into_values().flatten();
-        for append in queued.chain(parked) {
-            reply(append, Err(not_leader(self.group)));
+        let held = before.held.into_values().map(|held| held.append);
+        for append in queued.chain(parked).chain(held) {
+            reply(append, Err(not_leader(self.group.id)));
         }
         // These are retries of what may have been stored.
         before.waiting.into_values().flatten().for_each(|append| reply(append, Err(unknown())));
         self.lead.term = term;
-        metrics::gauge!(names::LEADS, "node" => self.node.clone(), "group" => self.group.to_string())
+        metrics::gauge!(names::LEADS, "node" => self.node.clone(), "group" => self.group.id.to_string())
             .set(f64::from(u8::from(term.is_some())));
         if term.is_some() {
             self.lead.opening = true;
@@ -207,12 +248,14 @@ impl Loop {
         }
         let cargo = std::mem::take(&mut self.lead.building);
         self.lead.building_bytes = 0;
-        match build(&cargo) {
+        let time = self.stamp();
+        match build(&cargo, time) {
             Ok(payload) => self.launch(term, payload, Cargo::Batches(cargo)).await,
             // Limits at the door keep this from happening; if it does, nobody is left waiting.
             Err(message) => {
                 for (append, base) in cargo {
                     self.lead.admission.fail(append.batch.partition, base);
+                    self.lead.ids().release(&append.batch.ids, base);
                     reply(append, Err(Error::internal(message.clone())));
                 }
             }
@@ -225,13 +268,34 @@ impl Loop {
         command: &Command,
         answer: Option<Answers<Reply>>,
     ) {
-        self.launch(term, command.encode(clock::now()), Cargo::Command(answer)).await;
+        let time = self.stamp();
+        self.launch(term, command.encode(time), Cargo::Command(answer)).await;
+    }
+
+    pub(super) async fn propose_pass(
+        &mut self,
+        command: Command,
+        partition: PartitionUid,
+        ticket: u64,
+    ) {
+        let Some(term) = self.lead.term else { return };
+        let time = self.stamp();
+        self.launch(term, command.encode(time), Cargo::Pass(partition, ticket)).await;
+    }
+
+    /// The time of the next entry: later than that of every entry before, so that a reader who has
+    /// all up to one knows what cannot come any more.
+    fn stamp(&mut self) -> Timestamp {
+        let known = lock(&self.group.machine).state().time();
+        let least = known.max(self.stamped).as_micros().saturating_add(1);
+        self.stamped = Timestamp::from_micros(clock::now().as_micros().max(least));
+        self.stamped
     }
 
     async fn launch(&mut self, term: u64, payload: Bytes, cargo: Cargo) {
         let bytes = payload.len();
         let flight = Flight { term, bytes, since: Instant::now(), cargo };
-        match self.raft.propose_in(term, payload).await {
+        match self.group.raft.propose_in(term, payload).await {
             Ok(pending) => {
                 #[expect(clippy::cast_precision_loss, reason = "a histogram")]
                 metrics::histogram!(names::ENTRY_BYTES, "node" => self.node.clone())
@@ -276,6 +340,10 @@ impl Loop {
                 }
                 self.readmit();
             }
+            (Cargo::Pass(partition, ticket), _) => {
+                self.passed(partition, ticket, Ok(()));
+                self.readmit();
+            }
         }
     }
 
@@ -298,34 +366,47 @@ impl Loop {
                 .increment(count.into());
             metrics::counter!(names::APPENDED_BYTES, "node" => self.node.clone())
                 .increment(append.bytes as u64);
-            let appended = Appended { first: base, count, time, duplicate: false };
-            reply(append, Ok(appended));
-            let again = Appended { duplicate: true, ..appended };
-            for append in waiting {
-                reply(append, Ok(again));
+            let appended = match &append.plan {
+                Some(plan) => plan.answer(base, time),
+                None => Appended::whole(Placed { first: base, count, time, duplicate: false }),
+            };
+            for retry in waiting {
+                // A retry has as many events, or it is none.
+                let is_same = appended.events() == u64::from(retry.count.get());
+                reply(retry, if is_same { Ok(appended.again()) } else { Err(unknown()) });
             }
+            reply(append, Ok(appended));
         } else if current {
             // Void: it took no offset. It is still here, so it is proposed again, in order.
             self.lead.admission.fail(partition, base);
+            self.lead.ids().release(&append.batch.ids, base);
             std::iter::once(append).chain(waiting).for_each(|append| self.park(append));
         } else {
             std::iter::once(append)
                 .chain(waiting)
-                .for_each(|append| reply(append, Err(not_leader(self.group))));
+                .for_each(|append| reply(append, Err(not_leader(self.group.id))));
         }
     }
 
     fn lost(&mut self, flight: Flight, error: &ProposeError) {
         let certain = matches!(error, ProposeError::NotLeader { .. });
-        let why = || if certain { not_leader(self.group) } else { unknown() };
+        let why = || if certain { not_leader(self.group.id) } else { unknown() };
         let current = self.lead.term == Some(flight.term);
         match flight.cargo {
+            Cargo::Batches(cargo) if planted::is(Bug::OffsetAtReceive) => {
+                for (append, base) in cargo {
+                    let (count, time) = (append.count.get(), clock::now());
+                    let placed = Placed { first: base, count, time, duplicate: false };
+                    reply(append, Ok(Appended::whole(placed)));
+                }
+            }
             Cargo::Batches(cargo) => {
                 for (append, base) in cargo {
                     let partition = append.batch.partition;
                     let waiting = self.lead.waiting.remove(&(partition, base)).unwrap_or_default();
                     if current {
                         self.lead.admission.fail(partition, base);
+                        self.lead.ids().release(&append.batch.ids, base);
                     }
                     std::iter::once(append)
                         .chain(waiting)
@@ -337,26 +418,37 @@ impl Loop {
                     _ = answer.send(Err(why()));
                 }
             }
+            Cargo::Pass(partition, ticket) => {
+                let error = why();
+                self.passed(partition, ticket, Err(error));
+            }
         }
         if current && !certain {
             // Admission may not build on what may or may not be in the log: wait for a new term.
-            warn!(group = self.group.get(), "the fate of an entry is unknown; proposing stops");
+            warn!(group = self.group.id.get(), "the fate of an entry is unknown; proposing stops");
             self.dead_term = self.lead.term;
         }
     }
 }
 
-fn build(cargo: &[(Append, Offset)]) -> Result<Bytes, String> {
+fn build(cargo: &[(Append, Offset)], time: Timestamp) -> Result<Bytes, String> {
     let mut builder = EntryBuilder::new();
     for (append, base) in cargo {
         let batch = &append.batch;
-        let mut new = NewBatch::new(batch.partition, *base, Payload::Events(&batch.events));
+        let payload = match &batch.packed {
+            Some(Packed { codec, raw_len, body }) => {
+                Payload::Packed { count: append.count, codec: *codec, raw_len: *raw_len, body }
+            }
+            None => Payload::Events(&batch.events),
+        };
+        let mut new = NewBatch::new(batch.partition, *base, payload);
         match &batch.schemas {
             SchemaIds::All(schema) => new.schema = *schema,
             SchemaIds::Each(schemas) => new.event_schemas = schemas,
         }
+        new.id_hashes = &batch.ids;
         new.producer = batch.producer;
         builder.push(new).map_err(|error| error.to_string())?;
     }
-    Ok(builder.finish(clock::now()))
+    Ok(builder.finish(time))
 }

@@ -11,13 +11,13 @@ impl Loop {
     /// Opens what the catalog has and this group lacks; drops what the catalog has no more.
     pub(super) async fn reconcile(&mut self) {
         let Some(term) = self.lead.term else { return };
-        let wanted = self.directory.partitions_of(self.group);
+        let wanted = self.directory.partitions_of(self.group.id);
         // A node whose catalog lags must not take what is new for what is gone.
         let (partitions_end, resources_end) =
             (self.directory.partition_uids_end(), self.directory.resource_uids_end());
         let subscriptions = self.directory.subscriptions();
         let (missing, gone, forgotten) = {
-            let machine = lock(&self.machine);
+            let machine = lock(&self.group.machine);
             let state = machine.state();
             let known = state.partitions();
             let missing: Vec<Opening> = wanted

@@ -1,6 +1,6 @@
 //! Who takes part in a group, and who leads it next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -59,6 +59,15 @@ impl Group {
         written(self.core().change_membership(change, false).await)
     }
 
+    /// Ends the pause after failures to send to these replicas.
+    pub(in crate::raft) async fn send_now(&self, to: &[NodeId]) {
+        let reset = self.core().trigger().reset_backoff(to.iter().map(|node| node.get())).await;
+        if let Err(fatal) = reset {
+            // Whoever supervises the core finds out too.
+            tracing::debug!(group = self.inner.group.get(), %fatal, "cannot send at once");
+        }
+    }
+
     /// No longer asks for votes itself; before leadership is handed over for good.
     pub(in crate::raft) fn retire(&self) {
         self.core().runtime_config().elect(false);
@@ -73,17 +82,22 @@ impl Group {
     /// leader of late: nobody else can take over.
     pub(in crate::raft) fn heir(&self) -> Option<NodeId> {
         let status = self.status();
+        let others = self.answering().into_iter().filter(|voter| *voter != self.inner.node);
+        others.max_by_key(|voter| status.matched.get(voter).copied().flatten())
+    }
+
+    /// Returns the voters that answered this leader of late, and itself.
+    pub(in crate::raft) fn answering(&self) -> BTreeSet<NodeId> {
         let core = self.core();
         let metrics = core.metrics();
         let metrics = metrics.borrow_watched();
+        let voters = metrics.membership_config.voter_ids().map(NodeId);
         let answered = |voter: &NodeId| {
             let last = metrics.heartbeat.iter().flatten().find(|(node, _)| **node == voter.get());
             last.and_then(|(_, at)| at.as_ref())
                 .is_some_and(|at| openraft::Instant::elapsed(&**at) < HEIR_SILENCE_MAX)
         };
-        let others = status.voters.iter().filter(|voter| **voter != self.inner.node);
-        let others = others.filter(|voter| answered(voter));
-        others.max_by_key(|voter| status.matched.get(voter).copied().flatten()).copied()
+        voters.filter(|voter| *voter == self.inner.node || answered(voter)).collect()
     }
 }
 

@@ -26,7 +26,7 @@ use weft_proto::{GroupId, NodeId};
 
 use crate::peer::Transport;
 use crate::raft::log::{GroupLog, LogReader, Logs};
-use crate::raft::machine::{AppliedUpto, Driver, SharedMachine, State};
+use crate::raft::machine::{AppliedUpto, CHECKPOINT_BYTES, Driver, SharedMachine, State};
 use crate::raft::network::Connect;
 use crate::raft::snapshot::{Checkpoints, SnapshotPolicy, StoredCheckpoints};
 use crate::raft::types::{Ack, Payload, TypeConfig};
@@ -47,6 +47,8 @@ pub struct Parts<L> {
     pub checkpoints: Arc<dyn Checkpoints>,
     /// Which state it hands to replicas that need one.
     pub policy: SnapshotPolicy,
+    /// Bytes of its log between two checkpoints; the same on all replicas.
+    pub checkpoint_bytes: u64,
     /// Opens its log.
     pub open_log: Box<dyn Fn() -> L + Send + Sync>,
 }
@@ -71,7 +73,8 @@ impl Parts<GroupLog> {
         let checkpoints = StoredCheckpoints::new(group, logs.clone(), reader.clone());
         let open_log = Box::new(move || log.again());
         let checkpoints = Arc::new(checkpoints);
-        Ok((Self { group, machine, checkpoints, policy, open_log }, reader))
+        let checkpoint_bytes = CHECKPOINT_BYTES;
+        Ok((Self { group, machine, checkpoints, policy, checkpoint_bytes, open_log }, reader))
     }
 }
 
@@ -115,7 +118,8 @@ impl Group {
         let mut log = (parts.open_log)();
         let purged = log.get_log_state().await?.last_purged_log_id;
         let floor = purged.map_or(0, |id| id.index);
-        let state = State::open(parts.machine, parts.checkpoints, parts.policy, floor)?;
+        let policy = (parts.policy, parts.checkpoint_bytes);
+        let state = State::open(parts.machine, parts.checkpoints, policy, floor)?;
         let state = Arc::new(state);
         let open_log = parts.open_log;
         let shared = Arc::clone(&state);
@@ -234,6 +238,7 @@ impl Group {
         Status {
             term: metrics.current_term,
             leader: metrics.current_leader.map(NodeId),
+            first: metrics.purged.map_or(0, |id| id.index.saturating_add(1)),
             last: metrics.last_log_index,
             committed: metrics.local_committed.map(|id| id.index),
             applied: metrics.last_applied.map(|id| id.index),

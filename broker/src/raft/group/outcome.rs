@@ -77,6 +77,8 @@ pub struct Status {
     pub term: u64,
     /// The leader of this term.
     pub leader: Option<NodeId>,
+    /// The first entry that the log on this node still has.
+    pub first: u64,
     /// The last entry of the log on this node.
     pub last: Option<u64>,
     /// The last entry that is agreed on, as far as this node knows.

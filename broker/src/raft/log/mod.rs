@@ -11,6 +11,7 @@ mod storage;
 
 use std::sync::Arc;
 
+use crate::pledge::Pledge;
 use crate::store::{LogEngine, StoreError, Writer};
 use weft_proto::GroupId;
 
@@ -29,6 +30,7 @@ pub struct Logs {
     engine: Arc<dyn LogEngine>,
     writer: Writer,
     budget: Arc<Budget>,
+    pledge: Option<Arc<Pledge>>,
 }
 
 impl Logs {
@@ -39,7 +41,14 @@ impl Logs {
 
     /// Creates the place where logs are opened.
     pub fn new(engine: Arc<dyn LogEngine>, writer: Writer, tail_bytes_max: usize) -> Self {
-        Self { engine, writer, budget: Arc::new(Budget::new(tail_bytes_max)) }
+        Self { engine, writer, budget: Arc::new(Budget::new(tail_bytes_max)), pledge: None }
+    }
+
+    /// Checks each log against what this node has promised, and keeps its promises up to date.
+    #[must_use]
+    pub fn pledged(mut self, pledge: Arc<Pledge>) -> Self {
+        self.pledge = Some(pledge);
+        self
     }
 
     /// Opens the log of a group and verifies it from its newest checkpoint to its end. Reads the
@@ -55,9 +64,13 @@ impl Logs {
             group,
             Arc::clone(&self.engine),
             self.writer.clone(),
-            Arc::clone(&self.budget),
+            (Arc::clone(&self.budget), self.pledge.clone()),
             state,
         ));
+        if let Some(pledge) = &self.pledge {
+            open::check_pledge(&pledge.claim(group), &shared)?;
+            pledge.watch(&shared);
+        }
         let tail = Arc::downgrade(&shared);
         self.budget.register(tail);
         Ok(GroupLog { shared })

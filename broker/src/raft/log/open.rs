@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::pledge::Claim;
 use crate::raft::codec;
 use crate::raft::point::LogPoint;
 use crate::raft::record::Record;
@@ -12,7 +13,8 @@ use crate::store::keys::{checkpoint, committed, entry, purged, term, vote};
 use crate::store::{Family, LogEngine, StoreError};
 use weft_proto::GroupId;
 
-use super::state::State;
+use super::LogReader;
+use super::state::{Shared, State};
 
 /// Reads a log's state and verifies its entries from the newest checkpoint to the end: no gap,
 /// every checksum, the whole chain.
@@ -40,6 +42,8 @@ pub(super) fn recover(
     let mut state = State {
         base,
         last,
+        // Opening the store put it on disk again, whatever came from its write-ahead log.
+        synced: last,
         terms: terms(engine, group)?,
         tail: Tail::new(0, Arc::clone(budget)),
         vote,
@@ -50,6 +54,39 @@ pub(super) fn recover(
     state.tail = Tail::new(state.next(), Arc::clone(budget));
     check_terms(group, &state)?;
     Ok(state)
+}
+
+/// Checks that the log has all that this node promised in its group.
+pub(super) fn check_pledge(claim: &Claim, shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let group = shared.group;
+    let suspect = |index, detail| Err(StoreError::Suspect { group, index, detail });
+    let (vote, last, base) = {
+        let state = shared.state();
+        (state.vote, state.last, state.base)
+    };
+    if let Some(claimed) = claim.vote {
+        let stored = vote.map(|vote| (vote.leader_id.term, vote.committed));
+        if stored < Some((claimed.term, claimed.committed)) {
+            let detail = format!("the vote of term {} is no longer there", claimed.term);
+            return suspect(last.map_or(0, |last| last.index), detail);
+        }
+    }
+    let Some(claimed) = claim.last else { return Ok(()) };
+    let end = last.map(|last| last.index);
+    if end < Some(claimed.index) {
+        let has = end.map_or_else(|| "nothing".to_owned(), |end| format!("entries up to {end}"));
+        let detail = format!("entry {} was on disk, the log has {has}", claimed.index);
+        return suspect(end.unwrap_or(0), detail);
+    }
+    if base.is_some_and(|base| base.index > claimed.index) {
+        return Ok(());
+    }
+    let reader = LogReader { shared: Arc::clone(shared) };
+    let point = reader.point(claimed.index).map_err(|error| as_suspect(group, error))?;
+    match point {
+        Some(point) if (point.term, point.chain) == (claimed.term, claimed.chain) => Ok(()),
+        _ => suspect(claimed.index, "it is not the entry that was on disk".to_owned()),
+    }
 }
 
 /// Returns the last entry above what was purged.

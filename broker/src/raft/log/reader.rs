@@ -139,6 +139,23 @@ impl LogReader {
         self.shared.state().first()
     }
 
+    /// Returns the index of the last purged entry, if any was.
+    pub fn purged(&self) -> Option<u64> {
+        self.shared.state().base.map(|base| base.index)
+    }
+
+    /// Returns the bytes of all payloads of the group that were purged.
+    pub fn begins_at(&self) -> u64 {
+        self.shared.state().base.map_or(0, |base| base.pos)
+    }
+
+    /// Returns the bytes of the payloads that the log has.
+    pub fn bytes(&self) -> u64 {
+        let state = self.shared.state();
+        let pos = |point: Option<LogPoint>| point.map_or(0, |point| point.pos);
+        pos(state.last).saturating_sub(pos(state.base))
+    }
+
     /// Returns the last point of the log, committed or not.
     pub fn last(&self) -> Option<LogPoint> {
         self.shared.state().last

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::pledge::{Claim, ClaimedEntry, ClaimedVote, Claims, Pledge};
 use crate::raft::point::LogPoint;
 use crate::raft::record::Record;
 use crate::raft::tail::{Budget, HasTail, Tail};
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     pub(super) engine: Arc<dyn LogEngine>,
     pub(super) writer: Writer,
     pub(super) budget: Arc<Budget>,
+    pub(super) pledge: Option<Arc<Pledge>>,
     state: Mutex<State>,
 }
 
@@ -29,6 +31,8 @@ pub(super) struct State {
     pub(super) base: Option<LogPoint>,
     /// The last entry; `base` when nothing follows it.
     pub(super) last: Option<LogPoint>,
+    /// The last entry that is on disk for certain, as long as nothing is truncated.
+    pub(super) synced: Option<LogPoint>,
     /// Each term in the log with its first index.
     pub(super) terms: Vec<(u64, u64)>,
     pub(super) tail: Tail,
@@ -134,6 +138,9 @@ impl State {
         let mut changes = Changes::new();
         let Some(old) = self.last else { return changes };
         self.last = last.or(self.base);
+        if self.synced.map(|synced| synced.index) > self.last.map(|last| last.index) {
+            self.synced = self.last;
+        }
         let next = self.next();
         self.removals += 1;
         self.truncations += 1;
@@ -186,10 +193,10 @@ impl Shared {
         group: GroupId,
         engine: Arc<dyn LogEngine>,
         writer: Writer,
-        budget: Arc<Budget>,
+        (budget, pledge): (Arc<Budget>, Option<Arc<Pledge>>),
         state: State,
     ) -> Self {
-        Self { group, engine, writer, budget, state: Mutex::new(state) }
+        Self { group, engine, writer, budget, pledge, state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -201,6 +208,11 @@ impl Shared {
     pub(super) fn mark_written(&self, next: u64, truncations: u64) {
         let mut state = self.state();
         if state.truncations == truncations {
+            let last = next.checked_sub(1).and_then(|last| state.tail.get(last));
+            let point = last.map(|record| record.point);
+            if point.map(|point| point.index) > state.synced.map(|synced| synced.index) {
+                state.synced = point;
+            }
             state.tail.mark_written(next);
         }
         drop(state);
@@ -256,6 +268,27 @@ impl Shared {
             if bytes >= bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(found)
+    }
+}
+
+impl Claims for Shared {
+    fn group(&self) -> GroupId {
+        self.group
+    }
+
+    fn claim(&self) -> Claim {
+        let state = self.state();
+        let vote = state.vote.map(|vote| ClaimedVote {
+            term: vote.leader_id.term,
+            node: vote.leader_id.voted_for,
+            committed: vote.committed,
+        });
+        let last = state.synced.map(|LogPoint { index, term, chain, .. }| ClaimedEntry {
+            index,
+            term,
+            chain,
+        });
+        Claim { vote, last }
     }
 }
 

@@ -34,7 +34,8 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         changes.put(Family::Meta, &key, &codec::encode_vote(vote));
         self.shared.writer.put_synced(changes).await?;
         self.shared.state().vote = Some(*vote);
-        Ok(())
+        // Before anybody hears of it: a store that forgets it is then found out.
+        Ok(self.write_pledge().await?)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -89,6 +90,8 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             let changes = state.truncate(self.shared.group, kept);
             (changes, state.next(), state.truncations)
         };
+        // First, or a legal truncation would look like a loss.
+        self.write_pledge().await?;
         // Synced, or a power cut could bring the entries back below newer ones.
         self.shared.writer.put_synced(changes).await?;
         self.shared.mark_written(next, truncations);
@@ -109,11 +112,28 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         }
         changes.put(Family::Meta, &purged::key(group), &purged::encode(&base));
         changes.drop_files(group, id.index);
-        Ok(self.shared.writer.put_synced(changes).await?)
+        self.shared.writer.put_synced(changes).await?;
+        let mut state = self.shared.state();
+        if state.synced.is_none_or(|synced| synced.index < base.index) {
+            state.synced = Some(base);
+        }
+        Ok(())
     }
 }
 
 impl GroupLog {
+    async fn write_pledge(&self) -> Result<(), StoreError> {
+        if self.shared.pledge.is_none() {
+            return Ok(());
+        }
+        let write = |shared: &Shared| {
+            let Some(pledge) = &shared.pledge else { return Ok(()) };
+            let failed = |error| StoreError::from_io("the pledge", "write", &error);
+            pledge.write().map_err(failed)
+        };
+        self.reader().off_worker(write).await
+    }
+
     /// Returns the point up to which to purge: that of the entry, or, after a snapshot was
     /// installed, that of its checkpoint.
     async fn point_to_purge(&self, id: &LogId) -> Result<LogPoint, StoreError> {

@@ -1,5 +1,6 @@
 //! Groups of three nodes in one process: elections, order, transfer, restart, snapshots, panics.
 
+mod balance;
 mod cluster;
 
 use std::time::Duration;

@@ -15,6 +15,8 @@ pub struct IndexRecord {
     pub pos: u64,
     /// The log time of that entry, in microseconds.
     pub time: u64,
+    /// The bytes of all bodies of the partition before the batch.
+    pub bytes: u64,
 }
 
 /// Builds the key of the record for the batch that begins at offset `base`.
@@ -33,10 +35,15 @@ pub fn decode_key(key: &[u8]) -> Result<(GroupId, PartitionUid, Offset), StoreEr
 
 /// Encodes a record.
 pub fn encode(record: &IndexRecord) -> Vec<u8> {
-    super::join([record.index, record.pos, record.time])
+    super::join([record.index, record.pos, record.time, record.bytes])
 }
 
 /// Decodes a record.
 pub fn decode(value: &[u8]) -> Result<IndexRecord, StoreError> {
-    super::fixed::<3>("index", value).map(|[index, pos, time]| IndexRecord { index, pos, time })
+    super::fixed::<4>("index", value).map(|[index, pos, time, bytes]| IndexRecord {
+        index,
+        pos,
+        time,
+        bytes,
+    })
 }

@@ -46,7 +46,8 @@ proptest! {
         prop_assert_eq!(checkpoint::decode(&stored).unwrap(), (p, state.as_slice()));
         prop_assert_eq!(committed::decode(&committed::encode(term, at)).unwrap(), (term, at));
         prop_assert_eq!(term::decode(&term::encode(at)).unwrap(), at);
-        let record = index::IndexRecord { index: p.index, pos: p.pos, time: p.time };
+        let record =
+            index::IndexRecord { index: p.index, pos: p.pos, time: p.time, bytes: p.chain };
         prop_assert_eq!(index::decode(&index::encode(&record)).unwrap(), record);
     }
 

@@ -3,6 +3,7 @@
 mod damage;
 mod durability;
 mod model;
+mod pledge;
 mod reading;
 mod suite;
 mod support;

@@ -1,0 +1,74 @@
+//! Bugs on purpose, to see that the fault harness catches them. Debug builds alone contain them.
+//!
+//! *Never* compiled into a release: [`is`] is then `false` for the compiler already.
+
+/// A bug that can be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Writes are reported as synced before they are.
+    AckBeforeSync,
+    /// A failed sync is taken for a success.
+    SyncErrorIgnored,
+    /// A batch whose entry was lost is acknowledged at the offset that was meant for it.
+    OffsetAtReceive,
+    /// Runs of a producer are not told apart.
+    EpochIgnored,
+    /// A state that is read from a checkpoint knows no producers.
+    ProducersNotInCheckpoint,
+    /// A reader that begins in the middle misses one event.
+    SeamOffByOne,
+    /// A linearizable read does not ask whether this node still leads.
+    StaleLeaderReads,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::AckBeforeSync,
+        Self::SyncErrorIgnored,
+        Self::OffsetAtReceive,
+        Self::EpochIgnored,
+        Self::ProducersNotInCheckpoint,
+        Self::SeamOffByOne,
+        Self::StaleLeaderReads,
+    ];
+
+    /// Its name in the environment.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AckBeforeSync => "ack-before-sync",
+            Self::SyncErrorIgnored => "sync-error-ignored",
+            Self::OffsetAtReceive => "offset-at-receive",
+            Self::EpochIgnored => "epoch-ignored",
+            Self::ProducersNotInCheckpoint => "producers-not-in-checkpoint",
+            Self::SeamOffByOne => "seam-off-by-one",
+            Self::StaleLeaderReads => "stale-leader-reads",
+        }
+    }
+}
+
+/// The environment variable that chooses one.
+pub const VARIABLE: &str = "WEFT_PLANTED_BUG";
+
+/// Whether this process has the bug.
+#[cfg(debug_assertions)]
+pub fn is(bug: Bug) -> bool {
+    *CHOSEN == Some(bug)
+}
+
+/// Never: releases have no planted bugs.
+#[cfg(not(debug_assertions))]
+pub const fn is(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(debug_assertions)]
+static CHOSEN: std::sync::LazyLock<Option<Bug>> = std::sync::LazyLock::new(|| {
+    let name = std::env::var(VARIABLE).ok()?;
+    let bug = Bug::ALL.iter().copied().find(|bug| bug.name() == name);
+    match bug {
+        Some(bug) => tracing::warn!("THIS BROKER IS BROKEN ON PURPOSE: {}", bug.name()),
+        None => tracing::error!("{VARIABLE} names no planted bug: {name}"),
+    }
+    bug
+});

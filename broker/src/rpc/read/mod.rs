@@ -1,0 +1,285 @@
+//! `weft.v1.Read`: resolves positions and turns what a reader finds into frames.
+
+mod merge;
+mod part;
+mod tally;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use weft_proto::v1::read_server::Read;
+use weft_proto::{
+    Error, GroupId, Offset, PartitionId, Principal, Reason, Result, Timestamp, filter, v1,
+};
+
+use self::merge::Merge;
+use self::part::{END, Part, Shared, Step};
+use self::tally::Tally;
+use super::{caller_of, until_stop};
+use crate::access::{Action, authorize};
+use crate::data::{Bounds, DataGroup};
+use crate::ingest::Ingest;
+use crate::planted::{self, Bug};
+use crate::read::{History, Tape, locate};
+use crate::resources::{Placement, StreamView};
+
+/// For a replica to catch up.
+const LAG_RETRY: Duration = Duration::from_millis(200);
+/// Bytes of events in one frame, about: one more event may go over it.
+const FRAME_BYTES: usize = 256 << 10;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    ingest: Ingest,
+    history: History,
+    stop: CancellationToken,
+}
+
+type Frames = super::Frames<v1::ReadResponse>;
+
+impl Service {
+    /// The service over this node's groups.
+    pub fn new(ingest: Ingest, history: History, stop: CancellationToken) -> Self {
+        Self { ingest, history, stop }
+    }
+
+    async fn open(&self, caller: &Principal, mut request: v1::ReadRequest) -> Result<Frames> {
+        let resources = self.ingest.resources();
+        resources.wait_for(request.min_generation).await?;
+        let stream = resources.stream_named(&request.stream)?;
+        authorize(caller, Action::Read, &stream.name)?;
+        let filters = filter::from_wire(std::mem::take(&mut request.filters))?;
+        let follows = request.to.is_none();
+        if request.checksum && follows && request.events_max == 0 {
+            let message = "a read without end has no checksum: set `to` or `events_max`";
+            return Err(Error::invalid(message).with_field("checksum"));
+        }
+        let chosen = chosen(&stream, &request.partitions)?;
+        if request.linearizable {
+            self.confirm(chosen.iter().map(|&partition| stream.placement(partition))).await?;
+        }
+        let mut parts = Vec::new();
+        for &partition in &chosen {
+            parts.push(self.part(&stream, partition, &request).await?);
+        }
+        let range = |part: &Part| v1::PartitionRange {
+            partition: part.partition.get(),
+            from: part.from.get(),
+            to: (part.to != END).then_some(part.to.get()),
+        };
+        let ranges = parts.iter().map(range).collect();
+        let started = v1::ReadStarted { ranges, merged: request.merged };
+        let started = frame(v1::read_response::Frame::Started(started));
+        let first = stream::once(std::future::ready(Ok(started)));
+        let shared = Shared { resources: resources.clone(), filters, accept: request.accept };
+        // A merged read gives one signal for all partitions.
+        let behind = if request.merged { 1 } else { parts.len() };
+        let tally = Tally::new(chosen, (request.events_max, behind), request.checksum);
+        let rest = frames(parts, shared, tally, request.merged);
+        Ok(until_stop(first.chain(rest), self.stop.clone()))
+    }
+
+    /// One partition of a read: where it begins and ends.
+    async fn part(
+        &self,
+        stream: &StreamView,
+        partition: PartitionId,
+        request: &v1::ReadRequest,
+    ) -> Result<Part> {
+        let placement = stream.placement(partition)?;
+        let group = self.ingest.group(placement.group)?.clone();
+        let bounds = group.bounds(placement.uid);
+        let resume = request.resume.iter().find(|range| range.partition == partition.get());
+        let offset = |offset| v1::Position { at: Some(v1::position::At::Offset(offset)) };
+        let (from, to) = match resume {
+            Some(range) => (Some(offset(range.from)), range.to.map(offset)),
+            None => (request.from, request.to),
+        };
+        let from = self.resolve(&group, &placement, bounds, from.as_ref(), Offset(0)).await?;
+        let follows = to.is_none();
+        let to = match &to {
+            Some(_) => {
+                let to = self.resolve(&group, &placement, bounds, to.as_ref(), bounds.end).await?;
+                to.min(bounds.end).max(from)
+            }
+            None => END,
+        };
+        check_start(partition, from, bounds)?;
+        Ok(Part {
+            tape: Tape::new(group.clone(), placement.uid, self.history.clone(), from),
+            group,
+            uid: placement.uid,
+            partition,
+            from,
+            to,
+            caught_up: bounds.end,
+            announced: !follows,
+            found: 0,
+        })
+    }
+
+    /// Waits until this node has all that the groups of these partitions agreed on.
+    async fn confirm(&self, placements: impl Iterator<Item = Result<Placement>>) -> Result<()> {
+        if planted::is(Bug::StaleLeaderReads) {
+            return Ok(());
+        }
+        let groups = placements.map(|placement| Ok(placement?.group));
+        let groups: BTreeSet<GroupId> = groups.collect::<Result<_>>()?;
+        let confirmed = groups.into_iter().map(|group| self.ingest.confirm(group));
+        futures::future::try_join_all(confirmed).await.map(drop)
+    }
+
+    async fn resolve(
+        &self,
+        group: &DataGroup,
+        placement: &Placement,
+        bounds: Bounds,
+        position: Option<&v1::Position>,
+        absent: Offset,
+    ) -> Result<Offset> {
+        use v1::position::At;
+        let Some(position) = position else { return Ok(absent.max(bounds.floor)) };
+        match &position.at {
+            None | Some(At::Earliest(_)) => Ok(bounds.floor),
+            Some(At::Latest(_)) => Ok(bounds.end),
+            Some(At::Offset(offset)) => Ok(Offset(*offset)),
+            Some(At::Time(time)) => {
+                let time = Timestamp::try_from(*time)
+                    .map_err(|error| Error::invalid(error.to_string()).with_field("time"))?;
+                locate(group, placement.uid, &self.history, time).await
+            }
+        }
+    }
+
+    async fn offsets(
+        &self,
+        caller: &Principal,
+        request: v1::LocateRequest,
+    ) -> Result<v1::LocateResponse> {
+        let resources = self.ingest.resources();
+        resources.wait_for(request.min_generation).await?;
+        let stream = resources.stream_named(&request.stream)?;
+        authorize(caller, Action::Read, &stream.name)?;
+        if request.linearizable {
+            self.confirm(stream.placements.iter().copied().map(Ok)).await?;
+        }
+        let mut offsets = Vec::new();
+        for placement in stream.placements.iter() {
+            let group = self.ingest.group(placement.group)?;
+            let bounds = group.bounds(placement.uid);
+            let position = request.position.as_ref();
+            let offset = self.resolve(group, placement, bounds, position, bounds.floor).await?;
+            offsets.push(v1::PartitionOffset {
+                partition: placement.partition.get(),
+                offset: offset.get(),
+                earliest: bounds.floor.get(),
+                latest: bounds.end.get(),
+            });
+        }
+        Ok(v1::LocateResponse { offsets })
+    }
+}
+
+fn chosen(stream: &StreamView, partitions: &[u32]) -> Result<Vec<PartitionId>> {
+    if partitions.is_empty() {
+        return Ok((0..stream.partitions()).map(PartitionId).collect());
+    }
+    let mut chosen: Vec<PartitionId> = partitions.iter().copied().map(PartitionId).collect();
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen.iter().try_for_each(|&partition| stream.placement(partition).map(drop))?;
+    Ok(chosen)
+}
+
+/// Reading starts within what is stored, or just after it; never silently elsewhere.
+fn check_start(partition: PartitionId, from: Offset, bounds: Bounds) -> Result<()> {
+    if from >= bounds.floor && from <= bounds.end {
+        return Ok(());
+    }
+    let message = format!(
+        "offset {from} of partition {partition} is not stored; the earliest is {}, the next to come is {}",
+        bounds.floor, bounds.end
+    );
+    let error = Error::new(Reason::OffsetOutOfRange, message);
+    let error = error.with_field("from").with_offset(bounds.floor.get());
+    // This replica may only lag; what is below the floor is gone.
+    Err(if from > bounds.end { error.with_retry_after(LAG_RETRY) } else { error })
+}
+
+/// The frames of a read, until its end.
+fn frames(parts: Vec<Part>, shared: Shared, tally: Tally, merged: bool) -> Frames {
+    let follows = parts.iter().any(|part| part.to == END);
+    let steps = if merged {
+        let merge = Merge::new(parts, shared);
+        let steps = stream::try_unfold(merge, |mut merge| async move {
+            let step = merge.step().await?;
+            Ok::<_, Error>(step.map(|step| (step, merge)))
+        });
+        steps.boxed()
+    } else {
+        let streams = parts.into_iter().map(|part| {
+            let shared = shared.clone();
+            let steps = stream::try_unfold((part, shared), |(mut part, shared)| async move {
+                let step = part.step(&shared, FRAME_BYTES).await?;
+                Ok::<_, Error>(step.map(|step| (step, (part, shared))))
+            });
+            steps.boxed()
+        });
+        stream::select_all(streams).boxed()
+    };
+    let frames =
+        stream::unfold((steps, tally, false), move |(mut steps, mut tally, ended)| async move {
+            if ended {
+                return None;
+            }
+            loop {
+                if tally.is_full() {
+                    return Some((vec![Ok(tally.end())], (steps, tally, true)));
+                }
+                match steps.next().await {
+                    Some(Ok(Step::Batches(batches))) => {
+                        let frames = tally.take(batches).into_iter().map(Ok).collect();
+                        return Some((frames, (steps, tally, false)));
+                    }
+                    Some(Ok(Step::CaughtUp)) => {
+                        if tally.caught_up() {
+                            let caught_up = v1::read_response::Frame::CaughtUp(v1::CaughtUp {});
+                            return Some((vec![Ok(frame(caught_up))], (steps, tally, false)));
+                        }
+                    }
+                    Some(Err(error)) => {
+                        return Some((vec![Err(Status::from(error))], (steps, tally, true)));
+                    }
+                    None if follows => return None,
+                    None => return Some((vec![Ok(tally.end())], (steps, tally, true))),
+                }
+            }
+        });
+    frames.flat_map(stream::iter).boxed()
+}
+
+fn frame(frame: v1::read_response::Frame) -> v1::ReadResponse {
+    v1::ReadResponse { frame: Some(frame) }
+}
+
+#[tonic::async_trait]
+impl Read for Service {
+    type ReadStream = Frames;
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Frames>, Status> {
+        let caller = caller_of(&request);
+        Ok(Response::new(self.open(&caller, request.into_inner()).await?))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<v1::LocateRequest>,
+    ) -> Result<Response<v1::LocateResponse>, Status> {
+        let caller = caller_of(&request);
+        Ok(Response::new(self.offsets(&caller, request.into_inner()).await?))
+    }
+}

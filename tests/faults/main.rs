@@ -1,0 +1,172 @@
+//! Faults: real brokers under load, killed, stopped, cut off and out of disk; then whether anything
+//! that they promised was broken.
+//!
+//! Without arguments, as `cargo test` runs it: the tests of the checkers and a short seeded round.
+//! `cargo test --test faults -- campaign --help` tells of the rest.
+
+#![expect(clippy::print_stdout, reason = "a command line program")]
+
+mod campaign;
+mod check;
+mod inject;
+mod lab;
+mod plan;
+mod round;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::check::tests;
+use self::lab::Lab;
+use self::lab::node::Program;
+use self::plan::Plan;
+use self::round::{Setting, Verdict, play};
+use self::work::Lies;
+
+const NODES: usize = 3;
+const DATA_GROUPS: u32 = 3;
+/// Of the short piece.
+const SEED: u64 = 1;
+const KILLS: usize = 20;
+const NAMES: [&str; 5] = ["campaign", "round", "summary", "check", "help"];
+
+#[derive(Debug, Parser)]
+#[command(name = "faults", about = "Fault injection for clusters of real brokers")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plays seeded rounds for hours; results go to a file, so that it can be resumed.
+    Campaign {
+        /// How long, all runs in this folder together.
+        #[arg(long, default_value_t = 1.0)]
+        hours: f64,
+        /// Of the first round; each further round counts one up.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Of the faults of one round.
+        #[arg(long, default_value_t = 180)]
+        round_seconds: u64,
+        /// Goes on with what is in the folder.
+        #[arg(long)]
+        resume: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Plays the round of one seed again, and keeps its history and logs.
+    Round {
+        #[arg(long)]
+        seed: u64,
+        #[arg(long, default_value_t = 180)]
+        round_seconds: u64,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Prints the table of a campaign.
+    Summary {
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Checks a history that was kept.
+    Check { history: PathBuf },
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Where data, histories and results go; on a disk like that of a broker.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The program under test.
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_weft"))]
+    weft: PathBuf,
+}
+
+impl Common {
+    fn setting(self, name: &str, keep: bool) -> anyhow::Result<Setting> {
+        let dir = campaign::folder(self.dir, name)?;
+        let lab = Arc::new(Lab::new(&dir.join("lab"), NODES)?);
+        for (tool, why) in &lab.missing {
+            println!("not possible here: {tool:?}: {why}");
+        }
+        let program = Program { weft: self.weft, data_groups: DATA_GROUPS, env: Vec::new() };
+        Ok(Setting { lab, program, lies: Lies::default(), dir, keep })
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    // Options of the usual test programs must not fail: cargo hands them to all.
+    let first = args.get(1).map_or("", String::as_str);
+    let known = NAMES.contains(&first) || ["--help", "-h"].contains(&first);
+    let result = if known { command(Cli::parse()).await } else { short(&args[1..]).await };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn command(cli: Cli) -> anyhow::Result<bool> {
+    match cli.command {
+        Command::Campaign { hours, seed, round_seconds, resume, common } => {
+            let setting = common.setting("campaign", false)?;
+            let time = Duration::from_secs_f64(hours * 3_600.0);
+            let round = Duration::from_secs(round_seconds);
+            campaign::run(&setting, seed, time, round, resume).await
+        }
+        Command::Round { seed, round_seconds, common } => {
+            let setting = common.setting("round", true)?;
+            let plan = Plan::random(seed, Duration::from_secs(round_seconds));
+            println!("{plan:#?}");
+            let outcome = play(&setting, &plan, &format!("round-{seed}")).await?;
+            println!("{}", campaign::line(&outcome));
+            Ok(outcome.verdict == Verdict::Valid)
+        }
+        Command::Summary { dir } => campaign::summary(&dir),
+        Command::Check { history } => {
+            let mut records = check::history::History::new();
+            for line in std::fs::read_to_string(history)?.lines() {
+                records.push(serde_json::from_str(line)?);
+            }
+            let findings = check::check(&records);
+            findings.anomalies.iter().for_each(|anomaly| println!("{anomaly}"));
+            println!("{:?}", findings.counts);
+            Ok(findings.anomalies.is_empty())
+        }
+    }
+}
+
+/// The checkers' own tests, then a round with some kills.
+async fn short(args: &[String]) -> anyhow::Result<bool> {
+    let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(*part));
+    if args.iter().any(|arg| arg == "--list") {
+        tests::NAMES.iter().for_each(|(name, _)| println!("{name}: test"));
+        println!("short_round: test");
+        return Ok(true);
+    }
+    let mut good = tests::run(&wanted);
+    if wanted("short_round") {
+        let common = Common { dir: None, weft: env!("CARGO_BIN_EXE_weft").into() };
+        let setting = common.setting("short", false)?;
+        let outcome = play(&setting, &Plan::short(SEED, KILLS), "short").await?;
+        println!("{}", campaign::line(&outcome));
+        good &= outcome.verdict == Verdict::Valid;
+        if good {
+            std::fs::remove_dir_all(&setting.dir)?;
+        }
+    }
+    Ok(good)
+}
