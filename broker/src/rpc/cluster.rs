@@ -13,6 +13,7 @@ use weft_proto::{Error, GroupId, NodeId, Result, Timestamp, internal, v1};
 
 use super::caller_of;
 use crate::catalog::State;
+use crate::data::DataGroup;
 use crate::identity::FORMAT;
 use crate::ingest::Ingest;
 use crate::peer::Transport;
@@ -153,7 +154,7 @@ impl Cluster for Service {
         for group in self.groups.iter() {
             let status = group.status();
             let data = self.ingest.group(group.id()).ok();
-            let (dedup_events, since) = data.map_or((0, None), |data| data.remembered());
+            let (dedup_events, since) = data.map_or((0, None), DataGroup::remembered);
             groups.push(v1::GroupStatus {
                 id: group.id().get(),
                 leader: status.leader.map(NodeId::get),
