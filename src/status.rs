@@ -19,7 +19,11 @@ pub(crate) async fn run(client: &Client, format: Format) -> anyhow::Result<()> {
     let (uid, version, node) = (&status.cluster_uid, &status.version, status.node_id);
     out.line(&format!("cluster {uid}, version {version}, seen from node {node}\n"))?;
     let nodes = status.nodes.iter().map(|node| {
-        let reachable = if node.reachable { "reachable" } else { "AWAY" };
+        let reachable = match (node.reachable, node.draining) {
+            (false, _) => "AWAY",
+            (true, true) => "draining",
+            (true, false) => "reachable",
+        };
         let leads = status.groups.iter().filter(|group| group.leader == Some(node.id)).count();
         vec![
             node.id.to_string(),
@@ -82,7 +86,7 @@ fn to_json(status: &v1::StatusResponse) -> serde_json::Value {
     let node = |node: &v1::NodeStatus| {
         json!({
             "id": node.id, "reachable": node.reachable, "grpc": node.grpc_address,
-            "http": node.http_address, "peer": node.peer_address,
+            "http": node.http_address, "peer": node.peer_address, "draining": node.draining,
         })
     };
     let group = |group: &v1::GroupStatus| {

@@ -254,10 +254,10 @@ impl Node {
         let introduction = birth.introduction();
         let peers = server::Node::new(birth.introduction());
         let remote = Remote::new();
-        let (introduced, requests) = (peers.clone(), remote.clone());
+        let (known, requests) = (peers.clone(), remote.clone());
         let peer_listener = listeners.peer;
         tasks.spawn("peers", move |stop| {
-            server::serve(peer_listener, introduced, requests, peer_server, stop)
+            server::serve(peer_listener, known, requests, peer_server, stop)
         });
         let nameless = Grpc::nameless(peer_client.clone(), tasks.clone());
         let membership = tokio::select! {

@@ -68,14 +68,15 @@ impl Introducer {
     ) -> Result<(), Error> {
         let telling = async {
             while self.heard.len() + 1 < self.membership.founders.len() {
-                match self.round(&*transport).await {
-                    Err(suspect @ Error::Suspect { .. }) => return Err(suspect),
-                    // Told at the start; a stranger that comes later is not this node's affair.
-                    Ok(()) | Err(_) => {}
+                // Other errors were told at the start; a stranger that comes later is not this
+                // node's affair.
+                if let Err(suspect @ Error::Suspect { .. }) = self.round(&*transport).await {
+                    return Err(suspect);
                 }
                 tokio::time::sleep(LATER).await;
             }
-            Ok(std::future::pending::<()>().await)
+            // A task that ends stops all others.
+            std::future::pending().await
         };
         tokio::select! {
             biased;
