@@ -16,7 +16,9 @@ pub(super) fn waits(history: &[Record], sends: &Sends) -> Waits {
             acks.entry(*key).or_default().push(*t);
         }
     }
-    acks.values_mut().for_each(|times| times.sort_unstable());
+    for times in acks.values_mut() {
+        times.sort_unstable();
+    }
     let mut waits = Waits::new();
     let mut begun = BTreeMap::new();
     for record in history {
