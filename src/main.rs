@@ -11,6 +11,7 @@ mod dev;
 mod dispatcher;
 mod function;
 mod get;
+mod node;
 mod output;
 mod progress;
 mod publish;
@@ -60,7 +61,8 @@ Examples:
   weft replay orders --from -1h --to latest
   weft apply -f mesh.yaml
 
-Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.";
+Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
+3 a broker whose data folder lacks what it promised.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -84,6 +86,8 @@ enum Command {
     Delete(delete::Args),
     /// Show nodes, groups and streams
     Status(status::Args),
+    /// Take nodes out of the cluster
+    Node(node::Args),
     /// Write a completion script for a shell
     Completions(completions::Args),
     /// Show it all: three nodes, a schema, a function, a killed leader, a replay
@@ -181,6 +185,7 @@ async fn dispatch(
         Command::Get(args) => get::run(args, &client()?, output).await?,
         Command::Delete(args) => delete::run(&args, &client()?, format).await?,
         Command::Status(_) => status::run(&client()?, format).await?,
+        Command::Node(args) => node::run(args, &client()?).await?,
         Command::Completions(args) => completions::run::<Cli>(&args)?,
         Command::Demo(_)
         | Command::Dev(_)
