@@ -9,6 +9,7 @@ mod delete;
 mod demo;
 mod dev;
 mod dispatcher;
+mod drain;
 mod function;
 mod get;
 mod node;
@@ -88,6 +89,8 @@ enum Command {
     Status(status::Args),
     /// Take nodes out of the cluster
     Node(node::Args),
+    /// Move leadership away from a node
+    Drain(drain::Args),
     /// Write a completion script for a shell
     Completions(completions::Args),
     /// Show it all: three nodes, a schema, a function, a killed leader, a replay
@@ -186,6 +189,7 @@ async fn dispatch(
         Command::Delete(args) => delete::run(&args, &client()?, format).await?,
         Command::Status(_) => status::run(&client()?, format).await?,
         Command::Node(args) => node::run(args, &client()?).await?,
+        Command::Drain(args) => drain::run(&args, &client()?).await?,
         Command::Completions(args) => completions::run::<Cli>(&args)?,
         Command::Demo(_)
         | Command::Dev(_)
@@ -236,6 +240,7 @@ mod tests {
             "weft apply -f mesh.yaml --dry-run",
             "weft get streams -o yaml",
             "weft delete function confirm",
+            "weft drain 2 --undo",
             "weft launch-shim 1 /bin/true --flag",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

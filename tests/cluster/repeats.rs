@@ -109,6 +109,9 @@ async fn repeats_are_told_their_original_offsets() {
     assert_eq!((refused.reason(), refused.offset()), (Reason::IdentityReused, Some(4)));
     assert!(refused.message().contains("event 1 refuses the batch"), "{refused}");
     assert_eq!(end(&client).await, 7);
+    let status = client.status().await.unwrap();
+    assert_eq!(status.groups.iter().map(|group| group.dedup_events).sum::<u64>(), 7);
+    assert!(status.groups.iter().any(|group| group.dedup_since_us > 0));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Round after round, each with a seed of its own, until the time is up; and what came of it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -108,14 +109,14 @@ pub(crate) fn line(outcome: &Outcome) -> String {
         counts.gap_ms,
     );
     for (class, number) in &outcome.anomalies {
-        text += &format!("\n  {number} x {class}");
+        _ = write!(text, "\n  {number} x {class}");
     }
     let why = outcome.examples.iter().take(5).chain(&outcome.complaints).chain(&outcome.doubts);
     for reason in why {
-        text += &format!("\n  {reason}");
+        _ = write!(text, "\n  {reason}");
     }
     if let Some(kept) = &outcome.kept {
-        text += &format!("\n  kept: {}", kept.display());
+        _ = write!(text, "\n  kept: {}", kept.display());
     }
     text
 }
@@ -196,10 +197,10 @@ impl Totals {
         for (name, hits) in &self.faults {
             let mut text = hits.installed.to_string();
             if hits.skipped > 0 {
-                text += &format!(", {} skipped", hits.skipped);
+                _ = write!(text, ", {} skipped", hits.skipped);
             }
             if hits.indeterminate > 0 {
-                text += &format!(", {} indeterminate", hits.indeterminate);
+                _ = write!(text, ", {} indeterminate", hits.indeterminate);
             }
             println!("| {name} | {text} |");
         }

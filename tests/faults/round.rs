@@ -29,7 +29,7 @@ const SHOWN: usize = 20;
 const BEGIN_MAX: Duration = Duration::from_secs(30);
 const BEGIN_ACKS: u64 = 20;
 /// What a partition of the second stream keeps.
-const EVENTS_MAX: u64 = 10_000;
+const EVENTS_MAX: u64 = 3_000;
 /// And once all is well again.
 const RECOVER_MAX: Duration = Duration::from_mins(1);
 const RECOVER_ACKS: u64 = 20;

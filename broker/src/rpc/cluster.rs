@@ -6,12 +6,14 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
+use weft_proto::internal::catalog_command::Change;
 use weft_proto::resource::Kind;
 use weft_proto::v1::cluster_server::Cluster;
-use weft_proto::{Error, GroupId, NodeId, Reason, Result, internal, v1};
+use weft_proto::{Error, GroupId, NodeId, Reason, Result, Timestamp, internal, v1};
 
 use super::caller_of;
 use crate::catalog::State;
+use crate::data::DataGroup;
 use crate::identity::FORMAT;
 use crate::ingest::Ingest;
 use crate::members::Members;
@@ -170,6 +172,8 @@ impl Cluster for Service {
         let mut groups = Vec::new();
         for group in self.groups.iter() {
             let status = group.status();
+            let data = self.ingest.group(group.id()).ok();
+            let (dedup_events, since) = data.map_or((0, None), DataGroup::remembered);
             groups.push(v1::GroupStatus {
                 id: group.id().get(),
                 leader: status.leader.map(NodeId::get),
@@ -179,7 +183,9 @@ impl Cluster for Service {
                 applied_index: status.applied.unwrap_or_default(),
                 voters: status.voters.iter().map(|voter| voter.get()).collect(),
                 first_index: status.first,
-                log_bytes: self.ingest.group(group.id()).map_or(0, |group| group.log.bytes()),
+                log_bytes: data.map_or(0, |data| data.log.bytes()),
+                dedup_events,
+                dedup_since_us: since.map_or(0, Timestamp::as_micros),
             });
         }
         let members = || catalog.nodes().filter(|node| !node.expelled);
@@ -190,6 +196,7 @@ impl Cluster for Service {
             http_address: node.http_address.clone(),
             peer_address: node.peer_address.clone(),
             reachable,
+            draining: node.draining,
         });
         let nodes = nodes.collect();
         let streams = self.streams(&catalog).await;
@@ -216,6 +223,23 @@ impl Cluster for Service {
         self.check_rest(request.get_ref().node_id).await?;
         self.members.remove(&caller, NodeId(request.into_inner().node_id)).await?;
         Ok(Response::new(v1::RemoveNodeResponse {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let caller = caller_of(&request);
+        let v1::DrainRequest { node_id, undo } = request.into_inner();
+        let resources = self.ingest.resources();
+        let known = resources.snapshot().nodes().find(|node| node.id == node_id).cloned();
+        let unknown = || {
+            let message = format!("the cluster has no node {node_id}");
+            Error::invalid(message).with_field("node_id")
+        };
+        let node = internal::CatalogNode { draining: !undo, ..known.ok_or_else(unknown)? };
+        resources.change(&caller, Change::Node(node)).await?;
+        Ok(Response::new(v1::DrainResponse {}))
     }
 
     async fn route(
