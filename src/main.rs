@@ -9,8 +9,10 @@ mod delete;
 mod demo;
 mod dev;
 mod dispatcher;
+mod drain;
 mod function;
 mod get;
+mod node;
 mod output;
 mod progress;
 mod publish;
@@ -60,7 +62,8 @@ Examples:
   weft replay orders --from -1h --to latest
   weft apply -f mesh.yaml
 
-Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.";
+Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
+3 a broker whose data folder lacks what it promised.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -84,6 +87,10 @@ enum Command {
     Delete(delete::Args),
     /// Show nodes, groups and streams
     Status(status::Args),
+    /// Take nodes out of the cluster
+    Node(node::Args),
+    /// Move leadership away from a node
+    Drain(drain::Args),
     /// Write a completion script for a shell
     Completions(completions::Args),
     /// Show it all: three nodes, a schema, a function, a killed leader, a replay
@@ -181,6 +188,8 @@ async fn dispatch(
         Command::Get(args) => get::run(args, &client()?, output).await?,
         Command::Delete(args) => delete::run(&args, &client()?, format).await?,
         Command::Status(_) => status::run(&client()?, format).await?,
+        Command::Node(args) => node::run(args, &client()?).await?,
+        Command::Drain(args) => drain::run(&args, &client()?).await?,
         Command::Completions(args) => completions::run::<Cli>(&args)?,
         Command::Demo(_)
         | Command::Dev(_)
@@ -231,6 +240,7 @@ mod tests {
             "weft apply -f mesh.yaml --dry-run",
             "weft get streams -o yaml",
             "weft delete function confirm",
+            "weft drain 2 --undo",
             "weft launch-shim 1 /bin/true --flag",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

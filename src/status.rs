@@ -19,7 +19,11 @@ pub(crate) async fn run(client: &Client, format: Format) -> anyhow::Result<()> {
     let (uid, version, node) = (&status.cluster_uid, &status.version, status.node_id);
     out.line(&format!("cluster {uid}, version {version}, seen from node {node}\n"))?;
     let nodes = status.nodes.iter().map(|node| {
-        let reachable = if node.reachable { "reachable" } else { "AWAY" };
+        let reachable = match (node.reachable, node.draining) {
+            (false, _) => "AWAY",
+            (true, true) => "draining",
+            (true, false) => "reachable",
+        };
         let leads = status.groups.iter().filter(|group| group.leader == Some(node.id)).count();
         vec![
             node.id.to_string(),
@@ -41,9 +45,11 @@ pub(crate) async fn run(client: &Client, format: Format) -> anyhow::Result<()> {
             group.applied_index.to_string(),
             group.first_index.to_string(),
             group.log_bytes.to_string(),
+            group.dedup_events.to_string(),
         ]
     });
-    let columns = ["GROUP", "LEADER", "TERM", "COMMITTED", "APPLIED", "FIRST", "LOG BYTES"];
+    let columns =
+        ["GROUP", "LEADER", "TERM", "COMMITTED", "APPLIED", "FIRST", "LOG BYTES", "DEDUP"];
     out.table(&columns, groups.collect())?;
     if !status.streams.is_empty() {
         out.line("")?;
@@ -80,7 +86,7 @@ fn to_json(status: &v1::StatusResponse) -> serde_json::Value {
     let node = |node: &v1::NodeStatus| {
         json!({
             "id": node.id, "reachable": node.reachable, "grpc": node.grpc_address,
-            "http": node.http_address, "peer": node.peer_address,
+            "http": node.http_address, "peer": node.peer_address, "draining": node.draining,
         })
     };
     let group = |group: &v1::GroupStatus| {
@@ -89,6 +95,7 @@ fn to_json(status: &v1::StatusResponse) -> serde_json::Value {
             "last_index": group.last_index, "committed_index": group.committed_index,
             "applied_index": group.applied_index, "voters": group.voters,
             "first_index": group.first_index, "log_bytes": group.log_bytes,
+            "dedup_events": group.dedup_events, "dedup_since_us": group.dedup_since_us,
         })
     };
     let partition = |at: &v1::PartitionStatus| {

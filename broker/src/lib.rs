@@ -11,6 +11,7 @@ pub mod entry;
 pub mod http;
 pub mod identity;
 pub mod ingest;
+pub mod members;
 pub mod metrics;
 mod node;
 pub mod partition;

@@ -64,11 +64,13 @@ pub const fn is(_bug: Bug) -> bool {
 
 #[cfg(debug_assertions)]
 static CHOSEN: std::sync::LazyLock<Option<Bug>> = std::sync::LazyLock::new(|| {
+    #[expect(clippy::disallowed_methods, reason = "no setting: releases do not have it")]
     let name = std::env::var(VARIABLE).ok()?;
     let bug = Bug::ALL.iter().copied().find(|bug| bug.name() == name);
-    match bug {
-        Some(bug) => tracing::warn!("THIS BROKER IS BROKEN ON PURPOSE: {}", bug.name()),
-        None => tracing::error!("{VARIABLE} names no planted bug: {name}"),
+    if bug.is_some() {
+        tracing::warn!("THIS BROKER IS BROKEN ON PURPOSE: {name}");
+    } else {
+        tracing::error!("{VARIABLE} names no planted bug: {name}");
     }
     bug
 });

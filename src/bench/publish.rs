@@ -1,6 +1,7 @@
 //! Publishing as fast as the window allows, or one event after the other.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -148,17 +149,13 @@ pub(super) async fn publish(
     let results = match how.form {
         Form::Unary => vec![unary(load, how, &bed.client, stream, &payload).await?],
         Form::Joined | Form::Single => {
-            let share = |place: u32| {
-                let of =
-                    |whole: u32| whole / how.publishers + u32::from(place < whole % how.publishers);
-                let (load, how) = (
-                    Load { events: of(load.events), ..*load },
-                    How { window: of(how.window), ..how },
-                );
-                let payload = &payload;
-                async move { window(load, how, &bed.client, stream, payload).await }
-            };
-            try_join_all((0..how.publishers).map(share)).await?
+            let numbers = parts(load.events, how.publishers);
+            let windows = parts(how.window, how.publishers);
+            let publishers = numbers.into_iter().zip(windows).map(|(numbers, share)| {
+                let how = How { window: share.end - share.start, ..how };
+                window(numbers, how, &bed.client, stream, &payload)
+            });
+            try_join_all(publishers).await?
         }
     };
     let elapsed = begin.elapsed();
@@ -182,9 +179,22 @@ pub(super) async fn publish(
     })
 }
 
+/// Cuts a range into parts of about equal length. Events need numbers of their own: the broker
+/// takes one that it has seen for a repetition.
+fn parts(whole: u32, count: u32) -> Vec<Range<u32>> {
+    let length = |place| whole / count + u32::from(place < whole % count);
+    let mut end = 0;
+    let part = |place| {
+        let begin = end;
+        end += length(place);
+        begin..end
+    };
+    (0..count).map(part).collect()
+}
+
 /// One publisher that keeps its window full. Answers how many events are stored.
 async fn window(
-    load: Load,
+    numbers: Range<u32>,
     how: How,
     client: &Client,
     stream: &str,
@@ -199,10 +209,10 @@ async fn window(
     let mut open: VecDeque<(Instant, PendingBatch)> = VecDeque::new();
     let mut times = Times::new()?;
     let mut stored = 0;
-    let mut next = 0;
-    while next < load.events || !open.is_empty() {
-        while next < load.events && open.len() < calls {
-            let end = next.saturating_add(how.batch).min(load.events);
+    let mut next = numbers.start;
+    while next < numbers.end || !open.is_empty() {
+        while next < numbers.end && open.len() < calls {
+            let end = next.saturating_add(how.batch).min(numbers.end);
             let events = (next..end).map(|number| event(number, payload)).collect();
             next = end;
             let sent = Instant::now();
@@ -252,4 +262,16 @@ async fn unary(
         times.record_since(sent, 1)?;
     }
     Ok((stored, times))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_the_whole_and_differ_by_one_at_most() {
+        assert_eq!(parts(10, 3), [0..4, 4..7, 7..10]);
+        assert_eq!(parts(2, 3), [0..1, 1..2, 2..2]);
+        assert_eq!(parts(u32::MAX, 1), std::iter::once(0..u32::MAX).collect::<Vec<_>>());
+    }
 }

@@ -10,6 +10,7 @@ mod catalog;
 mod checker;
 mod checker_tests;
 mod crash;
+mod drain;
 mod harness;
 mod load;
 mod overload;

@@ -1,6 +1,7 @@
 //! Round after round, each with a seed of its own, until the time is up; and what came of it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ struct Totals {
     final_reads: u64,
     gaps: Vec<u64>,
     faults: BTreeMap<String, Hits>,
+    waits: BTreeMap<String, Vec<u64>>,
     anomalies: BTreeMap<Class, usize>,
     bad: Vec<String>,
 }
@@ -108,14 +110,14 @@ pub(crate) fn line(outcome: &Outcome) -> String {
         counts.gap_ms,
     );
     for (class, number) in &outcome.anomalies {
-        text += &format!("\n  {number} x {class}");
+        _ = write!(text, "\n  {number} x {class}");
     }
     let why = outcome.examples.iter().take(5).chain(&outcome.complaints).chain(&outcome.doubts);
     for reason in why {
-        text += &format!("\n  {reason}");
+        _ = write!(text, "\n  {reason}");
     }
     if let Some(kept) = &outcome.kept {
-        text += &format!("\n  kept: {}", kept.display());
+        _ = write!(text, "\n  kept: {}", kept.display());
     }
     text
 }
@@ -133,6 +135,7 @@ fn totals(done: &[Outcome]) -> Totals {
         totals.add(outcome);
     }
     totals.gaps.sort_unstable();
+    totals.waits.values_mut().for_each(|waits| waits.sort_unstable());
     totals
 }
 
@@ -160,6 +163,9 @@ impl Totals {
             sum.installed += hits.installed;
             sum.skipped += hits.skipped;
             sum.indeterminate += hits.indeterminate;
+        }
+        for (name, waits) in &outcome.waits {
+            self.waits.entry(name.clone()).or_default().extend(waits);
         }
         for (class, number) in &outcome.anomalies {
             *self.anomalies.entry(*class).or_default() += number;
@@ -193,23 +199,36 @@ impl Totals {
             middle.unwrap_or(&0),
             most.unwrap_or(&0)
         );
-        for (name, hits) in &self.faults {
-            let mut text = hits.installed.to_string();
-            if hits.skipped > 0 {
-                text += &format!(", {} skipped", hits.skipped);
-            }
-            if hits.indeterminate > 0 {
-                text += &format!(", {} indeterminate", hits.indeterminate);
-            }
-            println!("| {name} | {text} |");
-        }
         for (class, number) in &self.anomalies {
             println!("| **{class}** | {number} |");
         }
+        self.print_faults();
         for bad in &self.bad {
             println!("\n{bad}");
         }
         self.rounds > 0 && self.valid == self.rounds
+    }
+
+    fn print_faults(&self) {
+        println!(
+            "\n| fault | took hold | longest wait for an acknowledgement: median, p95, most (ms) |"
+        );
+        println!("|---|---|---|");
+        for (name, hits) in &self.faults {
+            let mut text = hits.installed.to_string();
+            if hits.skipped > 0 {
+                _ = write!(text, ", {} skipped", hits.skipped);
+            }
+            if hits.indeterminate > 0 {
+                _ = write!(text, ", {} indeterminate", hits.indeterminate);
+            }
+            let waits = self.waits.get(name).map_or(&[][..], Vec::as_slice);
+            let at = |percent: usize| {
+                let place = waits.len().saturating_sub(1) * percent / 100;
+                waits.get(place).map_or_else(|| "-".to_owned(), u64::to_string)
+            };
+            println!("| {name} | {text} | {}, {}, {} |", at(50), at(95), at(100));
+        }
     }
 }
 

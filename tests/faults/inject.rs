@@ -32,6 +32,7 @@ pub(crate) async fn inject(
     // Whoever ended by itself is a complaint already; the faults go on with a whole cluster.
     cluster.start()?;
     let detail = format!("{fault:?}");
+    recorder.fault(name, Injected::Begun, &detail);
     match apply(cluster, fault, recorder).await {
         Ok(()) => recorder.fault(name, Injected::Healed, &detail),
         Err(error) => {
@@ -59,33 +60,33 @@ pub(crate) fn heal(cluster: &mut Cluster) -> anyhow::Result<()> {
 }
 
 async fn apply(cluster: &mut Cluster, fault: Fault, recorder: &Recorder) -> anyhow::Result<()> {
-    let note = |detail: &str| recorder.fault(fault.name(), Injected::Installed, detail);
+    let tell = |detail: &str| recorder.fault(fault.name(), Injected::Installed, detail);
     match fault {
         Fault::Kill { target, down } => {
             let node = choose(cluster, target).await?;
-            kill(cluster, &[node], 0, down, note).await
+            kill(cluster, &[node], 0, down, tell).await
         }
         Fault::KillMajority { down } => {
             let first = choose(cluster, Target::Leader).await?;
             let others = [first, (first + 1) % cluster.nodes.len()];
-            kill(cluster, &others, 0, down, note).await
+            kill(cluster, &others, 0, down, tell).await
         }
         Fault::KillAll { apart, down } => {
             let all: Vec<_> = (0..cluster.nodes.len()).collect();
-            kill(cluster, &all, apart, down, note).await
+            kill(cluster, &all, apart, down, tell).await
         }
         Fault::Pause { target, hold } => {
             let node = choose(cluster, target).await?;
             cluster.nodes[node].freeze().await?;
-            note(&format!("node {node} is stopped"));
+            tell(&format!("node {node} is stopped"));
             millis(hold).await;
             cluster.nodes[node].thaw()
         }
-        Fault::PauseKill { hold, down } => pause_kill(cluster, hold, down, note).await,
+        Fault::PauseKill { hold, down } => pause_kill(cluster, hold, down, tell).await,
         Fault::Restart { apart } => {
             for node in 0..cluster.nodes.len() {
                 cluster.nodes[node].terminate().await?;
-                note(&format!("node {node} has ended"));
+                tell(&format!("node {node} has ended"));
                 cluster.start_one(node)?;
                 cluster.nodes[node].ready().await?;
                 millis(apart).await;
@@ -95,34 +96,35 @@ async fn apply(cluster: &mut Cluster, fault: Fault, recorder: &Recorder) -> anyh
         Fault::Isolate { .. }
         | Fault::OneWay { .. }
         | Fault::Bridge { .. }
-        | Fault::Delay { .. } => on_links(cluster, fault, note).await,
+        | Fault::Delay { .. } => on_links(cluster, fault, tell).await,
         Fault::SlowDisk { target, each, hold } => {
-            slow_disk(cluster, target, each, hold, note).await
+            slow_disk(cluster, target, each, hold, tell).await
         }
         Fault::SyncError { target, down } => {
             let node = choose(cluster, target).await?;
             cluster.nodes[node].control.fail(false)?;
             let status = cluster.nodes[node].exit().await.context("after a failed sync")?;
             ensure!(cluster.nodes[node].control.hits()? > 0, "no sync failed");
-            note(&format!("node {node} ended: {status}"));
+            tell(&format!("node {node} ended: {status}"));
             millis(down).await;
             cluster.start_one(node)
         }
+        Fault::SyncErrorAll { hold, down } => sync_error_all(cluster, hold, down, tell).await,
         Fault::FullDisk { target, hold } => {
             let node = choose(cluster, target).await?;
             let bytes = cluster.nodes[node].disk.fill()?;
             sleep(NOTICED).await;
-            note(&format!("{bytes} bytes of node {node} are taken"));
+            tell(&format!("{bytes} bytes of node {node} are taken"));
             millis(hold).await;
             cluster.nodes[node].disk.empty()
         }
         Fault::Cut { target, down } => {
             let node = choose(cluster, target).await?;
-            cut(cluster, &[node], 0, down, note).await
+            cut(cluster, &[node], 0, down, tell).await
         }
         Fault::CutAll { apart, down } => {
             let all: Vec<_> = (0..cluster.nodes.len()).collect();
-            cut(cluster, &all, apart, down, note).await
+            cut(cluster, &all, apart, down, tell).await
         }
     }
 }
@@ -145,11 +147,11 @@ async fn kill(
     nodes: &[usize],
     apart: u64,
     down: u64,
-    note: impl Fn(&str),
+    tell: impl Fn(&str),
 ) -> anyhow::Result<()> {
     for &node in nodes {
         cluster.nodes[node].kill();
-        note(&format!("node {node} is dead"));
+        tell(&format!("node {node} is dead"));
         millis(apart).await;
     }
     millis(down).await;
@@ -166,14 +168,14 @@ async fn pause_kill(
     cluster: &mut Cluster,
     hold: u64,
     down: u64,
-    note: impl Fn(&str),
+    tell: impl Fn(&str),
 ) -> anyhow::Result<()> {
     let leader = choose(cluster, Target::Leader).await?;
     let paused = (leader + 1) % cluster.nodes.len();
     cluster.nodes[paused].freeze().await?;
     millis(hold).await;
     cluster.nodes[leader].kill();
-    note(&format!("node {paused} is stopped, node {leader} is dead"));
+    tell(&format!("node {paused} is stopped, node {leader} is dead"));
     cluster.nodes[paused].thaw()?;
     millis(down).await;
     cluster.start_one(leader)?;
@@ -185,7 +187,7 @@ async fn slow_disk(
     target: Target,
     each: u64,
     hold: u64,
-    note: impl Fn(&str),
+    tell: impl Fn(&str),
 ) -> anyhow::Result<()> {
     let node = choose(cluster, target).await?;
     let control = &cluster.nodes[node].control;
@@ -195,8 +197,33 @@ async fn slow_disk(
     let hits = control.hits()? - before;
     control.heal()?;
     ensure!(hits > 0, "no sync was slow");
-    note(&format!("{hits} syncs of node {node} took {each} ms longer"));
+    tell(&format!("{hits} syncs of node {node} took {each} ms longer"));
     Ok(())
+}
+
+/// Each process must end by itself; one that does not is killed, and what it said was a lie.
+async fn sync_error_all(
+    cluster: &mut Cluster,
+    hold: u64,
+    down: u64,
+    tell: impl Fn(&str),
+) -> anyhow::Result<()> {
+    for node in &cluster.nodes {
+        node.control.fail(false)?;
+    }
+    millis(hold).await;
+    let mut went_on = 0;
+    for node in &mut cluster.nodes {
+        if node.ended().is_none() {
+            went_on += 1;
+            node.kill();
+        }
+        node.control.heal()?;
+    }
+    tell(&format!("{went_on} nodes did not end by themselves"));
+    millis(down).await;
+    cluster.start()?;
+    cluster.ready().await
 }
 
 /// What the power of a machine does to the processes on it, in an order that loses nothing falsely:
@@ -206,7 +233,7 @@ async fn cut(
     nodes: &[usize],
     apart: u64,
     down: u64,
-    note: impl Fn(&str),
+    tell: impl Fn(&str),
 ) -> anyhow::Result<()> {
     if apart == 0 {
         // All at the same moment: nobody may learn of the end of another.
@@ -222,7 +249,7 @@ async fn cut(
         node.disk.cut()?;
         node.kill();
         node.disk.power_on()?;
-        note(&format!("the power of node {} failed", node.number));
+        tell(&format!("the power of node {} failed", node.number));
         millis(apart).await;
     }
     millis(down).await;
@@ -235,7 +262,7 @@ async fn cut(
     Ok(())
 }
 
-async fn on_links(cluster: &Cluster, fault: Fault, note: impl Fn(&str)) -> anyhow::Result<()> {
+async fn on_links(cluster: &Cluster, fault: Fault, tell: impl Fn(&str)) -> anyhow::Result<()> {
     let net = cluster.lab.net.as_ref().context("there is no switch")?;
     let before = net.switch.hits();
     let nodes = cluster.nodes.len();
@@ -274,7 +301,7 @@ async fn on_links(cluster: &Cluster, fault: Fault, note: impl Fn(&str)) -> anyho
     let hits = net.switch.hits() - before;
     net.switch.heal();
     ensure!(hits > 0, "no packet was touched");
-    note(&format!("node {node}, {hits} packets"));
+    tell(&format!("node {node}, {hits} packets"));
     Ok(())
 }
 

@@ -4,14 +4,17 @@
 //! Without arguments, as `cargo test` runs it: the tests of the checkers and a short seeded round.
 //! `cargo test --test faults -- campaign --help` tells of the rest.
 
-#![expect(clippy::print_stdout, reason = "a command line program")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "of tests, and of the harness they share")]
 
 mod campaign;
 mod check;
 mod inject;
 mod lab;
 mod plan;
+mod planted;
 mod round;
+mod scripted;
 mod work;
 
 use std::path::PathBuf;
@@ -20,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::check::tests;
 use self::lab::Lab;
@@ -33,7 +37,7 @@ const DATA_GROUPS: u32 = 3;
 /// Of the short piece.
 const SEED: u64 = 1;
 const KILLS: usize = 20;
-const NAMES: [&str; 5] = ["campaign", "round", "summary", "check", "help"];
+const NAMES: [&str; 7] = ["campaign", "round", "summary", "check", "planted", "scripted", "help"];
 
 #[derive(Debug, Parser)]
 #[command(name = "faults", about = "Fault injection for clusters of real brokers")]
@@ -75,6 +79,22 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Runs brokers that are broken on purpose; each must be caught. Needs a debug build.
+    Planted {
+        /// Only those whose name contains this.
+        #[arg(default_value = "")]
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Plays schedules that random faults rarely build.
+    Scripted {
+        /// Only those whose name contains this.
+        #[arg(default_value = "")]
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Checks a history that was kept.
     Check { history: PathBuf },
 }
@@ -87,6 +107,9 @@ struct Common {
     /// The program under test.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_weft"))]
     weft: PathBuf,
+    /// Keeps what valid rounds leave, too.
+    #[arg(long)]
+    keep: bool,
 }
 
 impl Common {
@@ -97,6 +120,7 @@ impl Common {
             println!("not possible here: {tool:?}: {why}");
         }
         let program = Program { weft: self.weft, data_groups: DATA_GROUPS, env: Vec::new() };
+        let keep = keep || self.keep;
         Ok(Setting { lab, program, lies: Lies::default(), dir, keep })
     }
 }
@@ -107,7 +131,12 @@ async fn main() -> ExitCode {
     // Options of the usual test programs must not fail: cargo hands them to all.
     let first = args.get(1).map_or("", String::as_str);
     let known = NAMES.contains(&first) || ["--help", "-h"].contains(&first);
-    let result = if known { command(Cli::parse()).await } else { short(&args[1..]).await };
+    let work = async { if known { command(Cli::parse()).await } else { short(&args[1..]).await } };
+    // Whatever was mounted or started is taken down on the way out.
+    let result = tokio::select! {
+        result = work => result,
+        stopped = stopped() => stopped,
+    };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -116,6 +145,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// SIGINT or SIGTERM.
+async fn stopped() -> anyhow::Result<bool> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    anyhow::bail!("stopped by a signal; a campaign goes on with --resume")
 }
 
 async fn command(cli: Cli) -> anyhow::Result<bool> {
@@ -133,6 +172,13 @@ async fn command(cli: Cli) -> anyhow::Result<bool> {
             let outcome = play(&setting, &plan, &format!("round-{seed}")).await?;
             println!("{}", campaign::line(&outcome));
             Ok(outcome.verdict == Verdict::Valid)
+        }
+        Command::Planted { name, common } => {
+            planted::run(&common.setting("planted", true)?, &name).await
+        }
+        Command::Scripted { name, common } => {
+            let setting = common.setting("scripted", false)?;
+            scripted::run(&setting, &|script| script.contains(&name)).await
         }
         Command::Summary { dir } => campaign::summary(&dir),
         Command::Check { history } => {
@@ -153,17 +199,28 @@ async fn short(args: &[String]) -> anyhow::Result<bool> {
     let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(*part));
     if args.iter().any(|arg| arg == "--list") {
-        tests::NAMES.iter().for_each(|(name, _)| println!("{name}: test"));
+        for (name, _) in tests::NAMES {
+            println!("{name}: test");
+        }
         println!("short_round: test");
+        for name in scripted::short_names() {
+            println!("{name}: test");
+        }
         return Ok(true);
     }
     let mut good = tests::run(&wanted);
-    if wanted("short_round") {
-        let common = Common { dir: None, weft: env!("CARGO_BIN_EXE_weft").into() };
+    let scripts = scripted::short_names();
+    let script = |name: &str| scripts.contains(&name) && wanted(name);
+    if wanted("short_round") || scripts.iter().any(|name| script(name)) {
+        let weft = env!("CARGO_BIN_EXE_weft").into();
+        let common = Common { dir: None, weft, keep: false };
         let setting = common.setting("short", false)?;
-        let outcome = play(&setting, &Plan::short(SEED, KILLS), "short").await?;
-        println!("{}", campaign::line(&outcome));
-        good &= outcome.verdict == Verdict::Valid;
+        if wanted("short_round") {
+            let outcome = play(&setting, &Plan::short(SEED, KILLS), "short").await?;
+            println!("short_round: {}", campaign::line(&outcome));
+            good &= outcome.verdict == Verdict::Valid;
+        }
+        good &= scripted::run(&setting, &script).await?;
         if good {
             std::fs::remove_dir_all(&setting.dir)?;
         }

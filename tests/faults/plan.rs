@@ -47,6 +47,8 @@ pub(crate) enum Fault {
     SlowDisk { target: Target, each: u64, hold: u64 },
     /// One sync of a node fails: the process must end.
     SyncError { target: Target, down: u64 },
+    /// One sync of each node fails; whoever goes on is killed after a while.
+    SyncErrorAll { hold: u64, down: u64 },
     /// One disk has no room left.
     FullDisk { target: Target, hold: u64 },
     /// The power of one node fails.
@@ -75,6 +77,7 @@ impl Fault {
             Self::Delay { .. } => "delay",
             Self::SlowDisk { .. } => "slow-disk",
             Self::SyncError { .. } => "sync-error",
+            Self::SyncErrorAll { .. } => "sync-error-all",
             Self::FullDisk { .. } => "full-disk",
             Self::Cut { .. } => "power-cut",
             Self::CutAll { .. } => "power-cut-all",
@@ -94,7 +97,9 @@ impl Fault {
             | Self::OneWay { .. }
             | Self::Bridge { .. }
             | Self::Delay { .. } => Tool::Switch,
-            Self::SlowDisk { .. } | Self::SyncError { .. } => Tool::Shim,
+            Self::SlowDisk { .. } | Self::SyncError { .. } | Self::SyncErrorAll { .. } => {
+                Tool::Shim
+            }
             Self::FullDisk { .. } => Tool::SmallDisk,
             Self::Cut { .. } | Self::CutAll { .. } => Tool::PowerCut,
         }
@@ -161,9 +166,15 @@ impl Plan {
         Self { seed, nodes: 3, disk: Kind::Plain, steps, quiet: 2_000 }
     }
 
-    /// This one fault after the other.
-    pub(crate) fn scripted(disk: Kind, steps: Vec<(Fault, u64)>) -> Self {
-        Self { seed: 0, nodes: 3, disk, steps, quiet: 2_000 }
+    /// These faults one after the other.
+    pub(crate) fn of(disk: Kind, steps: Vec<(Fault, u64)>) -> Self {
+        Self { seed: 0, nodes: 3, disk, steps, quiet: 1_000 }
+    }
+
+    /// This one fault so many times, with so much quiet before it.
+    pub(crate) fn scripted(disk: Kind, fault: Option<Fault>, times: usize, quiet: u64) -> Self {
+        let steps = fault.into_iter().flat_map(|fault| vec![(fault, 2_000); times]).collect();
+        Self { seed: 0, nodes: 3, disk, steps, quiet }
     }
 }
 
@@ -180,7 +191,7 @@ fn random(rng: &mut impl Rng, disk: Kind) -> Fault {
         Kind::Image if rng.random_range(0..4) == 0 => return Fault::Cut { target, down },
         _ => {}
     }
-    match rng.random_range(0..17) {
+    match rng.random_range(0..18) {
         0..3 => Fault::Kill { target, down },
         3 => Fault::KillMajority { down },
         4 => Fault::KillAll { apart, down },
@@ -192,6 +203,7 @@ fn random(rng: &mut impl Rng, disk: Kind) -> Fault {
         13 => Fault::Bridge { hold },
         14 => Fault::Delay { each: rng.random_range(5..300), hold },
         15 => Fault::SlowDisk { target, each: rng.random_range(20..2_000), hold },
+        16 => Fault::SyncErrorAll { hold: 1_000, down },
         _ => Fault::SyncError { target, down },
     }
 }
@@ -204,7 +216,7 @@ fn duration(fault: &Fault) -> u64 {
         | Fault::SyncError { down, .. }
         | Fault::Cut { down, .. } => down + 1_000,
         Fault::KillAll { apart, down } | Fault::CutAll { apart, down } => 3 * apart + down + 3_000,
-        Fault::PauseKill { hold, down } => hold + down + 1_000,
+        Fault::PauseKill { hold, down } | Fault::SyncErrorAll { hold, down } => hold + down + 1_000,
         Fault::Restart { apart } => 3 * (apart + 2_000),
         Fault::Pause { hold, .. }
         | Fault::Isolate { hold, .. }

@@ -12,7 +12,7 @@ pub use machine::{Base, DataMachine};
 pub use reread::reread_window;
 pub use sequencer::{Appended, NewAppend, Packed, Placed, SchemaIds, Sequencer, identity_reused};
 use tokio::sync::watch;
-use weft_proto::{GroupId, Offset, PartitionUid};
+use weft_proto::{GroupId, Offset, PartitionUid, Timestamp};
 
 use crate::raft::group::Group;
 use crate::raft::log::LogReader;
@@ -69,6 +69,12 @@ impl DataGroup {
         let base = machine.base();
         let index = base.index().map_or_else(|| self.log.first_index(), |last| last + 1);
         (index, base.end(partition))
+    }
+
+    /// How many events' repeats would be recognised by source and id, and since when.
+    pub fn remembered(&self) -> (u64, Option<Timestamp>) {
+        let machine = lock(&self.machine);
+        (machine.window().len() as u64, machine.window().since())
     }
 
     /// Follows what is applied.

@@ -215,7 +215,7 @@ mod tests {
     }
 
     /// Messages to and from a peer within ten beats of so many groups, each at its own time.
-    async fn messages(groups: u64) -> (u64, u64) {
+    async fn messages(groups: u32) -> (u64, u64) {
         const INTERVAL: Duration = Duration::from_millis(150);
         let (sent, answered) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (beats, queue) = queue();
@@ -234,7 +234,7 @@ mod tests {
         let beating = (0..groups).map(|group| {
             let beats = beats.clone();
             async move {
-                tokio::time::sleep(INTERVAL.mul_f64(group as f64 / groups as f64)).await;
+                tokio::time::sleep(INTERVAL * group / groups).await;
                 for _ in 0..10 {
                     let (answer_tx, answered) = oneshot::channel();
                     let request = wire::AppendRequest::default();

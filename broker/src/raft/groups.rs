@@ -45,6 +45,7 @@ impl std::fmt::Debug for Settings {
 }
 
 /// The groups of this node; clones are handles to the same ones.
+#[expect(clippy::struct_field_names, reason = "what else are they")]
 #[derive(Debug, Clone)]
 pub struct Groups {
     groups: Arc<BTreeMap<GroupId, Group>>,

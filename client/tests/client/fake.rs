@@ -250,6 +250,13 @@ impl cluster_server::Cluster for Fake {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn drain(
+        &self,
+        _: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn route(
         &self,
         request: Request<v1::RouteRequest>,

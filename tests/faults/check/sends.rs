@@ -21,10 +21,19 @@ pub(super) struct Op {
     pub(super) events: Vec<Sent>,
     /// The first acknowledgement: when, where, at which offsets.
     pub(super) acked: Option<(Micros, Key, Vec<u64>)>,
-    refused: bool,
-    unknown: bool,
+    answered: Answered,
     /// A later acknowledgement that says something else.
     contradiction: Option<(Key, Vec<u64>)>,
+}
+
+/// What was said short of an acknowledgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answered {
+    #[default]
+    Nothing,
+    Refusal,
+    /// A refusal before or after it says nothing about that attempt.
+    Unknown,
 }
 
 /// All sends in the order in which they began, and an index of their events.
@@ -68,8 +77,7 @@ impl Sends {
             invoked,
             events: events.to_vec(),
             acked: None,
-            refused: false,
-            unknown: false,
+            answered: Answered::Nothing,
             contradiction: None,
         });
     }
@@ -91,8 +99,11 @@ impl Sends {
             Outcome::Fail { .. } if let Some((_, key, _)) = op.acked => {
                 op.contradiction = Some((key, Vec::new()));
             }
-            Outcome::Fail { .. } => op.refused = true,
-            Outcome::Info { .. } => op.unknown = true,
+            Outcome::Fail { .. } if op.answered == Answered::Nothing => {
+                op.answered = Answered::Refusal;
+            }
+            Outcome::Fail { .. } => {}
+            Outcome::Info { .. } => op.answered = Answered::Unknown,
         }
     }
 
@@ -107,8 +118,7 @@ impl Sends {
         let op = self.ops.get(op)?;
         Some(match &op.acked {
             Some((_, key, offsets)) => Fate::Acked(*key, offsets.get(index).copied()?),
-            // A refusal after an attempt of unknown fate says nothing about that attempt.
-            None if op.refused && !op.unknown => Fate::Refused,
+            None if op.answered == Answered::Refusal => Fate::Refused,
             None => Fate::Unknown,
         })
     }
@@ -123,7 +133,7 @@ impl Sends {
 
     pub(super) fn unknown(&self) -> impl Iterator<Item = Value> {
         let unknown =
-            self.ops.iter().filter(|op| op.acked.is_none() && (op.unknown || !op.refused));
+            self.ops.iter().filter(|op| op.acked.is_none() && op.answered != Answered::Refusal);
         unknown.flat_map(|op| op.events.iter().map(|event| event.value))
     }
 
@@ -160,7 +170,7 @@ impl Sends {
                     counts.acked += events;
                     times.push(*t);
                 }
-                None if op.refused && !op.unknown => counts.refused += events,
+                None if op.answered == Answered::Refusal => counts.refused += events,
                 None => counts.unknown += events,
             }
         }

@@ -30,7 +30,7 @@ impl Cluster {
     ) -> anyhow::Result<Self> {
         let places: Vec<Addresses> = match &lab.net {
             Some(net) => (0..nodes).map(|node| in_namespace(net.address(node))).collect(),
-            None => Ports::free(nodes).iter().map(on_loopback).collect(),
+            None => Ports::free(nodes).into_iter().map(on_loopback).collect(),
         };
         let founders: Vec<_> = places.iter().map(|place| place.peer.clone()).collect();
         let mut cluster = Self { nodes: Vec::new(), lab, program };
@@ -103,6 +103,6 @@ fn in_namespace(ip: std::net::Ipv4Addr) -> Addresses {
     Addresses { grpc: format!("{ip}:7400"), http: format!("{ip}:7500"), peer: format!("{ip}:7600") }
 }
 
-fn on_loopback(ports: &Ports) -> Addresses {
+fn on_loopback(ports: Ports) -> Addresses {
     Addresses { grpc: address(ports.grpc), http: address(ports.http), peer: address(ports.peer) }
 }

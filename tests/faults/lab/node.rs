@@ -20,6 +20,7 @@ use super::shim::Control;
 /// An election, a recovery of the store, and a machine with other things to do.
 const READY_MAX: Duration = Duration::from_mins(2);
 const STOPPED_MAX: Duration = Duration::from_secs(10);
+const CHECKPOINT_BYTES: u64 = 128 << 10;
 const EXIT_MAX: Duration = Duration::from_secs(30);
 
 /// Where a node listens.
@@ -80,8 +81,10 @@ impl Node {
         let mut text = format!("[node]\ndata = {data:?}\n\n");
         // Writing to a text cannot fail.
         _ = write!(text, "[listen]\ngrpc = {grpc:?}\nhttp = {http:?}\npeer = {peer:?}\n\n");
-        _ = write!(text, "[cluster]\nfounders = {:?}\n", self.founders);
-        _ = write!(text, "data_groups = {}\n\n", program.data_groups);
+        _ = writeln!(text, "[cluster]\nfounders = {:?}", self.founders);
+        _ = writeln!(text, "data_groups = {}", program.data_groups);
+        // Many checkpoints, so that floors rise and snapshots are installed.
+        _ = write!(text, "checkpoint_bytes = {CHECKPOINT_BYTES}\n\n");
         text + "[store]\nprofile = \"small\"\n\n[security]\ninsecure = true\n"
     }
 

@@ -3,6 +3,8 @@
 //! The kernels that we test on have no `netem`; a TUN interface for each node and a few threads do
 //! the same, count what they drop, and need no package.
 
+#![expect(clippy::disallowed_methods, reason = "packets are due at real times")]
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;

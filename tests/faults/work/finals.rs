@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::time::{Instant, sleep, timeout};
-use weft_client::{Client, Error, Position, ReadItem, ReadOptions, Reason};
+use weft_client::{Client, Error, ErrorKind, Position, ReadItem, ReadOptions, Reason};
 
 use super::event::seen;
 use super::recorder::Recorder;
@@ -78,7 +78,17 @@ async fn settled(clients: &[Client]) -> anyhow::Result<(Vec<Bounds>, Option<Stri
 async fn bounds_of(client: &Client) -> weft_client::Result<Bounds> {
     let mut bounds = Bounds::new();
     for (stream, name) in (0..).zip(STREAMS) {
-        for offset in client.locate(name, Position::Latest).await? {
+        let offsets = match client.locate(name, Position::Latest).await {
+            // With the stream, all its events are gone: a loss for the checkers to name.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                for partition in 0..PARTITIONS {
+                    bounds.insert(Key { stream, partition }, (0, 0));
+                }
+                continue;
+            }
+            located => located?,
+        };
+        for offset in offsets {
             let key = Key { stream, partition: offset.partition };
             bounds.insert(key, (offset.earliest, offset.latest));
         }
@@ -95,6 +105,9 @@ async fn above_floor(
 ) -> anyhow::Result<(u64, Vec<Seen>)> {
     loop {
         match partition_of(client, stream, key, floor).await {
+            Err(error) if error.reason() == Reason::UnknownStream => {
+                return Ok((floor, Vec::new()));
+            }
             Ok(seen) => return Ok((floor, seen)),
             Err(error) if error.reason() == Reason::OffsetOutOfRange => {
                 let bounds = bounds_of(client).await?;

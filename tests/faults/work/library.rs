@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use weft_client::{Client, Error, Options, Pending, Publisher, PublisherOptions, Reason, Timeouts};
+use weft_client::{
+    Client, Error, ErrorKind, Options, Pending, Publisher, PublisherOptions, Reason, Timeouts,
+};
 
 use super::STREAMS;
 use super::event::Events;
@@ -92,7 +94,11 @@ impl Source {
         let name = STREAMS[self.stream as usize];
         match client.publisher(name, PublisherOptions::default()).await {
             Ok(publisher) => Ok(Some(publisher)),
-            Err(error) if error.is_retryable() => Ok(None),
+            // A stream that is gone is a loss, which the checkers will see.
+            Err(error) if error.is_retryable() || error.kind() == ErrorKind::NotFound => {
+                sleep(PAUSE).await;
+                Ok(None)
+            }
             Err(error) => anyhow::bail!("no publisher for {name}: {error}"),
         }
     }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::recorder::Recorder;
 use super::lab::cluster::Cluster;
+use super::lab::node::Node;
 
 pub(crate) const STREAMS: [&str; 2] = ["orders", "payments"];
 pub(crate) const PARTITIONS: u32 = 2;
@@ -55,7 +56,7 @@ impl Work {
             followers: JoinSet::new(),
             stop_followers: CancellationToken::new(),
         };
-        let endpoints: Vec<String> = cluster.nodes.iter().map(|node| node.endpoint()).collect();
+        let endpoints: Vec<String> = cluster.nodes.iter().map(Node::endpoint).collect();
         for (stream, _) in (0..).zip(STREAMS) {
             for patient in [true, false] {
                 let source = library::Source::new(cluster.options(), stream, patient, recorder);

@@ -1,8 +1,11 @@
 //! A publisher that numbers its batches itself, asks every node until it has an answer, and asks
 //! again although it has one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +15,7 @@ use weft_proto::v1::BatchIdentity;
 use super::PARTITIONS;
 use super::event::Events;
 use super::recorder::Recorder;
-use super::wire::Wire;
+use super::wire::{Answer, Wire};
 use crate::check::history::{Key, Outcome};
 
 const BATCH_MAX: usize = 3;
@@ -29,10 +32,25 @@ const EPOCHS: u64 = 10;
 /// Attempts after the publishers were told to stop.
 const LAST_ATTEMPTS: usize = 20;
 
+/// Batches that are kept to be asked for again much later; the broker remembers 64.
+const KEPT: usize = 40;
+
 pub(super) struct Source {
     wires: Vec<Wire>,
     stream: u32,
     recorder: Arc<Recorder>,
+    /// What was stored, newest last.
+    kept: VecDeque<Batch>,
+}
+
+/// A batch with all that a retry of it needs.
+#[derive(Clone)]
+struct Batch {
+    process: u32,
+    op: u64,
+    key: Key,
+    events: Vec<Bytes>,
+    identity: BatchIdentity,
 }
 
 /// How the batch of a producer ended.
@@ -50,7 +68,8 @@ impl Source {
     ) -> anyhow::Result<Self> {
         let wires: anyhow::Result<_> =
             endpoints.iter().map(String::as_str).map(Wire::new).collect();
-        Ok(Self { wires: wires?, stream, recorder: Arc::clone(recorder) })
+        let (wires, recorder) = (wires?, Arc::clone(recorder));
+        Ok(Self { wires, stream, recorder, kept: VecDeque::new() })
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
@@ -63,13 +82,15 @@ impl Source {
                     (rand::random(), 0, rand::random_range(0..PARTITIONS));
             }
             epoch += 1;
+            // An older run is fenced.
+            self.kept.clear();
             let key = Key { stream: self.stream, partition };
             for sequence in 1..=rand::random_range(BATCHES) {
                 if stop.is_cancelled() {
                     break;
                 }
                 let identity = BatchIdentity {
-                    producer: bytes::Bytes::copy_from_slice(&producer),
+                    producer: Bytes::copy_from_slice(&producer),
                     epoch,
                     sequence,
                     previous: sequence - 1,
@@ -92,20 +113,18 @@ impl Source {
         stop: &CancellationToken,
     ) -> End {
         let count = rand::random_range(1..=BATCH_MAX);
-        let (sent, batch): (Vec<_>, Vec<_>) = (0..count).map(|_| events.next()).unzip();
+        let (sent, stored): (Vec<_>, Vec<_>) = (0..count).map(|_| events.next()).unzip();
         let op = self.recorder.invoke(process, sent);
+        let batch = Batch { process, op, key, events: stored, identity };
         let (mut open, mut left) = (false, LAST_ATTEMPTS);
         loop {
-            let wire = rand::random_range(0..self.wires.len());
             let limit = Duration::from_millis(rand::random_range(LIMIT_MS));
-            let again = Some(identity.clone());
-            let answer = self.wires[wire].publish(key, batch.clone(), again, limit).await;
+            let answer = self.attempt(&batch, limit).await;
             match answer.outcome {
                 Outcome::Ok { .. } => {
                     self.recorder.done(process, op, answer.outcome);
-                    if rand::random_range(0..AGAIN) == 0 {
-                        self.ask_again(process, op, key, batch, identity).await;
-                    }
+                    self.kept.push_back(batch);
+                    self.ask_again().await;
                     return End::Stored;
                 }
                 Outcome::Info { error } => {
@@ -133,21 +152,27 @@ impl Source {
         }
     }
 
-    /// The answer must be the same.
-    async fn ask_again(
-        &mut self,
-        process: u32,
-        op: u64,
-        key: Key,
-        batch: Vec<bytes::Bytes>,
-        identity: BatchIdentity,
-    ) {
+    async fn attempt(&mut self, batch: &Batch, limit: Duration) -> Answer {
         let wire = rand::random_range(0..self.wires.len());
-        let limit = Duration::from_secs(2);
-        let answer = self.wires[wire].publish(key, batch, Some(identity), limit).await;
+        let (events, identity) = (batch.events.clone(), Some(batch.identity.clone()));
+        self.wires[wire].publish(batch.key, events, identity, limit).await
+    }
+
+    /// Asks now and then for what was stored just now, or a while ago: the answer must be the same.
+    async fn ask_again(&mut self) {
+        if self.kept.len() > KEPT {
+            self.kept.pop_front();
+        }
+        let batch = match rand::random_range(0..AGAIN) {
+            0 => self.kept.back(),
+            1 => self.kept.front(),
+            _ => None,
+        };
+        let Some(batch) = batch.cloned() else { return };
+        let answer = self.attempt(&batch, Duration::from_secs(2)).await;
         // To be away just now is no answer.
         if matches!(answer.outcome, Outcome::Ok { .. }) || is_final(answer.reason) {
-            self.recorder.done(process, op, answer.outcome);
+            self.recorder.done(batch.process, batch.op, answer.outcome);
         }
     }
 }

@@ -160,96 +160,76 @@ fn polls() -> Vec<(Class, &'static str, Story)> {
 }
 
 fn sends() -> Vec<(Class, &'static str, Story)> {
-    use Class::{IdempotenceViolation, IntNonmonotonicSend, KeyOrder, NonmonotonicSend};
-    let swapped = &[(0, 11), (1, 10)][..];
-    let batch = |offsets: &'static [u64]| {
-        story().then(|story| {
-            let op = story.invoke(1, &[10, 11]);
-            story.ok(op, KEY, offsets);
-        })
+    let mut all = orders();
+    all.extend(batches());
+    all.extend(key_orders());
+    all.extend(retries());
+    all
+}
+
+const SWAPPED: &[(u64, u64)] = &[(0, 11), (1, 10)];
+
+fn orders() -> Vec<(Class, &'static str, Story)> {
+    let pipelined = |story: &mut Story| {
+        let (first, second) = (story.invoke(1, &[10]), story.invoke(1, &[11]));
+        story.ok(second, KEY, &[0]);
+        story.ok(first, KEY, &[1]);
     };
-    let answered_again =
-        |key, offsets: &'static [u64]| move |story: &mut Story| story.ok(0, key, offsets);
-    vec![
-        (
-            NonmonotonicSend,
-            "one after the other",
-            story().sent(1, 10, 1).sent(1, 11, 0).end(swapped),
-        ),
-        (
-            NonmonotonicSend,
-            "both under way",
-            story()
-                .then(|story| {
-                    let (first, second) = (story.invoke(1, &[10]), story.invoke(1, &[11]));
-                    story.ok(second, KEY, &[0]);
-                    story.ok(first, KEY, &[1]);
-                })
-                .end(swapped),
-        ),
-        (
-            NonmonotonicSend,
-            "with another between",
-            story()
-                .sent(1, 10, 2)
-                .then(|story| {
-                    // Begun before it was acknowledged, so that only the own order is wrong.
-                    let Some(done) = story.history.pop() else { return };
-                    let other = story.invoke(2, &[12]);
-                    story.history.push(done);
-                    story.ok(other, KEY, &[1]);
-                })
-                .sent(1, 11, 0)
-                .then(swap_invoke)
-                .end(&[(0, 11), (1, 12), (2, 10)]),
-        ),
-        (IntNonmonotonicSend, "a batch", batch(&[1, 0]).end(swapped)),
-        (
-            IntNonmonotonicSend,
-            "both at one place",
-            batch(&[0, 0]).then(drop_second).end(&[(0, 10)]),
-        ),
-        (
-            IntNonmonotonicSend,
-            "a batch of three",
-            story()
-                .then(|story| {
-                    let op = story.invoke(1, &[10, 11, 12]);
-                    story.ok(op, KEY, &[0, 2, 1]);
-                })
-                .end(&[(0, 10), (1, 12), (2, 11)]),
-        ),
-        (KeyOrder, "two processes", story().sent(1, 10, 1).sent(2, 11, 0).end(swapped)),
-        (
-            KeyOrder,
-            "a third between",
-            story().sent(1, 10, 2).sent(2, 11, 3).sent(3, 12, 1).sent(4, 13, 4).open(5, 14).end(&[
-                (0, 14),
-                (1, 12),
-                (2, 10),
-                (3, 11),
-                (4, 13),
-            ]),
-        ),
-        (
-            KeyOrder,
-            "a batch",
-            story()
-                .sent(1, 10, 1)
-                .then(|story| {
-                    let op = story.invoke(2, &[11, 12]);
-                    story.ok(op, KEY, &[0, 2]);
-                })
-                .end(&[(0, 11), (1, 10), (2, 12)]),
-        ),
-        (IdempotenceViolation, "another offset", two().then(answered_again(KEY, &[1])).end(TWO)),
-        (
-            IdempotenceViolation,
-            "another partition",
-            two().then(answered_again(OTHER, &[0])).end(TWO),
-        ),
-        (IdempotenceViolation, "refused at last", two().then(|story| story.fail(0)).end(TWO)),
-    ]
+    let between = |story: &mut Story| {
+        // Begun before it was acknowledged, so that only the own order is wrong.
+        let Some(done) = story.history.pop() else { return };
+        let other = story.invoke(2, &[12]);
+        story.history.push(done);
+        story.ok(other, KEY, &[1]);
+    };
+    let third = story().sent(1, 10, 2).then(between).sent(1, 11, 0).then(swap_invoke);
+    let all = [
+        ("one after the other", story().sent(1, 10, 1).sent(1, 11, 0).end(SWAPPED)),
+        ("both under way", story().then(pipelined).end(SWAPPED)),
+        ("with another between", third.end(&[(0, 11), (1, 12), (2, 10)])),
+    ];
+    all.map(|(name, story)| (Class::NonmonotonicSend, name, story)).into()
+}
+
+/// A batch that is stored at these offsets.
+fn batch(values: &[u64], offsets: &[u64]) -> Story {
+    story().then(|story| {
+        let op = story.invoke(1, values);
+        story.ok(op, KEY, offsets);
+    })
+}
+
+fn batches() -> Vec<(Class, &'static str, Story)> {
+    let three = batch(&[10, 11, 12], &[0, 2, 1]).end(&[(0, 10), (1, 12), (2, 11)]);
+    let all = [
+        ("a batch", batch(&[10, 11], &[1, 0]).end(SWAPPED)),
+        ("one event at two places", batch(&[10], &[0, 0]).end(&[(0, 10)])),
+        ("a batch of three", three),
+    ];
+    all.map(|(name, story)| (Class::IntNonmonotonicSend, name, story)).into()
+}
+
+fn key_orders() -> Vec<(Class, &'static str, Story)> {
+    let four = story().sent(1, 10, 2).sent(2, 11, 3).sent(3, 12, 1).sent(4, 13, 4).open(5, 14);
+    let batch = |story: &mut Story| {
+        let op = story.invoke(2, &[11, 12]);
+        story.ok(op, KEY, &[0, 2]);
+    };
+    let all = [
+        ("two processes", story().sent(1, 10, 1).sent(2, 11, 0).end(SWAPPED)),
+        ("a third between", four.end(&[(0, 14), (1, 12), (2, 10), (3, 11), (4, 13)])),
+        ("a batch", story().sent(1, 10, 1).then(batch).end(&[(0, 11), (1, 10), (2, 12)])),
+    ];
+    all.map(|(name, story)| (Class::KeyOrder, name, story)).into()
+}
+
+fn retries() -> Vec<(Class, &'static str, Story)> {
+    let all = [
+        ("another offset", two().then(|story| story.ok(0, KEY, &[1])).end(TWO)),
+        ("another partition", two().then(|story| story.ok(0, OTHER, &[0])).end(TWO)),
+        ("refused at last", two().then(|story| story.fail(0)).end(TWO)),
+    ];
+    all.map(|(name, story)| (Class::IdempotenceViolation, name, story)).into()
 }
 
 /// Lets the last send of the story begin before everything was acknowledged.
@@ -266,13 +246,5 @@ fn retimed(record: super::super::history::Record) -> super::super::history::Reco
             Record::Invoke { t: 500, process, op, events }
         }
         other => other,
-    }
-}
-
-/// Two events at one place would be another class as well.
-fn drop_second(story: &mut Story) {
-    use super::super::history::Record;
-    if let Some(Record::Invoke { events, .. }) = story.history.first_mut() {
-        events.truncate(1);
     }
 }

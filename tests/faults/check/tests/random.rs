@@ -170,7 +170,9 @@ impl Model {
 
 fn history(acts: Vec<Act>) -> History {
     let mut model = Model::new();
-    acts.into_iter().for_each(|act| model.act(act));
+    for act in acts {
+        model.act(act);
+    }
     model.end()
 }
 
