@@ -21,6 +21,7 @@ use crate::peer::Peer;
 use crate::raft::group::Parts;
 use crate::raft::groups::{Groups, Settings};
 use crate::raft::log::Logs;
+use crate::raft::snapshot::SnapshotPolicy;
 use crate::read::History;
 use crate::retention::{self, Pace, Replica};
 use crate::store::{LogEngine, Writer, WriterOptions};
@@ -157,7 +158,9 @@ async fn start(
         let watched = Arc::new(Mutex::new(watched));
         let (mut part, reader) = Parts::stored(&logs, group, watched, site.plan.policy(group))?;
         part.checkpoint_bytes = site.plan.checkpoint_bytes;
-        if let Some(purged) = reader.purged() {
+        if site.plan.policy(group) == SnapshotPolicy::AtFloor
+            && let Some(purged) = reader.purged()
+        {
             let base = retention::base_of(&*engine, group, purged)?;
             lock(&machine).raise_base(base);
         }
