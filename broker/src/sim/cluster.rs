@@ -122,7 +122,9 @@ impl Cluster {
             }
             End::Open(ways) => {
                 self.note(format_args!("{ways:?} are open"));
-                ways.into_iter().for_each(|way| self.site.network.open(way));
+                for way in ways {
+                    self.site.network.open(way);
+                }
             }
         }
     }
@@ -163,7 +165,7 @@ impl Cluster {
     pub(crate) fn trim(&self, node: u64) {
         let Some(running) = self.running(node) else { return };
         for data in &running.data {
-            if self.site.plan.policy(data.id) != SnapshotPolicy::AtApplied {
+            if super::plan::Plan::policy(data.id) != SnapshotPolicy::AtApplied {
                 continue;
             }
             let raft = data.raft.clone();

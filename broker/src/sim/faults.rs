@@ -60,7 +60,7 @@ impl Faults {
     /// Lets something bad happen, every second time to a leader.
     pub(crate) async fn strike(&mut self, cluster: &mut Cluster) {
         self.count += 1;
-        let longest = self.longest(cluster);
+        let longest = Self::longest(cluster);
         let any = self.random.within(1..cluster.site.plan.nodes + 1);
         let leader = if self.random.once_in(2) { cluster.leader() } else { None };
         let node = leader.unwrap_or(any);
@@ -99,7 +99,7 @@ impl Faults {
     }
 
     /// How long a fault lasts at most, in milliseconds.
-    fn longest(&self, cluster: &Cluster) -> u64 {
+    fn longest(cluster: &Cluster) -> u64 {
         let election = cluster.site.plan.timers.election_max;
         u64::try_from(election.as_millis()).unwrap() * 4
     }
@@ -186,4 +186,4 @@ impl Faults {
 }
 
 /// How long the end of a run may take.
-pub(crate) const CALM: Duration = Duration::from_secs(60);
+pub(crate) const CALM: Duration = Duration::from_mins(1);

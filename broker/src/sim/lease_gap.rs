@@ -169,6 +169,7 @@ fn sequencer_closes_the_gap_in_order() {
             };
             plain(PARTITION, vec![Bytes::from(format!("k{sequence}"))], Some(producer))
         };
+        #[expect(clippy::async_yields_async, reason = "the answer to what is queued comes later")]
         let queue = |sequence| {
             let (sequencer, append) = (sequencer.clone(), append(sequence));
             process.run(async move { sequencer.append(append).await.unwrap() })

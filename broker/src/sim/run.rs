@@ -165,7 +165,7 @@ fn start_clients(
     let plan = &cluster.site.plan;
     let mut clients = JoinSet::new();
     for group in plan.groups() {
-        let partitions = plan.partitions(group);
+        let partitions = Plan::partitions(group);
         for number in 0..plan.producers {
             let producer = Producer {
                 directory: directory.clone(),
