@@ -55,7 +55,9 @@ impl Shown {
             known.is_none()
         });
         drop(facts);
-        wrong.into_iter().for_each(|detail| observer.fail(Class::UncommittedRead, detail));
+        for detail in wrong {
+            observer.fail(Class::UncommittedRead, detail);
+        }
     }
 }
 

@@ -171,6 +171,7 @@ fn sequencer_closes_the_gap_in_order() {
         };
         let queue = |sequence| {
             let (sequencer, append) = (sequencer.clone(), append(sequence));
+            #[expect(clippy::async_yields_async, reason = "it is queued now and answered later")]
             process.run(async move { sequencer.append(append).await.unwrap() })
         };
 

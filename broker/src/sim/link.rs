@@ -75,7 +75,7 @@ impl Transport for Link {
             };
             let watched = Arc::clone(&observer);
             let requests = requests.inspect(move |request| watched.append(way, request)).boxed();
-            let requests = Carried::new(network.clone(), connection, requests, None);
+            let requests = Carried::over(network.clone(), connection, requests, None);
             let answers = if observer.forges(way.1) {
                 requests.map(|request| forged(&request)).boxed()
             } else {
@@ -86,7 +86,7 @@ impl Transport for Link {
             let answers =
                 answers.inspect(move |answer| observer.appended(way, answer)).map(Ok).boxed();
             let at_break = Err(Error::Broken("the connection was reset".to_owned()));
-            Ok(Carried::new(network, connection.back(), answers, Some(at_break)))
+            Ok(Carried::over(network, connection.back(), answers, Some(at_break)))
         })
     }
 
@@ -112,7 +112,7 @@ impl Transport for Link {
         self.observer.vote(way, &request);
         let observer = Arc::clone(&self.observer);
         self.call(to, move |endpoint| async move {
-            let response = endpoint.handler.vote(request.clone()).await?;
+            let response = endpoint.handler.vote(request).await?;
             observer.voted(way, &request, &response);
             Ok(response)
         })

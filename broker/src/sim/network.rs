@@ -226,7 +226,7 @@ pub(crate) struct Carried<T> {
 }
 
 impl<T: Send + Unpin + 'static> Carried<T> {
-    pub(crate) fn new(
+    pub(crate) fn over(
         network: Network,
         connection: Connection,
         source: Messages<T>,

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ops::Range;
 use std::time::Duration;
 
-/// A stream of numbers that depends on its seed alone (SplitMix64).
+/// A stream of numbers that depends on its seed alone (`SplitMix64`).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
