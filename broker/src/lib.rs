@@ -26,6 +26,8 @@ pub mod retention;
 pub mod room;
 pub mod rpc;
 pub mod security;
+#[cfg(test)]
+mod sim;
 pub mod state;
 pub mod store;
 pub mod subscription;

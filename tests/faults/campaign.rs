@@ -33,6 +33,7 @@ struct Totals {
     final_reads: u64,
     gaps: Vec<u64>,
     faults: BTreeMap<String, Hits>,
+    waits: BTreeMap<String, Vec<u64>>,
     anomalies: BTreeMap<Class, usize>,
     bad: Vec<String>,
 }
@@ -134,6 +135,7 @@ fn totals(done: &[Outcome]) -> Totals {
         totals.add(outcome);
     }
     totals.gaps.sort_unstable();
+    totals.waits.values_mut().for_each(|waits| waits.sort_unstable());
     totals
 }
 
@@ -161,6 +163,9 @@ impl Totals {
             sum.installed += hits.installed;
             sum.skipped += hits.skipped;
             sum.indeterminate += hits.indeterminate;
+        }
+        for (name, waits) in &outcome.waits {
+            self.waits.entry(name.clone()).or_default().extend(waits);
         }
         for (class, number) in &outcome.anomalies {
             *self.anomalies.entry(*class).or_default() += number;
@@ -194,6 +199,21 @@ impl Totals {
             middle.unwrap_or(&0),
             most.unwrap_or(&0)
         );
+        for (class, number) in &self.anomalies {
+            println!("| **{class}** | {number} |");
+        }
+        self.print_faults();
+        for bad in &self.bad {
+            println!("\n{bad}");
+        }
+        self.rounds > 0 && self.valid == self.rounds
+    }
+
+    fn print_faults(&self) {
+        println!(
+            "\n| fault | took hold | longest wait for an acknowledgement: median, p95, most (ms) |"
+        );
+        println!("|---|---|---|");
         for (name, hits) in &self.faults {
             let mut text = hits.installed.to_string();
             if hits.skipped > 0 {
@@ -202,15 +222,13 @@ impl Totals {
             if hits.indeterminate > 0 {
                 _ = write!(text, ", {} indeterminate", hits.indeterminate);
             }
-            println!("| {name} | {text} |");
+            let waits = self.waits.get(name).map_or(&[][..], Vec::as_slice);
+            let at = |percent: usize| {
+                let place = waits.len().saturating_sub(1) * percent / 100;
+                waits.get(place).map_or_else(|| "-".to_owned(), u64::to_string)
+            };
+            println!("| {name} | {text} | {}, {}, {} |", at(50), at(95), at(100));
         }
-        for (class, number) in &self.anomalies {
-            println!("| **{class}** | {number} |");
-        }
-        for bad in &self.bad {
-            println!("\n{bad}");
-        }
-        self.rounds > 0 && self.valid == self.rounds
     }
 }
 

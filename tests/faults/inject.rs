@@ -32,6 +32,7 @@ pub(crate) async fn inject(
     // Whoever ended by itself is a complaint already; the faults go on with a whole cluster.
     cluster.start()?;
     let detail = format!("{fault:?}");
+    recorder.fault(name, Injected::Begun, &detail);
     match apply(cluster, fault, recorder).await {
         Ok(()) => recorder.fault(name, Injected::Healed, &detail),
         Err(error) => {

@@ -107,6 +107,9 @@ struct Common {
     /// The program under test.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_weft"))]
     weft: PathBuf,
+    /// Keeps what valid rounds leave, too.
+    #[arg(long)]
+    keep: bool,
 }
 
 impl Common {
@@ -117,6 +120,7 @@ impl Common {
             println!("not possible here: {tool:?}: {why}");
         }
         let program = Program { weft: self.weft, data_groups: DATA_GROUPS, env: Vec::new() };
+        let keep = keep || self.keep;
         Ok(Setting { lab, program, lies: Lies::default(), dir, keep })
     }
 }
@@ -208,7 +212,8 @@ async fn short(args: &[String]) -> anyhow::Result<bool> {
     let scripts = scripted::short_names();
     let script = |name: &str| scripts.contains(&name) && wanted(name);
     if wanted("short_round") || scripts.iter().any(|name| script(name)) {
-        let common = Common { dir: None, weft: env!("CARGO_BIN_EXE_weft").into() };
+        let weft = env!("CARGO_BIN_EXE_weft").into();
+        let common = Common { dir: None, weft, keep: false };
         let setting = common.setting("short", false)?;
         if wanted("short_round") {
             let outcome = play(&setting, &Plan::short(SEED, KILLS), "short").await?;

@@ -67,6 +67,9 @@ pub(crate) struct Outcome {
     pub(crate) doubts: Vec<String>,
     pub(crate) faults: BTreeMap<String, Hits>,
     pub(crate) counts: Counts,
+    /// Waits for an acknowledgement in milliseconds, by the kind of fault.
+    #[serde(default)]
+    pub(crate) waits: BTreeMap<String, Vec<u64>>,
     pub(crate) seconds: u64,
     /// Where the history and the logs are, when they were kept.
     pub(crate) kept: Option<PathBuf>,
@@ -120,6 +123,7 @@ pub(crate) async fn play(setting: &Setting, plan: &Plan, name: &str) -> anyhow::
         doubts,
         faults,
         counts: findings.counts,
+        waits: findings.waits,
         seconds: begin.elapsed().as_secs(),
         kept,
     };
@@ -203,7 +207,7 @@ fn hits(history: &[Record]) -> BTreeMap<String, Hits> {
             Injected::Installed => hits.installed += 1,
             Injected::Skipped => hits.skipped += 1,
             Injected::Indeterminate => hits.indeterminate += 1,
-            Injected::Healed => {}
+            Injected::Begun | Injected::Healed => {}
         }
     }
     faults

@@ -80,6 +80,7 @@ async fn single_node_is_born_at_once() {
     let alone = Founding {
         address: "h:1".to_owned(),
         founders: Vec::new(),
+        join: Vec::new(),
         data_groups: 2,
         checkpoint_bytes: 7,
         join: Vec::new(),

@@ -48,6 +48,8 @@ pub(crate) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Injected {
+    /// It is about to be done.
+    Begun,
     /// It did, and was seen to.
     Installed,
     /// This machine cannot do it.

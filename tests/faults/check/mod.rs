@@ -3,6 +3,7 @@
 //! Time grows with the length of the history, but for sorting. Rules and names of the classes follow
 //! Jepsen's test of Kafka, but tolerate neither gaps nor skips.
 
+mod availability;
 pub(crate) mod history;
 mod order;
 mod places;
@@ -95,6 +96,8 @@ pub(crate) struct Counts {
 pub(crate) struct Findings {
     pub(crate) anomalies: Vec<Anomaly>,
     pub(crate) counts: Counts,
+    /// Longest waits for an acknowledgement in milliseconds, by the kind of fault.
+    pub(crate) waits: BTreeMap<String, Vec<u64>>,
 }
 
 impl Class {
@@ -176,7 +179,8 @@ pub(crate) fn check(history: &[Record]) -> Findings {
     polls::check(history, &places, &mut found);
     places.check(&sends, &mut found);
     replicas::check(history, &sends, &places, &mut found);
-    Findings { anomalies: found.0, counts: counts(history, &sends, &places) }
+    let waits = availability::waits(history, &sends);
+    Findings { anomalies: found.0, counts: counts(history, &sends, &places), waits }
 }
 
 fn counts(history: &[Record], sends: &Sends, places: &Places) -> Counts {
