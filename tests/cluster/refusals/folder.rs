@@ -118,7 +118,13 @@ async fn folders_of_other_nodes_and_clusters_are_refused() {
     let ended = refused_with(third, &scratch.join("empty"), &scratch).await;
     assert!(ended.stderr.contains("another data folder"), "{}", ended.stderr);
 
-    // One that was made elsewhere, for the same address.
+    third.start();
+    third.ready().await;
+    assert_eq!(stored(&third.client(), "orders").await, 1);
+
+    // One that was made elsewhere, for the same address. It has the pledge of the node, so its own
+    // folder counts as an older copy from now on: this comes last.
+    third.stop().await;
     let foreign = scratch.join("foreign");
     fs::create_dir_all(&foreign).unwrap();
     let own = fs::read_to_string(third.data().join("node.json")).unwrap();
@@ -130,8 +136,4 @@ async fn folders_of_other_nodes_and_clusters_are_refused() {
     let ended = refused_with(third, &foreign, &scratch).await;
     let told = [cluster_uid.as_str().unwrap(), &"0".repeat(32), "belongs to cluster"];
     assert!(told.iter().all(|told| ended.stderr.contains(told)), "{}", ended.stderr);
-
-    third.start();
-    third.ready().await;
-    assert_eq!(stored(&third.client(), "orders").await, 1);
 }
