@@ -232,8 +232,12 @@ impl Handler for Groups {
                 last_membership: membership.map_err(refused)?,
             };
             let snapshot = openraft::Snapshot { meta, snapshot: data };
-            let installed = group?.core().install_full_snapshot(vote, snapshot).await;
+            let group = group?;
+            let installed = group.core().install_full_snapshot(vote, snapshot).await;
             let response = installed.map_err(unreachable)?;
+            // The leader takes this answer for "has all of it on disk". A replica that had applied
+            // as much already installs nothing, and its own log may not be there yet.
+            group.sync().await.map_err(unreachable)?;
             Ok(wire::SnapshotResponse { vote: Some(vote_out(&response.vote)) })
         })
     }

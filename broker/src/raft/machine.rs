@@ -197,6 +197,17 @@ impl State {
             progress.resume(checkpoint);
         }
         progress.marks = checkpoints.list()?;
+        // Killed between the install of a snapshot and the end of its log: the log begins after it.
+        let installed = match &newest {
+            Some(checkpoint) => {
+                let point = checkpoints.point(checkpoint.last.index)?;
+                let term = checkpoint.last.leader_id.term;
+                let lacks = point.is_none_or(|point| point.term != term);
+                lacks.then_some(checkpoint.last.index)
+            }
+            None => None,
+        };
+        let floor = installed.map_or(floor, |index| index.max(floor));
         let state = Self {
             machine,
             checkpoints,
@@ -207,6 +218,9 @@ impl State {
             floor: AtomicU64::new(floor),
         };
         state.restore(newest.as_ref().map(|checkpoint| checkpoint.state.as_ref()))?;
+        if let Some(index) = installed {
+            state.machine.with(&mut |machine| machine.installed(index));
+        }
         if policy == SnapshotPolicy::AtApplied {
             state.progress()?.published = newest;
         }
@@ -227,6 +241,11 @@ impl State {
     /// Names the checkpoint that the next snapshot of an `AtFloor` group is taken from.
     pub(super) fn raise_floor(&self, index: u64) {
         self.floor.fetch_max(index, Ordering::AcqRel);
+    }
+
+    /// Waits until all that was queued before is on disk.
+    pub(super) async fn sync(&self) -> io::Result<()> {
+        self.checkpoints.sync().await
     }
 
     fn progress(&self) -> io::Result<MutexGuard<'_, Progress>> {

@@ -58,6 +58,9 @@ pub trait Checkpoints: Send + Sync + 'static {
 
     /// Forgets checkpoints; a crash may bring them back.
     fn remove(&self, indexes: &[u64]) -> BoxFuture<'_, io::Result<()>>;
+
+    /// Waits until all entries and checkpoints that were queued before are on disk.
+    fn sync(&self) -> BoxFuture<'_, io::Result<()>>;
 }
 
 /// Checkpoints beside the log of the group.
@@ -136,6 +139,11 @@ impl Checkpoints for StoredCheckpoints {
             changes.delete(Family::Meta, &keys::checkpoint::key(self.group, index));
         }
         Box::pin(async move { Ok(self.logs.writer().put_unsynced(changes).await?) })
+    }
+
+    fn sync(&self) -> BoxFuture<'_, io::Result<()>> {
+        // The writer keeps the order: when this is on disk, so is what was queued before.
+        Box::pin(async move { Ok(self.logs.writer().put_synced(Changes::new()).await?) })
     }
 }
 

@@ -151,6 +151,11 @@ impl Group {
         self.inner.core.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits until all entries that this replica has by now are on disk.
+    pub(in crate::raft) async fn sync(&self) -> std::io::Result<()> {
+        self.inner.state.sync().await
+    }
+
     /// Queues an entry; entries of one caller are agreed on in the order of these calls.
     ///
     /// # Cancel safety
