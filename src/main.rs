@@ -12,6 +12,7 @@ mod dispatcher;
 mod drain;
 mod function;
 mod get;
+mod node;
 mod output;
 mod progress;
 mod publish;
@@ -61,7 +62,8 @@ Examples:
   weft replay orders --from -1h --to latest
   weft apply -f mesh.yaml
 
-Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.";
+Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
+3 a broker whose data folder lacks what it promised.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -85,6 +87,8 @@ enum Command {
     Delete(delete::Args),
     /// Show nodes, groups and streams
     Status(status::Args),
+    /// Take nodes out of the cluster
+    Node(node::Args),
     /// Move leadership away from a node
     Drain(drain::Args),
     /// Write a completion script for a shell
@@ -184,6 +188,7 @@ async fn dispatch(
         Command::Get(args) => get::run(args, &client()?, output).await?,
         Command::Delete(args) => delete::run(&args, &client()?, format).await?,
         Command::Status(_) => status::run(&client()?, format).await?,
+        Command::Node(args) => node::run(args, &client()?).await?,
         Command::Drain(args) => drain::run(&args, &client()?).await?,
         Command::Completions(args) => completions::run::<Cli>(&args)?,
         Command::Demo(_)

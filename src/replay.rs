@@ -9,6 +9,7 @@ use crate::progress::Progress;
 use crate::when::When;
 
 /// Arguments of `weft replay`.
+#[expect(clippy::struct_excessive_bools, reason = "flags of the command line")]
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Writes one event a line; with -o json, as

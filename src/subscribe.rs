@@ -12,6 +12,7 @@ use crate::output::{Format, Out};
 use crate::when::When;
 
 /// Arguments of `weft subscribe`.
+#[expect(clippy::struct_excessive_bools, reason = "flags of the command line")]
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Writes one record a line, as weft replay does, until it is stopped with ctrl-C.

@@ -73,6 +73,9 @@ pub struct Cluster {
     /// Peer addresses of all founders, this node's own among them; empty for a node alone. Read
     /// once, when the cluster is born.
     pub founders: Vec<String>,
+    /// Peer addresses of nodes of a cluster that exists: a node with an empty data folder joins it
+    /// and gets an id of its own. `founders` must then be empty.
+    pub join: Vec<String>,
     /// Raft groups that carry the streams' partitions. Read once, when the cluster is born.
     pub data_groups: u32,
     /// Bytes of a group's log between two checkpoints of its state: how much of it a start reads
@@ -95,6 +98,7 @@ impl Default for Cluster {
     fn default() -> Self {
         Self {
             founders: Vec::new(),
+            join: Vec::new(),
             data_groups: 3,
             checkpoint_bytes: CHECKPOINT_BYTES,
             heartbeat_ms: 150,
@@ -197,6 +201,13 @@ impl Config {
         }
         for founder in &self.cluster.founders {
             check_address("cluster.founders", founder)?;
+        }
+        for member in &self.cluster.join {
+            check_address("cluster.join", member)?;
+        }
+        if !self.cluster.join.is_empty() && !self.cluster.founders.is_empty() {
+            let problem = "a node founds a cluster or joins one, not both".to_owned();
+            return Err(ConfigError { key: "cluster.join", problem });
         }
         if self.cluster.founders.len() == 2 {
             let problem = "two founders cannot lose one: use 1, 3 or 5".to_owned();
@@ -341,6 +352,7 @@ mod tests {
         assert_eq!(key_of(|c| c.listen.peer = "a:0".to_owned()), Some("listen.peer"));
         assert_eq!(key_of(|c| c.cluster.data_groups = 0), Some("cluster.data_groups"));
         assert_eq!(key_of(|c| c.cluster.checkpoint_bytes = 1), Some("cluster.checkpoint_bytes"));
+        assert_eq!(key_of(|c| c.cluster.join = vec!["x".to_owned()]), Some("cluster.join"));
         assert_eq!(key_of(|c| c.retention.tick_ms = 0), Some("retention.tick_ms"));
         assert_eq!(key_of(|c| c.retention.log_kept_ms = u64::MAX), Some("retention.log_kept_ms"));
         assert_eq!(key_of(|c| c.cluster.heartbeat_ms = 1), Some("cluster.heartbeat_ms"));

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod http;
 pub mod identity;
 pub mod ingest;
+pub mod members;
 pub mod metrics;
 mod node;
 pub mod partition;
@@ -25,6 +26,8 @@ pub mod retention;
 pub mod room;
 pub mod rpc;
 pub mod security;
+#[cfg(test)]
+mod sim;
 pub mod state;
 pub mod store;
 pub mod subscription;

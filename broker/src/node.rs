@@ -21,6 +21,7 @@ use crate::config::{Config, ConfigError, Profile};
 use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
+use crate::members::Members;
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::{Peer, server};
 use crate::pledge::{self, Pledge};
@@ -146,6 +147,8 @@ pub async fn run(
     let secrets = Secrets::load(&config)?;
     let listeners = bind(&config).await?;
     let folder = Folder::open(&config.node.data)?;
+    // Before anything is written to it.
+    birth::check_folder(&folder, &founding(&config))?;
     let pledge = open_pledge(&folder)?;
     let tasks = Tasks::new();
     let edges = Edges { listeners, secrets, metrics: process.metrics };
@@ -175,6 +178,16 @@ impl RunError {
     /// Whether this node must not be started again over this folder.
     pub fn is_suspect(&self) -> bool {
         matches!(self, Self::Suspect { .. })
+    }
+}
+
+fn founding(config: &Config) -> Founding {
+    Founding {
+        address: config.listen.peer.clone(),
+        founders: config.cluster.founders.clone(),
+        data_groups: config.cluster.data_groups,
+        checkpoint_bytes: config.cluster.checkpoint_bytes,
+        join: config.cluster.join.clone(),
     }
 }
 
@@ -244,13 +257,7 @@ impl Node {
         tasks.spawn("http", move |stop| http::serve(http_listener, http_tls, health, stop));
 
         // Other founders may ask who this is before anybody knows the cluster.
-        let founding = Founding {
-            address: config.listen.peer.clone(),
-            founders: config.cluster.founders.clone(),
-            data_groups: config.cluster.data_groups,
-            checkpoint_bytes: config.cluster.checkpoint_bytes,
-        };
-        let birth = Birth::new(folder, Arc::clone(&pledge), founding)?;
+        let birth = Birth::new(folder, Arc::clone(&pledge), founding(config))?;
         let introduction = birth.introduction();
         let peers = server::Node::new(birth.introduction());
         let remote = Remote::new();
@@ -289,13 +296,20 @@ impl Node {
             .iter()
             .map(|founder| Peer { node: founder.node_id, address: founder.address.clone() })
             .collect();
-        groups.initialize(&voters).await?;
+        // Who joins later is told by the leaders who votes.
+        if voters.iter().any(|founder| founder.node == node) {
+            groups.initialize(&voters).await?;
+        }
 
         let addresses = voters.iter().map(|peer| (peer.node, peer.address.clone())).collect();
         let forwarder = Forwarder::new(transport.clone(), addresses, tasks.clone());
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
+        let members = Members::new(resources.clone(), forwarder.clone(), voters.len());
+        peers.admit_by(Arc::new(members.clone()));
+        let (keeping, kept) = (members.clone(), groups.clone());
+        tasks.spawn("members", move |stop| keeping.run(kept, stop));
         let history = History::start(tasks).map_err(RunError::Thread)?;
         let mut data = BTreeMap::new();
         let pace = Pace {
@@ -361,6 +375,7 @@ impl Node {
                 facts,
                 groups: groups.clone(),
                 ingest: ingest.clone(),
+                members,
                 history,
                 transport: Arc::new(transport),
             }),
@@ -383,6 +398,7 @@ impl Node {
             http_address: config.listen.http.clone(),
             peer_address: config.listen.peer.clone(),
             draining: false,
+            ..internal::CatalogNode::default()
         };
         let balance = Balance {
             period: Duration::from_millis(config.cluster.balance_ms),

@@ -74,7 +74,20 @@ pub(crate) async fn catch_up(ingest: &Ingest, groups: &[GroupId]) {
 /// Tells the catalog where this node is; tries until it is told.
 pub(crate) async fn register(resources: &Resources, own: internal::CatalogNode) {
     let mut wait = Duration::from_millis(50);
-    while let Err(error) = resources.change(&Principal::system(), Change::Node(own.clone())).await {
+    loop {
+        let error = match resources.change(&Principal::system(), Change::Node(own.clone())).await {
+            Ok(reply) => {
+                if let Err(refusal) = reply.outcome {
+                    tracing::error!(
+                        node = own.id,
+                        reason = refusal.message,
+                        "this node is not wanted"
+                    );
+                }
+                return;
+            }
+            Err(error) => error,
+        };
         tracing::debug!(%error, "the catalog cannot be told yet");
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(1));

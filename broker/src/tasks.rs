@@ -43,19 +43,26 @@ impl Tasks {
                 end.tasks.fail(format!("{}: {}", end.name, chain(&error)));
             }
         };
-        self.tracker.spawn(supervised.instrument(info_span!("task", name)));
+        self.start(supervised.instrument(info_span!("task", name)));
     }
 
     /// Runs short work that outlives its caller; its end stops nothing.
     pub fn spawn_short(&self, work: impl Future<Output = ()> + Send + 'static) {
         let token = self.token.clone();
-        self.tracker.spawn(async move {
+        self.start(async move {
             tokio::select! {
                 biased;
                 () = token.cancelled() => {}
                 () = work => {}
             }
         });
+    }
+
+    fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // In a simulation a task belongs to the node that started it.
+        #[cfg(test)]
+        let task = crate::sim::process::inherit(task);
+        self.tracker.spawn(task);
     }
 
     /// Starts a thread for blocking work, with the same rule as `spawn`.

@@ -82,6 +82,19 @@ impl Client {
         self.call(Repeat::Always, status).await
     }
 
+    /// Takes a node out of the cluster for good; its id is never given again.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an unknown node; `Conflict` when too few nodes would be left; `Unavailable`.
+    pub async fn remove_node(&self, node_id: u64) -> Result<()> {
+        let remove = |transport| async move {
+            ClusterClient::new(transport).remove_node(v1::RemoveNodeRequest { node_id }).await
+        };
+        // Once more does no harm.
+        self.call(Repeat::Always, remove).await.map(drop)
+    }
+
     /// Moves leadership away from a node, and keeps it away until the node starts again or, with
     /// `undo`, gives it back its share. It takes a second or so; [`Client::status`] shows it.
     ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use weft_client::{Client, Error, ErrorKind, PublisherOptions};
+use weft_client::{Client, Error, ErrorKind, Options, PublisherOptions, Timeouts};
 use weft_proto::resource::Kind;
 use weft_proto::v1;
 use weft_proto::v1::publish_client::PublishClient;
@@ -23,6 +23,7 @@ const STREAMS: [&str; 1] = ["orders"];
 const EVENT_BYTES: usize = 16 << 10;
 /// Each of these keeps as much on its way as the library lets it.
 const PUBLISHERS: u32 = 8;
+const QUEUE_BYTES: usize = 12 << 20;
 /// Each of these sends calls of 512 KiB, one after the other, and goes on to the next when refused.
 const CALLERS: u32 = 96;
 const CALL_EVENTS: u64 = 32;
@@ -59,7 +60,8 @@ fn attempt(id: EventId, told: Result<(u32, u64), Error>) -> Attempt {
 }
 
 async fn publisher(client: Client, publisher: u32, run: Run) -> Vec<Attempt> {
-    let open = client.publisher(STREAMS[0], PublisherOptions::default()).await.unwrap();
+    let options = PublisherOptions { queue_bytes: QUEUE_BYTES, ..PublisherOptions::default() };
+    let open = client.publisher(STREAMS[0], options).await.unwrap();
     let mut pending = Vec::new();
     for number in 0.. {
         if !run.goes_on(1) {
@@ -149,7 +151,10 @@ async fn under_more_load_than_can_be_stored_memory_is_bounded_and_acknowledged_e
     let mut running = JoinSet::new();
     for number in 0..PUBLISHERS + CALLERS {
         if number < PUBLISHERS {
-            running.spawn(publisher(cluster.client(), number, run.clone()));
+            // Nobody gives up because this machine is slow.
+            let timeouts = Timeouts { publish: END_MAX, ..Timeouts::default() };
+            let client = Client::connect(&Options { timeouts, ..cluster.options() }).unwrap();
+            running.spawn(publisher(client, number, run.clone()));
         } else {
             let node = &cluster.nodes[number as usize % 3];
             running.spawn(caller(node.endpoint(), number, run.clone()));

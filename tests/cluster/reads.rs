@@ -14,6 +14,7 @@ use weft_proto::v1::read_client::ReadClient;
 use weft_proto::v1::read_response::Frame;
 
 use super::checker::EventId;
+use super::harness::node::Node;
 use super::harness::process::{finished, weft};
 use super::harness::{Cluster, eventually, put, within};
 use super::load::{event, padded};
@@ -21,8 +22,8 @@ use super::load::{event, padded};
 const STREAM: &str = "orders";
 const READ_MAX: Duration = Duration::from_mins(1);
 
-fn earliest() -> Option<v1::Position> {
-    Some(Position::Earliest.into())
+fn earliest() -> v1::Position {
+    Position::Earliest.into()
 }
 
 async fn publish(client: &Client, numbers: std::ops::Range<u64>) {
@@ -69,7 +70,7 @@ async fn a_range_has_the_same_checksum_from_every_replica() {
 
     let request = v1::ReadRequest {
         stream: STREAM.to_owned(),
-        from: earliest(),
+        from: Some(earliest()),
         to: Some(Position::Latest.into()),
         linearizable: true,
         checksum: true,
@@ -114,7 +115,7 @@ async fn a_linearizable_read_of_any_node_sees_what_was_acknowledged_before() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     put(&client, Kind::Stream, STREAM, &json!({ "partitions": 1 })).await;
-    let nodes: Vec<Client> = cluster.nodes.iter().map(|node| node.client()).collect();
+    let nodes: Vec<Client> = cluster.nodes.iter().map(Node::client).collect();
     for number in 0..100 {
         publish(&client, number..number + 1).await;
         for (index, node) in nodes.iter().enumerate() {
@@ -124,7 +125,7 @@ async fn a_linearizable_read_of_any_node_sees_what_was_acknowledged_before() {
         let place = usize::try_from(number).unwrap() % 3;
         let request = v1::ReadRequest {
             stream: STREAM.to_owned(),
-            from: earliest(),
+            from: Some(earliest()),
             to: Some(Position::Latest.into()),
             linearizable: true,
             ..v1::ReadRequest::default()
@@ -189,14 +190,14 @@ async fn a_merged_follower_gets_one_order_and_waits_for_no_idle_partition() {
     };
     let mut reader = client.read(options).await.unwrap();
     let publishing = async {
-        let mut published = BTreeMap::new();
+        let mut sent = BTreeMap::new();
         let publisher = client.publisher(STREAM, PublisherOptions::default()).await.unwrap();
         for number in 100..EVENTS {
             publisher.publish(event(EventId { publisher: 0, number })).await.unwrap();
-            published.insert(number, Instant::now());
+            sent.insert(number, Instant::now());
             sleep(Duration::from_millis(3)).await;
         }
-        published
+        sent
     };
     let reading = async {
         let (mut arrived, mut order, mut caught_up_after) = (BTreeMap::new(), Vec::new(), None);
@@ -264,7 +265,7 @@ async fn readers_that_stop_reading_slow_nobody_and_cost_little_memory() {
         let mut raw = ReadClient::connect(cluster.nodes[0].endpoint()).await.unwrap();
         let request = v1::ReadRequest {
             stream: STREAM.to_owned(),
-            from: earliest(),
+            from: Some(earliest()),
             ..v1::ReadRequest::default()
         };
         stalled.push(raw.read(request).await.unwrap());

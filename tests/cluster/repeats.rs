@@ -20,6 +20,11 @@ use super::harness::{Cluster, put};
 
 const STREAM: &str = "orders";
 
+/// What became of an event.
+type Told = Result<Receipt, Box<Refusal>>;
+/// The number of a batch, the ids of its events, and where they are, and whether they were before.
+type Case = (u64, &'static [usize], &'static [(u64, bool)]);
+
 fn event(id: usize, data: &str) -> Bytes {
     let event = CloudEvent {
         id: format!("order-{id}"),
@@ -41,18 +46,18 @@ fn request(events: Vec<Bytes>) -> PublishRequest {
     }
 }
 
-async fn publish(client: &Client, request: PublishRequest) -> Vec<Result<Receipt, Refusal>> {
+async fn publish(client: &Client, request: PublishRequest) -> Vec<Told> {
     let results = client.publish_once(request).await.unwrap();
     let one = |result: v1::PublishResult| match result.outcome.unwrap() {
         Outcome::Receipt(receipt) => Ok(receipt),
-        Outcome::Refusal(refusal) => Err(refusal),
+        Outcome::Refusal(refusal) => Err(Box::new(refusal)),
     };
     results.into_iter().map(one).collect()
 }
 
 /// Offsets, and which of them were there already.
-fn places(results: &[Result<Receipt, Refusal>]) -> Vec<(u64, bool)> {
-    let place = |result: &Result<Receipt, Refusal>| {
+fn places(results: &[Told]) -> Vec<(u64, bool)> {
+    let place = |result: &Told| {
         let receipt = result.as_ref().unwrap();
         (receipt.offset, receipt.duplicate)
     };
@@ -97,9 +102,9 @@ async fn repeats_are_told_their_original_offsets() {
             Err(refusal) => (refusal.offset.unwrap(), refusal.reason.clone()),
         })
         .collect();
-    let reused = "IDENTITY_REUSED".to_owned();
-    let new = String::new();
-    assert_eq!(told, [(5, new.clone()), (4, reused.clone()), (5, reused), (6, new)]);
+    let reason = "IDENTITY_REUSED".to_owned();
+    let none = String::new();
+    assert_eq!(told, [(5, none.clone()), (4, reason.clone()), (5, reason), (6, none)]);
 
     let atomic = PublishRequest {
         atomic: true,
@@ -154,7 +159,7 @@ async fn repeats_are_recognised_by_any_leader_and_after_restarts() {
 }
 
 /// Publishes again and again, as a caller does who was not told the fate.
-async fn until_stored(client: &Client, events: &[Bytes]) -> Vec<Result<Receipt, Refusal>> {
+async fn until_stored(client: &Client, events: &[Bytes]) -> Vec<Told> {
     loop {
         match client.publish_once(request(events.to_vec())).await {
             Ok(_) => return publish(client, request(events.to_vec())).await,
@@ -205,18 +210,18 @@ async fn compressed_batches_come_back_as_they_were_published() {
     put(&cluster.client(), Kind::Stream, STREAM, &json!({ "partitions": 2 })).await;
     let long = "0123456789".repeat(50);
     let all: Vec<Bytes> = (0..600).map(|id| event(id, &long)).collect();
-    let mut published = 0;
+    let mut done = 0;
     for (node, compression) in [None, Some(Codec::Lz4), Some(Codec::Zstd)].into_iter().enumerate() {
         let client = Client::connect(&Options::new([cluster.nodes[node].endpoint()])).unwrap();
         let options = PublisherOptions { compression, ..PublisherOptions::default() };
         let publisher = client.publisher(STREAM, options).await.unwrap();
         // The first are stored as they came; the others take events along that are there already.
-        for range in [published..published + 150, published + 100..published + 200] {
+        for range in [done..done + 150, done + 100..done + 200] {
             let events = all[range].to_vec();
             let outcome = publisher.publish_batch(events).await.unwrap().outcome().await;
             assert!(outcome.first_error().is_none(), "{:?}", outcome.first_error());
         }
-        published += 200;
+        done += 200;
     }
 
     for node in &cluster.nodes {
@@ -277,7 +282,7 @@ async fn batches_without_new_events_keep_their_numbers() {
         }),
         ..request(ids.iter().map(|&id| event(id, "{}")).collect())
     };
-    let cases: [(u64, &[usize], &[(u64, bool)]); 3] = [
+    let cases: [Case; 3] = [
         (1, &[2, 3], &[(2, true), (3, true)]),
         (2, &[0, 50], &[(0, true), (4, false)]),
         (3, &[60, 61], &[(5, false), (6, false)]),
@@ -316,7 +321,7 @@ async fn an_append_that_expects_another_offset_is_refused() {
         [(0, 77), (1, 77)].map(|(partition, offset)| ExpectedOffset { partition, offset });
     let both =
         PublishRequest { partition: None, expected: expected.into(), ..request(spread.clone()) };
-    let refusals: Vec<Refusal> =
+    let refusals: Vec<Box<Refusal>> =
         publish(&client, both).await.into_iter().map(Result::unwrap_err).collect();
     assert!(refusals.iter().all(|refusal| refusal.reason == "WRONG_OFFSET"), "{refusals:?}");
     let ends: BTreeSet<_> = refusals.iter().filter_map(|refusal| refusal.offset).collect();

@@ -12,7 +12,8 @@ use weft_proto::cloudevents::{CloudEvent, cloud_event};
 use weft_proto::resource::Kind;
 
 use super::harness::node::{Node, broker};
-use super::harness::process::{finished, weft};
+use super::harness::ports::address;
+use super::harness::process::{finished, run, weft};
 use super::harness::{Cluster, eventually, put, within};
 use super::load::Load;
 
@@ -203,6 +204,73 @@ async fn wiped_replica() {
     assert_ne!(ended.code, Some(0), "{ended:?}");
     publish(&client, 3_000..3_100).await;
     assert_eq!(ids(&client).await, (0..3_100).collect::<Vec<_>>());
+}
+
+/// Ids follow the addresses, not the order in which a test lists its nodes.
+async fn id(node: &Node) -> u64 {
+    node.client().status().await.unwrap().node_id
+}
+
+/// The voters of all groups, as one node knows them.
+async fn voters(client: &Client) -> Option<Vec<Vec<u64>>> {
+    let groups = client.status().await.ok()?.groups;
+    Some(groups.into_iter().map(|group| group.voters).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_takes_the_place_of_a_lost_one() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, "orders", &json!({})).await;
+    publish(&client, 0..3_000).await;
+    let [kept, other, lost] =
+        [id(&cluster.nodes[0]).await, id(&cluster.nodes[1]).await, id(&cluster.nodes[2]).await];
+    cluster.nodes[2].kill();
+    let endpoint = cluster.nodes[0].endpoint();
+    let remove = async |endpoint: &str, id: u64| {
+        run(&["--endpoint", endpoint, "node", "remove", &id.to_string()], "").await
+    };
+
+    // Without a living one nothing would go on.
+    let ended = remove(&endpoint, other).await;
+    assert!(ended.stderr.contains("only 1 of the 2 nodes"), "{ended:?}");
+    let ended = remove(&endpoint, lost).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // On the same machine, at the same addresses, over an empty folder.
+    let (ports, folder) = (cluster.nodes[2].ports, cluster.place.dir.path().join("node-4"));
+    let mut new = Node::new(folder, ports, Vec::new());
+    let members = cluster.nodes[..2].iter().map(|node| address(node.ports.peer));
+    new.cluster_settings = format!("join = {:?}\n", members.collect::<Vec<_>>());
+    new.start();
+    new.ready().await;
+
+    let own = new.client();
+    let votes = async || {
+        let voters = voters(&own).await?;
+        let mut wanted = vec![kept, other, 4];
+        wanted.sort_unstable();
+        voters.iter().all(|voters| *voters == wanted).then_some(())
+    };
+    eventually(READ_MAX, "that node 4 votes everywhere", votes).await;
+    publish(&client, 3_000..3_100).await;
+    // What it has is its own.
+    let mut follow = own.read(ReadOptions::follow("orders".to_owned())).await.unwrap();
+    drop(follow.next().await.unwrap());
+    cluster.nodes[0].kill();
+    publish(&client, 3_100..3_200).await;
+    assert_eq!(ids(&client).await, (0..3_200).collect::<Vec<_>>());
+    // It comes back as node 4, and the old one never again under its address.
+    new.kill();
+    new.start();
+    new.ready().await;
+    publish(&client, 3_200..3_300).await;
+    let ended = remove(&new.endpoint(), 9).await;
+    assert!(ended.stderr.contains("there is no node 9"), "{ended:?}");
+    let ended = remove(&new.endpoint(), kept).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let ended = remove(&new.endpoint(), other).await;
+    assert!(ended.stderr.contains("add another one first"), "{ended:?}");
+    assert_eq!(ids(&client).await, (0..3_300).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

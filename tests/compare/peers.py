@@ -128,7 +128,7 @@ class Kafka(Peer):
             self.publish(1_024, 100 * self.warm_up, 10, self.settings[0])
         self.single(1_024, self.warm_up, 5)
         self.sync(1_024, self.warm_up, 5)
-        self.latency(1_024, 10_000, 2)
+        self.latency(1_024, 2_000, 2)
         self.replay(1_024, 100 * self.warm_up, 10, large)
 
     def joined(self, size, events, seconds):

@@ -5,9 +5,10 @@
 //! a founder that crashes goes on where it was. *Never* makes a second record while any founder
 //! still has one: a node that lost its folder is refused.
 
+mod join;
 mod verify;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -36,6 +37,8 @@ pub struct Founding {
     pub data_groups: u32,
     /// Bytes of a log between two checkpoints; as above.
     pub checkpoint_bytes: u64,
+    /// Peer addresses of a cluster that exists, which this node joins if it has none yet.
+    pub join: Vec<String>,
 }
 
 /// Why a cluster is not born, or this node is not part of it.
@@ -102,6 +105,9 @@ pub enum Error {
 impl Founding {
     /// Returns the founders in the order of their ids, checked.
     fn in_order(&self) -> Result<Vec<String>, Error> {
+        if !self.join.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut founders = self.founders.clone();
         if founders.is_empty() {
             founders.push(self.address.clone());
@@ -143,6 +149,10 @@ pub struct Introduction {
     founders: Vec<String>,
     birth: Mutex<Option<wire::BirthRecord>>,
     pledge: Arc<Pledge>,
+    /// Address of its peer listener.
+    address: String,
+    /// Its id, once it has one.
+    node_id: OnceLock<NodeId>,
 }
 
 impl Introduction {
@@ -153,10 +163,9 @@ impl Introduction {
 
     /// This node's own run, once it has an id.
     fn run(&self) -> Option<wire::Run> {
-        let birth = self.birth();
-        let own = birth.as_ref()?.founders.iter().find(|known| known.node_uid == self.node_uid)?;
+        let node_id = self.node_id.get()?.get();
         let boot = self.pledge.boot();
-        Some(wire::Run { node_id: own.node_id, number: boot.number, nonce: boot.nonce })
+        Some(wire::Run { node_id, number: boot.number, nonce: boot.nonce })
     }
 
     /// Takes note of a founder's run; says why it must not take part.
@@ -195,10 +204,18 @@ impl Introduce for Introduction {
                 request.format
             )));
         }
-        if let Some(record) = &birth {
+        if request.joins {
+            if birth.is_none() {
+                return Err(peer::Error::Unreachable("its cluster is not born yet".to_owned()));
+            }
+        } else if let Some(record) = &birth {
+            // A node that joined later may have the address of a founder that is gone.
+            let id = request.run.map_or(0, |run| run.node_id);
+            let joined = id != 0 && record.founders.iter().all(|known| known.node_id != id);
             let known = record.founders.iter().find(|known| known.address == request.address);
             if let Some(known) = known
                 && known.node_uid != request.node_uid
+                && !joined
             {
                 return Err(peer::Error::Refused(format!(
                     "cluster {} knows node {} at {} with another data folder; a node that lost its folder cannot return under its old id",
@@ -223,6 +240,8 @@ impl Introduce for Introduction {
             format: FORMAT,
             run: self.run(),
             suspect: suspect.unwrap_or_default(),
+            // Whoever asks the catalog fills it in.
+            admitted: 0,
         })
     }
 }
@@ -242,17 +261,20 @@ impl<'a> Birth<'a> {
     ///
     /// Serve `introduction` on the peer port before `complete`.
     pub fn new(folder: &'a Folder, pledge: Arc<Pledge>, founding: Founding) -> Result<Self, Error> {
+        check_folder(folder, &founding)?;
         let founders = founding.in_order()?;
         let identity = folder.identity()?;
-        if let Some(cluster) = &identity.cluster {
-            check_own(cluster, &founding)?;
-        }
         let introduction = Arc::new(Introduction {
             node_uid: identity.node_uid.clone(),
             founders: founders.clone(),
             birth: Mutex::new(identity.cluster.as_ref().map(record)),
             pledge,
+            address: founding.address.clone(),
+            node_id: OnceLock::new(),
         });
+        if let Some(cluster) = &identity.cluster {
+            _ = introduction.node_id.set(cluster.node_id);
+        }
         Ok(Self { folder, founding, founders, identity, introduction })
     }
 
@@ -273,10 +295,16 @@ impl<'a> Birth<'a> {
         }
         let mut round = 0_u32;
         loop {
-            if let Some(cluster) = self.ask_all(transport, round).await? {
+            let decided = if self.founding.join.is_empty() {
+                self.ask_all(transport, round).await?
+            } else {
+                self.ask_to_join(transport, round).await?
+            };
+            if let Some(cluster) = decided {
                 self.identity.cluster = Some(cluster.clone());
                 self.folder.save(&self.identity)?;
                 // Only now: who sees the record may rely on it.
+                _ = self.introduction.node_id.set(cluster.node_id);
                 *self.introduction.birth() = Some(record(&cluster));
                 info!(
                     cluster = cluster.cluster_uid,
@@ -305,6 +333,7 @@ impl<'a> Birth<'a> {
                 founders: self.founders.clone(),
                 format: FORMAT,
                 run: None,
+                joins: false,
             };
             let answer = transport.identify(address, request);
             async move { (address.as_str(), answer.await) }
@@ -389,6 +418,18 @@ impl<'a> Birth<'a> {
                 ),
             }),
         }
+    }
+}
+
+/// Whether a folder may be that of this node. Changes nothing in it: it may be another node's.
+///
+/// # Errors
+///
+/// When it belongs to a node at another address, or the configuration contradicts it.
+pub fn check_folder(folder: &Folder, founding: &Founding) -> Result<(), Error> {
+    match &folder.identity()?.cluster {
+        Some(cluster) => check_own(cluster, founding),
+        None => Ok(()),
     }
 }
 

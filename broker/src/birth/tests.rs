@@ -12,7 +12,13 @@ const DEADLINE: Duration = Duration::from_mins(1);
 
 fn founding(address: &str) -> Founding {
     let founders = ADDRESSES.iter().rev().map(|address| (*address).to_owned()).collect();
-    Founding { address: address.to_owned(), founders, data_groups: 4, checkpoint_bytes: 7 }
+    Founding {
+        address: address.to_owned(),
+        founders,
+        data_groups: 4,
+        checkpoint_bytes: 7,
+        join: Vec::new(),
+    }
 }
 
 /// Reads the folder with its pledge, as a node does.
@@ -74,6 +80,7 @@ async fn single_node_is_born_at_once() {
     let alone = Founding {
         address: "h:1".to_owned(),
         founders: Vec::new(),
+        join: Vec::new(),
         data_groups: 2,
         checkpoint_bytes: 7,
     };
@@ -279,8 +286,13 @@ fn wrong_lists_of_founders_are_refused() {
     for (founders, expected) in cases {
         let folder = tempfile::tempdir().unwrap();
         let founders = founders.iter().map(|address| (*address).to_owned()).collect();
-        let founding =
-            Founding { address: "h:1".to_owned(), founders, data_groups: 1, checkpoint_bytes: 7 };
+        let founding = Founding {
+            address: "h:1".to_owned(),
+            founders,
+            data_groups: 1,
+            checkpoint_bytes: 7,
+            join: Vec::new(),
+        };
 
         let error = begin(&Folder::open(folder.path()).unwrap(), founding).unwrap_err();
 
@@ -291,8 +303,13 @@ fn wrong_lists_of_founders_are_refused() {
 #[test]
 fn ids_follow_addresses_by_number() {
     let founders = ["h:10000", "h:999", "g:5"].map(str::to_owned).to_vec();
-    let founding =
-        Founding { address: "g:5".to_owned(), founders, data_groups: 1, checkpoint_bytes: 7 };
+    let founding = Founding {
+        address: "g:5".to_owned(),
+        founders,
+        data_groups: 1,
+        checkpoint_bytes: 7,
+        join: Vec::new(),
+    };
 
     assert_eq!(founding.in_order().unwrap(), ["g:5", "h:999", "h:10000"]);
 }

@@ -10,7 +10,7 @@ use weft_proto::NodeId;
 use weft_proto::internal as wire;
 
 use super::{Birth, Error, Introduction};
-use crate::identity::{FORMAT, Membership};
+use crate::identity::{FORMAT, Founder, Membership};
 use crate::peer::{self, Transport};
 use crate::planted::{self, Bug};
 
@@ -68,7 +68,9 @@ impl Introducer {
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let telling = async {
-            while self.heard.len() + 1 < self.membership.founders.len() {
+            let others = |one: &&Founder| one.node_id != self.membership.node_id;
+            let all = self.membership.founders.iter().filter(others).count();
+            while self.heard.len() < all {
                 // Other errors were told at the start; a stranger that comes later is not this
                 // node's affair.
                 if let Err(suspect @ Error::Suspect { .. }) = self.round(&*transport).await {
@@ -93,21 +95,19 @@ impl Introducer {
     /// one that knows of a later run is enough, too.
     async fn round(&mut self, transport: &dyn Transport) -> Result<(), Error> {
         let membership = &self.membership;
-        let own = membership.founders.iter().find(|one| one.node_id == membership.node_id);
-        let Some(own) = own else { return Ok(()) };
         let founders: Vec<_> =
             membership.founders.iter().map(|founder| founder.address.clone()).collect();
-        let others = membership
-            .founders
-            .iter()
-            .filter(|other| other.node_id != own.node_id && !self.heard.contains(&other.node_id));
+        let others = membership.founders.iter().filter(|other| {
+            other.node_id != membership.node_id && !self.heard.contains(&other.node_id)
+        });
         let asked = others.map(|other| {
             let request = wire::IdentifyRequest {
-                node_uid: own.node_uid.clone(),
-                address: own.address.clone(),
+                node_uid: self.introduction.node_uid.clone(),
+                address: self.introduction.address.clone(),
                 founders: founders.clone(),
                 format: FORMAT,
                 run: self.introduction.run(),
+                joins: false,
             };
             let answer = transport.identify(&other.address, request);
             async move { (other.clone(), answer.await) }

@@ -9,6 +9,7 @@
 mod checkpoint;
 mod command;
 mod index;
+mod nodes;
 mod rules;
 mod status;
 #[cfg(test)]
@@ -141,6 +142,8 @@ impl State {
             Wanted::Delete(delete) => self.delete(&delete),
             Wanted::SetStatus(status) => self.set_status(&status),
             Wanted::Node(node) => self.register(node),
+            Wanted::Admit(admit) => self.admit(admit),
+            Wanted::Expel(expel) => self.expel(&expel),
         }
     }
 
@@ -219,18 +222,6 @@ impl State {
         // The resource keeps its generation: its spec is the same.
         let changed = Some(Changed::Put(Arc::clone(&stored)));
         Ok(Applied { changed, ..Applied::unchanged(Some(stored)) })
-    }
-
-    fn register(&mut self, node: internal::CatalogNode) -> Outcome {
-        if node.id == 0 {
-            return Err(Error::invalid("a node needs an id").with_field("id"));
-        }
-        if self.nodes.get(&node.id) == Some(&node) {
-            return Ok(Applied::unchanged(None));
-        }
-        self.nodes.insert(node.id, node);
-        let changed = Some(Changed::Node);
-        Ok(Applied { change: v1::Change::Updated, changed, ..Applied::unchanged(None) })
     }
 }
 

@@ -399,6 +399,47 @@ fn a_node_tells_its_addresses_once() {
     assert_eq!(addresses, ["b:1"]);
 }
 
+#[test]
+fn id_reuse() {
+    let mut state = State::new(3);
+    let admit = |uid: &str, address: &str| {
+        let (node_uid, peer_address) = (uid.to_owned(), address.to_owned());
+        Wanted::Admit(internal::CatalogAdmit { node_uid, peer_address, above: 3 })
+    };
+    let expel = |id| Wanted::Expel(internal::CatalogExpel { id, above: 3 });
+    let node = |id: u64| {
+        let peer_address = format!("h:{id}");
+        Wanted::Node(internal::CatalogNode { id, peer_address, ..Default::default() })
+    };
+    let message = |reply: Reply| reply.outcome.unwrap_err().message;
+    let id_of = |state: &State, uid: &str| {
+        state.nodes().find(|node| node.node_uid == uid).map(|node| node.id)
+    };
+    apply(&mut state, node(1));
+    apply(&mut state, node(3));
+
+    // The address of a node that may live is not taken over; that of a removed one is.
+    let taken = apply(&mut state, admit("new", "h:3"));
+    assert!(message(taken).contains("weft node remove 3"));
+    assert!(apply(&mut state, expel(3)).outcome.is_ok());
+    assert!(apply(&mut state, expel(3)).outcome.is_ok());
+    assert!(apply(&mut state, admit("new", "h:3")).outcome.is_ok());
+    assert_eq!(id_of(&state, "new"), Some(4));
+    apply(&mut state, admit("new", "h:3"));
+    assert_eq!(id_of(&state, "new"), Some(4));
+    // Neither a removed founder nor a removed folder comes back, and no id comes twice.
+    assert!(message(apply(&mut state, node(3))).contains("was removed"));
+    apply(&mut state, expel(4));
+    assert!(message(apply(&mut state, admit("new", "h:9"))).contains("was removed"));
+    apply(&mut state, admit("newer", "h:4"));
+    assert_eq!(id_of(&state, "newer"), Some(5));
+    // 1, 2 and 5 are left; then 1 and 5; and that is the least.
+    apply(&mut state, expel(2));
+    assert!(message(apply(&mut state, expel(1))).contains("add another one first"));
+    let known = State::decode(&state.encode()).unwrap();
+    assert_eq!(known, state);
+}
+
 fn any_change() -> impl Strategy<Value = Wanted> {
     let name = "[ab]";
     let expected = proptest::option::of(0..6_u64);

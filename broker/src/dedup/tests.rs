@@ -1,3 +1,5 @@
+//! What the window and the table promise.
+
 use proptest::prelude::*;
 use weft_proto::{Offset, PartitionUid, Timestamp};
 

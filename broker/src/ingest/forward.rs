@@ -56,7 +56,7 @@ type Waiting = Arc<Mutex<BTreeMap<u64, Answer>>>;
 #[derive(Clone, Debug)]
 pub struct Forwarder {
     transport: Grpc,
-    addresses: Arc<BTreeMap<NodeId, String>>,
+    addresses: Arc<Mutex<BTreeMap<NodeId, String>>>,
     lanes: Arc<Mutex<BTreeMap<NodeId, mpsc::Sender<Forwarded>>>>,
     room: Room,
     tasks: Tasks,
@@ -66,7 +66,21 @@ impl Forwarder {
     /// A forwarder to nodes at these peer addresses.
     pub fn new(transport: Grpc, addresses: BTreeMap<NodeId, String>, tasks: Tasks) -> Self {
         let room = Room::new("forward", ROOM_BYTES);
-        Self { transport, addresses: Arc::new(addresses), lanes: Arc::default(), room, tasks }
+        Self {
+            transport,
+            addresses: Arc::new(Mutex::new(addresses)),
+            lanes: Arc::default(),
+            room,
+            tasks,
+        }
+    }
+
+    /// Learns where a node is that joined.
+    pub fn learn(&self, node: NodeId, address: &str) {
+        let mut addresses = lock(&self.addresses);
+        if addresses.get(&node).is_none_or(|known| known != address) {
+            addresses.insert(node, address.to_owned());
+        }
     }
 
     /// Queues an append to another node, in order.
@@ -135,7 +149,7 @@ impl Forwarder {
 
     fn client(&self, to: NodeId) -> Result<ForwardClient<InterceptedService<Channel, Badge>>> {
         let unknown = || Error::unavailable(format!("node {to} is not known")).with_not_applied();
-        let address = self.addresses.get(&to).ok_or_else(unknown)?.clone();
+        let address = lock(&self.addresses).get(&to).ok_or_else(unknown)?.clone();
         let peer = Peer { node: to, address };
         let channel = self.transport.badged(&peer, Lane::Requests).map_err(|error| {
             Error::unavailable(format!("node {to} cannot be reached")).with_source(error)

@@ -32,6 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(2);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Names of the metadata on every call but `Identify`.
 pub(super) const CLUSTER_KEY: &str = "weft-cluster";
@@ -317,7 +318,9 @@ impl Transport for Grpc {
         let channel = self.channel(address, Lane::Control);
         Box::pin(async move {
             let mut request = Request::new(request);
-            request.set_timeout(IDENTIFY_TIMEOUT);
+            // An id for a node that joins is a change of the catalog.
+            let joins = request.get_ref().joins;
+            request.set_timeout(if joins { JOIN_TIMEOUT } else { IDENTIFY_TIMEOUT });
             let answer = PeerClient::new(channel?).identify(request).await;
             answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
                 // Somebody who speaks gRPC, but is no Weft node.

@@ -122,6 +122,13 @@ pub trait Handler: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<wire::SnapshotResponse, Error>>;
 }
 
+/// Gives nodes that join an id.
+pub trait Admit: Send + Sync + 'static {
+    /// The id of a data folder whose node listens at an address; always the same one.
+    fn admit(&self, node_uid: String, address: String)
+    -> BoxFuture<'static, Result<NodeId, Error>>;
+}
+
 /// Tells other nodes who this one is, before and after its cluster is born.
 pub trait Introduce: Send + Sync + 'static {
     /// Answers a node, or refuses it.

@@ -24,7 +24,7 @@ use weft_proto::internal::peer_server::{self, PeerServer};
 use weft_proto::internal::forward_server::ForwardServer;
 
 use super::grpc::{CLUSTER_KEY, FROM_KEY, MESSAGE_BYTES_MAX, Name, TO_KEY};
-use super::{Error, Handler, Introduce, Messages, heartbeat};
+use super::{Admit, Error, Handler, Introduce, Messages, heartbeat};
 use crate::ingest::Remote;
 
 /// Largest snapshot that is taken; it is held in memory once.
@@ -42,6 +42,7 @@ const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Node {
     introduce: Arc<dyn Introduce>,
     member: Arc<OnceLock<Member>>,
+    admission: Arc<OnceLock<Arc<dyn Admit>>>,
     /// Ends the streams, which would otherwise go on while the connection lives.
     stop: CancellationToken,
 }
@@ -61,7 +62,13 @@ impl fmt::Debug for Node {
 impl Node {
     /// Creates a node that only introduces itself.
     pub fn new(introduce: Arc<dyn Introduce>) -> Self {
-        Self { introduce, member: Arc::default(), stop: CancellationToken::new() }
+        let (member, admission) = (Arc::default(), Arc::default());
+        Self { introduce, member, admission, stop: CancellationToken::new() }
+    }
+
+    /// Lets nodes join the cluster by this one; the first call counts.
+    pub fn admit_by(&self, admission: Arc<dyn Admit>) {
+        _ = self.admission.set(admission);
     }
 
     /// Lets the node take part in its cluster; the first call counts.
@@ -139,7 +146,14 @@ impl peer_server::Peer for Node {
         &self,
         request: Request<wire::IdentifyRequest>,
     ) -> Result<Response<wire::IdentifyResponse>, Status> {
-        let answer = self.introduce.identify(request.into_inner()).map_err(status)?;
+        let request = request.into_inner();
+        let joins = request.joins.then(|| (request.node_uid.clone(), request.address.clone()));
+        let mut answer = self.introduce.identify(request).map_err(status)?;
+        if let Some((node_uid, address)) = joins {
+            let starting = || Error::Unreachable("it is still starting".to_owned());
+            let admission = self.admission.get().ok_or_else(starting).map_err(status)?;
+            answer.admitted = admission.admit(node_uid, address).await.map_err(status)?.get();
+        }
         Ok(Response::new(answer))
     }
 

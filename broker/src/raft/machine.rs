@@ -422,9 +422,14 @@ impl RaftStateMachine<TypeConfig> for Driver {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        let nothing_trimmed = self.state.policy == SnapshotPolicy::AtFloor
-            && self.state.floor.load(Ordering::Acquire) == 0;
-        if nothing_trimmed && !force {
+        let nothing = match self.state.policy {
+            SnapshotPolicy::AtFloor => self.state.floor.load(Ordering::Acquire) == 0,
+            // A failure to look is told by the builder.
+            SnapshotPolicy::AtApplied => {
+                self.progress().is_ok_and(|progress| progress.last.is_none())
+            }
+        };
+        if nothing && !force {
             return None;
         }
         Some(self.get_snapshot_builder().await)

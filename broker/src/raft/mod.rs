@@ -13,6 +13,8 @@ mod network;
 mod pipeline;
 pub mod point;
 pub(crate) mod record;
+#[cfg(test)]
+mod seeded;
 pub mod snapshot;
 mod tail;
 mod thin;

@@ -8,7 +8,10 @@ use openraft::vote::RaftLeaderId as _;
 use tokio::sync::oneshot;
 
 /// The async runtime under consensus; one place, so that a simulation can bring its own.
+#[cfg(not(test))]
 pub type Runtime = openraft::impls::TokioRuntime;
+#[cfg(test)]
+pub type Runtime = super::seeded::Runtime;
 
 /// The types of every Raft group.
 // By hand: the macro of openraft 0.10 cannot name a generic responder.

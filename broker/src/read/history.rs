@@ -43,6 +43,20 @@ impl History {
         Ok(Self { jobs })
     }
 
+    /// Reads in a task instead, as a simulation must that has one thread, over a store that never
+    /// waits.
+    #[cfg(test)]
+    pub fn in_task(tasks: &Tasks) -> Self {
+        let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE_LEN);
+        tasks.spawn("history", move |stop| async move {
+            while let Some(Some(job)) = stop.run_until_cancelled(waiting.recv()).await {
+                job();
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
+        Self { jobs }
+    }
+
     /// Runs one read and waits for its answer.
     ///
     /// # Cancel safety

@@ -9,13 +9,14 @@ use tonic::{Request, Response, Status};
 use weft_proto::internal::catalog_command::Change;
 use weft_proto::resource::Kind;
 use weft_proto::v1::cluster_server::Cluster;
-use weft_proto::{Error, GroupId, NodeId, Result, Timestamp, internal, v1};
+use weft_proto::{Error, GroupId, NodeId, Reason, Result, Timestamp, internal, v1};
 
 use super::caller_of;
 use crate::catalog::State;
 use crate::data::DataGroup;
 use crate::identity::FORMAT;
 use crate::ingest::Ingest;
+use crate::members::Members;
 use crate::peer::Transport;
 use crate::raft::groups::Groups;
 use crate::read::History;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub groups: Groups,
     /// Streams and data groups.
     pub ingest: Ingest,
+    /// Who belongs to the cluster.
+    pub members: Members,
     /// Where the disk is read.
     pub history: History,
     /// The way to the other nodes.
@@ -61,6 +64,7 @@ pub struct Service {
     facts: Facts,
     groups: Groups,
     ingest: Ingest,
+    members: Members,
     history: History,
     transport: Arc<dyn Transport>,
 }
@@ -74,8 +78,8 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// The service over this node's groups.
     pub fn new(parts: Parts) -> Self {
-        let Parts { facts, groups, ingest, history, transport } = parts;
-        Self { facts, groups, ingest, history, transport }
+        let Parts { facts, groups, ingest, members, history, transport } = parts;
+        Self { facts, groups, ingest, members, history, transport }
     }
 
     /// Whether a node of this cluster answers at its peer address now.
@@ -87,6 +91,21 @@ impl Service {
         let answer = timeout(PROBE_MAX, self.transport.identify(&node.peer_address, request)).await;
         let birth = answer.ok().and_then(std::result::Result::ok).and_then(|answer| answer.birth);
         birth.is_some_and(|birth| birth.cluster_uid == self.facts.cluster_uid)
+    }
+
+    /// Refuses to take out a node without which the others would be no majority now.
+    async fn check_rest(&self, without: u64) -> Result<()> {
+        let catalog = self.ingest.resources().snapshot();
+        let rest = catalog.nodes().filter(|node| !node.expelled && node.id != without);
+        let answers = join_all(rest.map(|node| self.answers(node))).await;
+        let (all, alive) = (answers.len(), answers.iter().filter(|answers| **answers).count());
+        if all > 0 && alive * 2 <= all {
+            let message = format!(
+                "only {alive} of the {all} nodes that would be left answer now: nothing would go on"
+            );
+            return Err(Error::new(Reason::FailedPrecondition, message).with_field("node_id"));
+        }
+        Ok(())
     }
 
     fn leader(&self, group: GroupId) -> Option<NodeId> {
@@ -169,8 +188,9 @@ impl Cluster for Service {
                 dedup_since_us: since.map_or(0, Timestamp::as_micros),
             });
         }
-        let answers = join_all(catalog.nodes().map(|node| self.answers(node))).await;
-        let nodes = catalog.nodes().zip(answers).map(|(node, reachable)| v1::NodeStatus {
+        let members = || catalog.nodes().filter(|node| !node.expelled);
+        let answers = join_all(members().map(|node| self.answers(node))).await;
+        let nodes = members().zip(answers).map(|(node, reachable)| v1::NodeStatus {
             id: node.id,
             grpc_address: node.grpc_address.clone(),
             http_address: node.http_address.clone(),
@@ -193,6 +213,16 @@ impl Cluster for Service {
             subscriptions,
             catalog_generation: catalog.generation(),
         }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let caller = caller_of(&request);
+        self.check_rest(request.get_ref().node_id).await?;
+        self.members.remove(&caller, NodeId(request.into_inner().node_id)).await?;
+        Ok(Response::new(v1::RemoveNodeResponse {}))
     }
 
     async fn drain(

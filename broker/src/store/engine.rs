@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use weft_proto::GroupId;
 
 use super::{Changes, StoreError};
@@ -36,6 +37,12 @@ pub trait LogEngine: fmt::Debug + Send + Sync + 'static {
 
     /// Writes all changes as one, and returns when they are on disk.
     fn write_synced(&self, changes: &[Changes]) -> Result<(), StoreError>;
+
+    /// Returns what to wait for until the last `write_synced` is on disk: nothing where that call
+    /// itself waits, as an engine must that has a thread to block. A simulated disk has none.
+    fn syncing(&self) -> Option<BoxFuture<'static, Result<(), StoreError>>> {
+        None
+    }
 
     /// Writes all changes as one. A crash may lose them, but only with everything written
     /// after them, and not once a later `write_synced` returned.

@@ -133,6 +133,27 @@ impl MemoryEngine {
         }
     }
 
+    /// Syncs all that was written.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.finish(self.lock())
+    }
+
+    /// Takes all that was written for synced without syncing it, as a kernel does that dropped the
+    /// pages of a failed sync: readers see it until the next crash.
+    pub fn forget_pending(&self) {
+        self.lock().pending.clear();
+    }
+
+    /// Returns the value of a key as a crash would leave it.
+    pub fn synced(&self, family: Family, key: &[u8]) -> Option<Bytes> {
+        self.lock().synced.get(&family).and_then(|keys| keys.get(key)).cloned()
+    }
+
+    /// Puts a value on disk behind everybody's back, or takes it away, as damage would.
+    pub fn damage(&self, family: Family, key: &[u8], value: Option<Bytes>) {
+        apply(&mut self.lock().synced, &vec![(family, key.to_vec(), value)]);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,9 +177,10 @@ impl MemoryEngine {
         }
         apply(&mut state.current, &batch);
         state.pending.push(batch);
-        if !sync {
-            return Ok(());
-        }
+        if sync { self.finish(state) } else { Ok(()) }
+    }
+
+    fn finish(&self, mut state: MutexGuard<'_, State>) -> Result<(), StoreError> {
         while state.paused {
             state = self.shared.resumed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

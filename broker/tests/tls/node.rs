@@ -77,7 +77,6 @@ pub(crate) fn configs(count: usize, files: &Files) -> Vec<Config> {
         store: Store { profile: Profile::Small },
         retention: weft_broker::config::Retention::default(),
         security: Security::default(),
-        ..Config::default()
     };
     addresses.chunks(3).enumerate().map(config).collect()
 }

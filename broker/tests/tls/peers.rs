@@ -63,6 +63,7 @@ async fn identify(channel: Channel, config: &Config) -> Result<String, Status> {
         founders: vec![address],
         format: FORMAT,
         run: None,
+        joins: false,
     });
     request.set_timeout(HANGS);
     Ok(PeerClient::new(channel).identify(request).await?.into_inner().node_uid)

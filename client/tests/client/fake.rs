@@ -250,6 +250,13 @@ impl cluster_server::Cluster for Fake {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn remove_node(
+        &self,
+        _: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn drain(
         &self,
         _: Request<v1::DrainRequest>,

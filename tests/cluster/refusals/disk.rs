@@ -214,9 +214,10 @@ async fn one_full_disk_of_three_stops_neither_the_others_nor_its_own_reads() {
     let caught_up = async || (stored(&full, "orders").await == 100).then_some(());
     eventually(NOTICED_MAX, "that all have the first events", caught_up).await;
     // Whoever leads refuses at its own disk alone, so the full one must only follow.
+    let own = full.status().await.unwrap().node_id;
     let led_elsewhere = async || {
         let status = full.status().await.ok()?;
-        status.groups.iter().all(|group| group.leader.is_some_and(|id| id != 3)).then_some(())
+        status.groups.iter().all(|group| group.leader.is_some_and(|id| id != own)).then_some(())
     };
     if led_elsewhere().await.is_none() {
         cluster.nodes[2].stop().await;

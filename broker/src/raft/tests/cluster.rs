@@ -196,6 +196,11 @@ impl Cluster {
         }
     }
 
+    /// Gives a stopped node an empty disk.
+    pub(super) fn wipe(&mut self, index: usize) {
+        self.nodes[index].disk = Arc::default();
+    }
+
     pub(super) fn running(&self) -> impl Iterator<Item = (usize, &Running)> {
         let nodes = self.nodes.iter().enumerate();
         nodes.filter_map(|(index, node)| Some((index, node.running.as_ref()?)))

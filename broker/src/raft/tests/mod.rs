@@ -310,3 +310,25 @@ async fn data_group_without_floor_publishes_no_snapshot() {
     assert_eq!(group.snapshot_index(), None);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn catalog_group_that_applied_nothing_publishes_no_snapshot() {
+    let mut cluster = Cluster::start(routed(), SnapshotPolicy::AtApplied).await;
+    for node in 0..3 {
+        cluster.kill(node).await;
+    }
+    // Alone it cannot know what was agreed on, not even the first membership.
+    cluster.wipe(0);
+    cluster.boot(0, None).await;
+    let running = cluster.nodes[0].running.as_ref().unwrap();
+    let group = running.groups.get(CATALOG).unwrap().clone();
+
+    group.ask_snapshot().await;
+    // Behind the snapshot in the queue of the core.
+    group.ask_snapshot().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    assert_eq!(group.snapshot_index(), None);
+    assert!(!running.tasks.token().is_cancelled(), "{:?}", running.tasks.failure());
+    cluster.stop().await;
+}

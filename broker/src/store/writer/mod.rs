@@ -298,13 +298,13 @@ impl WriterLoop {
                 biased;
                 request = self.requests.recv() => match request {
                     Some(request) => {
-                        if self.commit(request)? {
-                            return self.commit_deferred();
+                        if self.commit(request).await? {
+                            return self.commit_deferred().await;
                         }
                     }
-                    None => return self.commit_deferred(),
+                    None => return self.commit_deferred().await,
                 },
-                () = sleep_until(due), if due.is_some() => self.commit_deferred()?,
+                () = sleep_until(due), if due.is_some() => self.commit_deferred().await?,
                 () = self.deferred.changed(), if due.is_none() => {
                     self.deferred_at = Some(Instant::now() + DEFER_MAX);
                 }
@@ -313,7 +313,7 @@ impl WriterLoop {
     }
 
     /// True after the last write.
-    fn commit(&mut self, first: Request) -> Result<bool, StoreError> {
+    async fn commit(&mut self, first: Request) -> Result<bool, StoreError> {
         self.round.add(first);
         // No timer: whatever queued up during the last sync shares the next one.
         while self.round.bytes < WRITE_BYTES_MAX
@@ -326,13 +326,13 @@ impl WriterLoop {
             self.take_deferred();
         }
         let is_last = self.round.urgency == Urgency::Last;
-        self.write()?;
+        self.write().await?;
         Ok(is_last)
     }
 
-    fn commit_deferred(&mut self) -> Result<(), StoreError> {
+    async fn commit_deferred(&mut self) -> Result<(), StoreError> {
         self.take_deferred();
-        self.write()
+        self.write().await
     }
 
     fn take_deferred(&mut self) {
@@ -342,12 +342,17 @@ impl WriterLoop {
         self.round.changes.push(changes);
     }
 
-    fn write(&mut self) -> Result<(), StoreError> {
+    async fn write(&mut self) -> Result<(), StoreError> {
         let round = &mut self.round;
         if round.changes.iter().any(|changes| !changes.is_empty()) {
             if round.urgency >= Urgency::Synced && !planted::is(Bug::AckBeforeSync) {
                 let started = Instant::now();
-                match self.engine.write_synced(&round.changes) {
+                let written = self.engine.write_synced(&round.changes);
+                let synced = match (written, self.engine.syncing()) {
+                    (Ok(()), Some(synced)) => synced.await,
+                    (written, _) => written,
+                };
+                match synced {
                     Err(_ignored) if planted::is(Bug::SyncErrorIgnored) => {}
                     result => result?,
                 }

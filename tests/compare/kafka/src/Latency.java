@@ -17,7 +17,7 @@ final class Latency {
     private static final int WARM_UP_SECONDS = 1;
     private static final long SILENCE_MAX = 30_000_000_000L;
     /** Times the time that it should take; then what came until then is told. */
-    private static final int LATE_MAX = 3;
+    private static final int LATE_MAX = 10;
 
     private final String servers;
     private final Costs costs;
