@@ -19,6 +19,8 @@ pub enum Bug {
     SeamOffByOne,
     /// A linearizable read does not ask whether this node still leads.
     StaleLeaderReads,
+    /// A node trusts a disk that has less than the node promised.
+    OldCopyTrusted,
 }
 
 impl Bug {
@@ -31,6 +33,7 @@ impl Bug {
         Self::ProducersNotInCheckpoint,
         Self::SeamOffByOne,
         Self::StaleLeaderReads,
+        Self::OldCopyTrusted,
     ];
 
     /// Its name in the environment.
@@ -43,6 +46,7 @@ impl Bug {
             Self::ProducersNotInCheckpoint => "producers-not-in-checkpoint",
             Self::SeamOffByOne => "seam-off-by-one",
             Self::StaleLeaderReads => "stale-leader-reads",
+            Self::OldCopyTrusted => "old-copy-trusted",
         }
     }
 }

@@ -110,6 +110,7 @@ async fn apply(cluster: &mut Cluster, fault: Fault, recorder: &Recorder) -> anyh
             cluster.start_one(node)
         }
         Fault::SyncErrorAll { hold, down } => sync_error_all(cluster, hold, down, tell).await,
+        Fault::OldCopy { hold } => old_copy(cluster, hold, tell).await,
         Fault::FullDisk { target, hold } => {
             let node = choose(cluster, target).await?;
             let bytes = cluster.nodes[node].disk.fill()?;
@@ -199,6 +200,29 @@ async fn slow_disk(
     ensure!(hits > 0, "no sync was slow");
     tell(&format!("{hits} syncs of node {node} took {each} ms longer"));
     Ok(())
+}
+
+/// PAR calls it the loss of a tail before a vote: who forgot what it acknowledged makes a majority
+/// with who never had it.
+async fn old_copy(cluster: &mut Cluster, hold: u64, tell: impl Fn(&str)) -> anyhow::Result<()> {
+    let leader = choose(cluster, Target::Leader).await?;
+    let nodes = cluster.nodes.len();
+    let (victim, other) = ((leader + 1) % nodes, (leader + 2) % nodes);
+    cluster.nodes[victim].terminate().await?;
+    cluster.nodes[victim].disk.save()?;
+    cluster.start_one(victim)?;
+    cluster.nodes[victim].ready().await?;
+    cluster.nodes[other].freeze().await?;
+    millis(hold).await;
+    cluster.nodes[victim].kill();
+    cluster.nodes[leader].kill();
+    cluster.nodes[victim].disk.restore()?;
+    tell(&format!("node {victim} has an older copy, node {other} lags, node {leader} is dead"));
+    cluster.nodes[other].thaw()?;
+    cluster.start_one(victim)?;
+    millis(hold).await;
+    cluster.start_one(leader)?;
+    cluster.ready().await
 }
 
 /// Each process must end by itself; one that does not is killed, and what it said was a lie.

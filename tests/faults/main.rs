@@ -17,6 +17,7 @@ mod round;
 mod scripted;
 mod work;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use self::plan::Plan;
 use self::round::{Setting, Verdict, play};
 use self::work::Lies;
 
+/// Set in a process that has mounts of its own.
+const APART: &str = "WEFT_FAULTS_APART";
 const NODES: usize = 3;
 const DATA_GROUPS: u32 = 3;
 /// Of the short piece.
@@ -125,8 +128,32 @@ impl Common {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    apart();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            println!("error: cannot start a runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(run())
+}
+
+/// Becomes this program again, with mounts of its own: nobody else pins a disk whose power fails,
+/// and whatever is mounted goes with the process. Without the right to do so it goes on as it is.
+fn apart() {
+    if std::env::var_os(APART).is_some() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--"]).arg(program);
+    // Returns only when it fails.
+    _ = command.args(std::env::args_os().skip(1)).env(APART, "1").exec();
+}
+
+async fn run() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     // Options of the usual test programs must not fail: cargo hands them to all.
     let first = args.get(1).map_or("", String::as_str);

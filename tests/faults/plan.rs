@@ -51,6 +51,9 @@ pub(crate) enum Fault {
     SyncErrorAll { hold: u64, down: u64 },
     /// One disk has no room left.
     FullDisk { target: Target, hold: u64 },
+    /// A follower comes back with an older copy of its folder, in the worst moment: it alone has
+    /// what the leader acknowledged. A node that is in order refuses to start so.
+    OldCopy { hold: u64 },
     /// The power of one node fails.
     Cut { target: Target, down: u64 },
     /// The power of all nodes fails, at the same moment or one after the other.
@@ -79,6 +82,7 @@ impl Fault {
             Self::SyncError { .. } => "sync-error",
             Self::SyncErrorAll { .. } => "sync-error-all",
             Self::FullDisk { .. } => "full-disk",
+            Self::OldCopy { .. } => "old-copy",
             Self::Cut { .. } => "power-cut",
             Self::CutAll { .. } => "power-cut-all",
         }
@@ -92,6 +96,7 @@ impl Fault {
             | Self::KillAll { .. }
             | Self::Pause { .. }
             | Self::PauseKill { .. }
+            | Self::OldCopy { .. }
             | Self::Restart { .. } => Tool::Signals,
             Self::Isolate { .. }
             | Self::OneWay { .. }
@@ -225,5 +230,6 @@ fn duration(fault: &Fault) -> u64 {
         | Fault::Delay { hold, .. }
         | Fault::SlowDisk { hold, .. }
         | Fault::FullDisk { hold, .. } => hold,
+        Fault::OldCopy { hold } => 2 * hold,
     }
 }

@@ -72,6 +72,11 @@ fn plants() -> Vec<Plant> {
             plan(Kind::Plain, Some(isolated), 3, 3_000),
             &[Class::StaleRead],
         ),
+        Plant::of(
+            Bug::OldCopyTrusted,
+            plan(Kind::Plain, Some(Fault::OldCopy { hold: 4_000 }), 1, 3_000),
+            LOSS,
+        ),
         Plant {
             name: "timeout-as-refusal",
             bug: None,

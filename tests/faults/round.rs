@@ -90,6 +90,10 @@ pub(crate) struct Setting {
 /// Plays a round to its end. An error of the harness is a round of unknown verdict.
 pub(crate) async fn play(setting: &Setting, plan: &Plan, name: &str) -> anyhow::Result<Outcome> {
     let folder = setting.dir.join(name);
+    // An earlier run was stopped in the middle of this round.
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
     fs::create_dir_all(&folder)?;
     let begin = Instant::now();
     let recorder = Arc::new(Recorder::new(&folder.join("history.jsonl"))?);

@@ -87,6 +87,20 @@ impl Disk {
         self.mount()
     }
 
+    /// Keeps a copy of the data folder, while nobody uses it.
+    pub(crate) fn save(&self) -> anyhow::Result<()> {
+        copy(&self.data(), &self.copy_folder())
+    }
+
+    /// Puts the copy in the place of the data folder.
+    pub(crate) fn restore(&self) -> anyhow::Result<()> {
+        copy(&self.copy_folder(), &self.data())
+    }
+
+    fn copy_folder(&self) -> PathBuf {
+        self.mount.join("copy")
+    }
+
     /// Takes nearly all that is free; how many bytes.
     pub(crate) fn fill(&self) -> anyhow::Result<u64> {
         let stat = statvfs(&self.mount)?;
@@ -113,4 +127,11 @@ impl Drop for Disk {
             _ = run(&["umount", "-l", &self.mount.display().to_string()]);
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    run(&["cp", "-a", &from.display().to_string(), &to.display().to_string()]).map(drop)
 }
