@@ -83,7 +83,6 @@ async fn single_node_is_born_at_once() {
         join: Vec::new(),
         data_groups: 2,
         checkpoint_bytes: 7,
-        join: Vec::new(),
     };
 
     let birth = begin(&open, alone).unwrap();
