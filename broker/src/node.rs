@@ -147,6 +147,8 @@ pub async fn run(
     let secrets = Secrets::load(&config)?;
     let listeners = bind(&config).await?;
     let folder = Folder::open(&config.node.data)?;
+    // Before anything is written to it.
+    birth::check_folder(&folder, &founding(&config))?;
     let pledge = open_pledge(&folder)?;
     let tasks = Tasks::new();
     let edges = Edges { listeners, secrets, metrics: process.metrics };
@@ -176,6 +178,16 @@ impl RunError {
     /// Whether this node must not be started again over this folder.
     pub fn is_suspect(&self) -> bool {
         matches!(self, Self::Suspect { .. })
+    }
+}
+
+fn founding(config: &Config) -> Founding {
+    Founding {
+        address: config.listen.peer.clone(),
+        founders: config.cluster.founders.clone(),
+        data_groups: config.cluster.data_groups,
+        checkpoint_bytes: config.cluster.checkpoint_bytes,
+        join: config.cluster.join.clone(),
     }
 }
 
@@ -245,14 +257,7 @@ impl Node {
         tasks.spawn("http", move |stop| http::serve(http_listener, http_tls, health, stop));
 
         // Other founders may ask who this is before anybody knows the cluster.
-        let founding = Founding {
-            address: config.listen.peer.clone(),
-            founders: config.cluster.founders.clone(),
-            data_groups: config.cluster.data_groups,
-            checkpoint_bytes: config.cluster.checkpoint_bytes,
-            join: config.cluster.join.clone(),
-        };
-        let birth = Birth::new(folder, Arc::clone(&pledge), founding)?;
+        let birth = Birth::new(folder, Arc::clone(&pledge), founding(config))?;
         let introduction = birth.introduction();
         let peers = server::Node::new(birth.introduction());
         let remote = Remote::new();

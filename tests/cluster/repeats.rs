@@ -2,6 +2,7 @@
 //! appends that expect an offset.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -16,7 +17,7 @@ use weft_proto::v1;
 use weft_proto::v1::publish_result::Outcome;
 use weft_proto::v1::{BatchIdentity, ExpectedOffset, PublishRequest, Receipt, Refusal};
 
-use super::harness::{Cluster, put};
+use super::harness::{Cluster, eventually, put};
 
 const STREAM: &str = "orders";
 
@@ -44,6 +45,16 @@ fn request(events: Vec<Bytes>) -> PublishRequest {
         partition: Some(0),
         ..PublishRequest::default()
     }
+}
+
+/// A client of one node, once that node knows the stream.
+async fn of_node(cluster: &Cluster, node: usize) -> Client {
+    let client = Client::connect(&Options::new([cluster.nodes[node].endpoint()])).unwrap();
+    eventually(Duration::from_mins(1), "knowing the stream", async || {
+        client.route(STREAM).await.ok()
+    })
+    .await;
+    client
 }
 
 async fn publish(client: &Client, request: PublishRequest) -> Vec<Told> {
@@ -142,7 +153,7 @@ async fn repeats_are_recognised_by_any_leader_and_after_restarts() {
     let repeated: Vec<(u64, bool)> = (0..500).map(|offset| (offset, true)).collect();
 
     for node in 0..3 {
-        let via = Client::connect(&Options::new([cluster.nodes[node].endpoint()])).unwrap();
+        let via = of_node(&cluster, node).await;
         assert_eq!(places(&publish(&via, request(events.clone())).await), repeated, "by {node}");
     }
     // Each node is killed, so that each leader goes once at least.
@@ -174,9 +185,8 @@ async fn many_who_publish_the_same_store_it_once() {
     put(&cluster.client(), Kind::Stream, STREAM, &json!({ "partitions": 2 })).await;
     let mut publishers = tokio::task::JoinSet::new();
     for number in 0..6_usize {
-        let options = Options::new([cluster.nodes[number % 3].endpoint()]);
+        let client = of_node(&cluster, number % 3).await;
         publishers.spawn(async move {
-            let client = Client::connect(&options).unwrap();
             let publisher = client.publisher(STREAM, PublisherOptions::default()).await.unwrap();
             let mut told = Vec::new();
             for chunk in 0..40 {
@@ -212,7 +222,7 @@ async fn compressed_batches_come_back_as_they_were_published() {
     let all: Vec<Bytes> = (0..600).map(|id| event(id, &long)).collect();
     let mut done = 0;
     for (node, compression) in [None, Some(Codec::Lz4), Some(Codec::Zstd)].into_iter().enumerate() {
-        let client = Client::connect(&Options::new([cluster.nodes[node].endpoint()])).unwrap();
+        let client = of_node(&cluster, node).await;
         let options = PublisherOptions { compression, ..PublisherOptions::default() };
         let publisher = client.publisher(STREAM, options).await.unwrap();
         // The first are stored as they came; the others take events along that are there already.
@@ -343,8 +353,7 @@ async fn one_of_many_that_expect_the_same_offset_succeeds() {
     for round in 0..10_u64 {
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..8_usize {
-            let node = &cluster.nodes[writer % 3];
-            let client = Client::connect(&Options::new([node.endpoint()])).unwrap();
+            let client = of_node(&cluster, writer % 3).await;
             writers.spawn(async move {
                 let id = usize::try_from(round).unwrap() * 100 + writer;
                 let request = PublishRequest {

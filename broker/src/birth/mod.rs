@@ -261,11 +261,9 @@ impl<'a> Birth<'a> {
     ///
     /// Serve `introduction` on the peer port before `complete`.
     pub fn new(folder: &'a Folder, pledge: Arc<Pledge>, founding: Founding) -> Result<Self, Error> {
+        check_folder(folder, &founding)?;
         let founders = founding.in_order()?;
         let identity = folder.identity()?;
-        if let Some(cluster) = &identity.cluster {
-            check_own(cluster, &founding)?;
-        }
         let introduction = Arc::new(Introduction {
             node_uid: identity.node_uid.clone(),
             founders: founders.clone(),
@@ -420,6 +418,18 @@ impl<'a> Birth<'a> {
                 ),
             }),
         }
+    }
+}
+
+/// Whether a folder may be that of this node. Changes nothing in it: it may be another node's.
+///
+/// # Errors
+///
+/// When it belongs to a node at another address, or the configuration contradicts it.
+pub fn check_folder(folder: &Folder, founding: &Founding) -> Result<(), Error> {
+    match &folder.identity()?.cluster {
+        Some(cluster) => check_own(cluster, founding),
+        None => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ use super::disk::Disk;
 use super::faults::End;
 use super::node::{Node, Running, Site};
 use super::panics;
+use super::plan;
 use super::process::Life;
 use super::random::Random;
 use super::violation::Class;
@@ -165,7 +166,7 @@ impl Cluster {
     pub(crate) fn trim(&self, node: u64) {
         let Some(running) = self.running(node) else { return };
         for data in &running.data {
-            if super::plan::Plan::policy(data.id) != SnapshotPolicy::AtApplied {
+            if plan::policy(data.id) != SnapshotPolicy::AtApplied {
                 continue;
             }
             let raft = data.raft.clone();

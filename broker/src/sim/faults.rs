@@ -60,7 +60,7 @@ impl Faults {
     /// Lets something bad happen, every second time to a leader.
     pub(crate) async fn strike(&mut self, cluster: &mut Cluster) {
         self.count += 1;
-        let longest = Self::longest(cluster);
+        let longest = longest(cluster);
         let any = self.random.within(1..cluster.site.plan.nodes + 1);
         let leader = if self.random.once_in(2) { cluster.leader() } else { None };
         let node = leader.unwrap_or(any);
@@ -96,12 +96,6 @@ impl Faults {
                 cluster.transfer(node, to).await;
             }
         }
-    }
-
-    /// How long a fault lasts at most, in milliseconds.
-    fn longest(cluster: &Cluster) -> u64 {
-        let election = cluster.site.plan.timers.election_max;
-        u64::try_from(election.as_millis()).unwrap() * 4
     }
 
     fn later(&mut self, longest: u64, end: End) {
@@ -183,6 +177,12 @@ impl Faults {
             }
         }
     }
+}
+
+/// How long a fault lasts at most, in milliseconds.
+fn longest(cluster: &Cluster) -> u64 {
+    let election = cluster.site.plan.timers.election_max;
+    u64::try_from(election.as_millis()).unwrap() * 4
 }
 
 /// How long the end of a run may take.

@@ -169,9 +169,9 @@ fn sequencer_closes_the_gap_in_order() {
             };
             plain(PARTITION, vec![Bytes::from(format!("k{sequence}"))], Some(producer))
         };
-        #[expect(clippy::async_yields_async, reason = "the answer to what is queued comes later")]
         let queue = |sequence| {
             let (sequencer, append) = (sequencer.clone(), append(sequence));
+            #[expect(clippy::async_yields_async, reason = "it is queued now and answered later")]
             process.run(async move { sequencer.append(append).await.unwrap() })
         };
 

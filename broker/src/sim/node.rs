@@ -11,7 +11,7 @@ use super::link::Link;
 use super::machine::Watched;
 use super::network::{Endpoint, Network};
 use super::observer::Observer;
-use super::plan::Plan;
+use super::plan::{self, Plan};
 use super::process::Process;
 use super::random::Random;
 use super::violation::Class;
@@ -156,9 +156,9 @@ async fn start(
             last: None,
         };
         let watched = Arc::new(Mutex::new(watched));
-        let (mut part, reader) = Parts::stored(&logs, group, watched, Plan::policy(group))?;
+        let (mut part, reader) = Parts::stored(&logs, group, watched, plan::policy(group))?;
         part.checkpoint_bytes = site.plan.checkpoint_bytes;
-        if Plan::policy(group) == SnapshotPolicy::AtFloor
+        if plan::policy(group) == SnapshotPolicy::AtFloor
             && let Some(purged) = reader.purged()
         {
             let base = retention::base_of(&*engine, group, purged)?;
@@ -205,7 +205,7 @@ fn start_group(
         }
     });
     let changes = watch::Sender::new(0);
-    let directory = Arc::new(Fixed { partitions: Plan::partitions(group.id), changes });
+    let directory = Arc::new(Fixed { partitions: plan::partitions(group.id), changes });
     let task = sequencer::Loop::new(
         inbox,
         group.clone(),

@@ -70,23 +70,24 @@ impl Plan {
     pub(crate) fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
         (1..=self.groups).map(GroupId)
     }
+}
 
-    /// The second group is one whose state says it all, as the catalog is.
-    pub(crate) fn policy(group: GroupId) -> SnapshotPolicy {
-        if group.get() == 1 { SnapshotPolicy::AtFloor } else { SnapshotPolicy::AtApplied }
-    }
+/// The second group is one whose state says it all, as the catalog is.
+pub(crate) fn policy(group: GroupId) -> SnapshotPolicy {
+    if group.get() == 1 { SnapshotPolicy::AtFloor } else { SnapshotPolicy::AtApplied }
+}
 
-    pub(crate) fn partitions(group: GroupId) -> Vec<PartitionUid> {
-        let first = u64::from(group.get()) * 10;
-        (first..first + PARTITIONS).map(PartitionUid).collect()
-    }
+/// The partitions of a group.
+pub(crate) fn partitions(group: GroupId) -> Vec<PartitionUid> {
+    let first = u64::from(group.get()) * 10;
+    (first..first + PARTITIONS).map(PartitionUid).collect()
 }
 
 impl Policies for Plan {
     fn policies_of(&self, group: GroupId) -> Vec<Policy> {
-        let max_events = self.events_max.filter(|_| Self::policy(group) == SnapshotPolicy::AtFloor);
+        let max_events = self.events_max.filter(|_| policy(group) == SnapshotPolicy::AtFloor);
         let retention = Retention { max_age: MaxAge::Forever, max_bytes: None, max_events };
-        let policy = |partition| Policy { partition, retention: retention.clone() };
-        Self::partitions(group).into_iter().map(policy).collect()
+        let keep = |partition| Policy { partition, retention: retention.clone() };
+        partitions(group).into_iter().map(keep).collect()
     }
 }

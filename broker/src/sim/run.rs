@@ -15,7 +15,7 @@ use super::network::Network;
 use super::node::Site;
 use super::observer::Observer;
 use super::panics;
-use super::plan::Plan;
+use super::plan::{Plan, partitions};
 use super::plant::Plant;
 use super::random::Random;
 use super::trace::Trace;
@@ -165,7 +165,7 @@ fn start_clients(
     let plan = &cluster.site.plan;
     let mut clients = JoinSet::new();
     for group in plan.groups() {
-        let partitions = Plan::partitions(group);
+        let partitions = partitions(group);
         for number in 0..plan.producers {
             let producer = Producer {
                 directory: directory.clone(),

@@ -126,6 +126,7 @@ async fn folders_of_other_nodes_and_clusters_are_refused() {
     let cluster_uid = identity["cluster"]["cluster_uid"].clone();
     identity["cluster"]["cluster_uid"] = json!("0".repeat(32));
     fs::write(foreign.join("node.json"), identity.to_string()).unwrap();
+    fs::copy(third.data().join("pledge"), foreign.join("pledge")).unwrap();
     let ended = refused_with(third, &foreign, &scratch).await;
     let told = [cluster_uid.as_str().unwrap(), &"0".repeat(32), "belongs to cluster"];
     assert!(told.iter().all(|told| ended.stderr.contains(told)), "{}", ended.stderr);
