@@ -221,12 +221,10 @@ impl Forwarder {
         queue.close();
         let lost = std::mem::take(&mut *lock(&waiting));
         for (tag, (answer, _room)) in lost {
-            let error = broken(to);
-            let error = if tag > read_upto { error.with_not_applied() } else { error };
-            _ = answer.send(Err(error));
+            _ = answer.send(Err(if tag > read_upto { unsent(to) } else { broken(to) }));
         }
         while let Some((_append, (answer, _room))) = queue.recv().await {
-            _ = answer.send(Err(broken(to).with_not_applied()));
+            _ = answer.send(Err(unsent(to)));
         }
     }
 }
@@ -273,6 +271,12 @@ fn unanswered(to: NodeId, status: Status) -> Error {
         }
         _ => status.into(),
     }
+}
+
+fn unsent(to: NodeId) -> Error {
+    Error::unavailable(format!("the connection to node {to} broke before the batch was taken"))
+        .with_not_applied()
+        .with_retry_after(Duration::from_millis(100))
 }
 
 fn broken(to: NodeId) -> Error {

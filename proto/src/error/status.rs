@@ -95,13 +95,17 @@ const fn reason_of(code: Code) -> Reason {
         Code::FailedPrecondition => Reason::FailedPrecondition,
         // Ours always comes with details; the gRPC library says it of a message above its limit.
         Code::OutOfRange => Reason::TooLarge,
-        Code::ResourceExhausted => Reason::Overloaded,
-        Code::Aborted => Reason::Fenced,
         Code::Unimplemented => Reason::Unimplemented,
         Code::DeadlineExceeded | Code::Cancelled => Reason::DeadlineExceeded,
         Code::DataLoss => Reason::DataLoss,
-        // A broken transport arrives as Unknown or Internal: the fate is open, a retry is safe.
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Ok => Reason::Unavailable,
+        // A broken transport arrives as Unknown or Internal, a peer that has enough of a connection
+        // as ResourceExhausted: the fate is open, a retry is safe.
+        Code::Unavailable
+        | Code::Unknown
+        | Code::Internal
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Ok => Reason::Unavailable,
     }
 }
 
@@ -133,7 +137,15 @@ mod tests {
 
     #[test]
     fn a_status_made_by_the_transport_leaves_the_fate_open() {
-        for code in [Code::Unknown, Code::Internal, Code::Unavailable, Code::Cancelled] {
+        let open = [
+            Code::Unknown,
+            Code::Internal,
+            Code::Unavailable,
+            Code::Cancelled,
+            Code::ResourceExhausted,
+            Code::Aborted,
+        ];
+        for code in open {
             let error = Error::from(Status::new(code, "broken pipe"));
 
             assert!(error.is_retryable(), "{code:?}");

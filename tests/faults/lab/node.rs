@@ -19,7 +19,7 @@ use super::shim::Control;
 
 /// An election, a recovery of the store, and a machine with other things to do.
 const READY_MAX: Duration = Duration::from_mins(2);
-const STOPPED_MAX: Duration = Duration::from_secs(30);
+const STOPPED_MAX: Duration = Duration::from_secs(10);
 const CHECKPOINT_BYTES: u64 = 128 << 10;
 const EXIT_MAX: Duration = Duration::from_secs(30);
 
