@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -34,6 +35,8 @@ use crate::{clock, metrics as names};
 const ENTRY_BYTES_MAX: usize = 256 << 10;
 /// Entries in flight at most: enough to cover a sync and a round trip.
 const FLIGHTS_MAX: usize = 8;
+/// Before a refused change of this task's own is tried again: a lease that expired needs a heartbeat.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes in flight at most.
 const FLIGHT_BYTES_MAX: usize = 8 << 20;
 
@@ -79,6 +82,8 @@ pub(super) struct Lead {
     /// Retries of what is in flight.
     pub(super) waiting: BTreeMap<(PartitionUid, Offset), Vec<Append>>,
     pub(super) opening: bool,
+    /// When to look again, because a change of this task's own was refused.
+    reopen: Option<Instant>,
 }
 
 impl Lead {
@@ -175,6 +180,10 @@ impl Loop {
                 }
                 changed = window.changed(), if self.lead.term.is_some() && self.lead.ids.is_none() => {
                     if changed.is_err() { return Ok(()) }
+                }
+                () = sleep_until(self.lead.reopen), if self.lead.reopen.is_some() => {
+                    self.lead.reopen = None;
+                    self.lead.opening = true;
                 }
                 request = self.requests.recv(), if takes => match request {
                     Some(request) => self.take(request).await,
@@ -416,6 +425,9 @@ impl Loop {
             Cargo::Command(answer) => {
                 if let Some(answer) = answer {
                     _ = answer.send(Err(why()));
+                } else if current {
+                    // Batches may be parked until it is done, and nobody else asks for it.
+                    self.lead.reopen = Some(Instant::now() + REOPEN_PAUSE);
                 }
             }
             Cargo::Pass(partition, ticket) => {
@@ -428,6 +440,13 @@ impl Loop {
             warn!(group = self.group.id.get(), "the fate of an entry is unknown; proposing stops");
             self.dead_term = self.lead.term;
         }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
