@@ -1,8 +1,11 @@
 //! Looks at stored events to tell repeats from other events with the same source and id.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::Instant;
 use weft_proto::event::{self, EventView};
-use weft_proto::{Offset, PartitionUid, Result, Timestamp};
+use weft_proto::{Error, Offset, PartitionUid, Reason, Result, Timestamp};
 
 use super::fate::Fate;
 use crate::data::DataGroup;
@@ -11,6 +14,9 @@ use crate::read::{History, Tape};
 
 /// Bytes of stored events that are read at a time.
 const READ_BYTES: usize = 1 << 20;
+/// Between two looks for what was just applied, and how long it is looked for.
+const PAUSE: Duration = Duration::from_millis(1);
+const READ_MAX: Duration = Duration::from_secs(5);
 
 /// What must be known of a batch to judge it.
 pub(super) struct Question {
@@ -79,7 +85,7 @@ async fn read(
     offsets.retain(|offset| *offset >= floor);
     let mut found = Vec::with_capacity(offsets.len());
     let Some(&first) = offsets.first() else { return Ok(found) };
-    let mut tape = Tape::new(group, partition, history, first);
+    let mut tape = Tape::new(group.clone(), partition, history, first);
     for (place, &offset) in offsets.iter().enumerate() {
         if found.last().is_some_and(|(last, ..)| *last >= offset) {
             continue;
@@ -93,9 +99,28 @@ async fn read(
             to = Offset(to.0.saturating_add(1));
         }
         tape.seek(offset);
-        for run in tape.read(to, READ_BYTES).await? {
-            for (number, event) in (0_u64..).zip(run.events) {
-                found.push((Offset(run.first.0.saturating_add(number)), run.time, event));
+        let until = Instant::now() + READ_MAX;
+        while tape.next() < to {
+            let runs = match tape.read(to, READ_BYTES).await {
+                Ok(runs) => runs,
+                // Trimmed meanwhile.
+                Err(error) if error.reason() == Reason::OffsetOutOfRange => {
+                    tape.seek(group.bounds(partition).floor);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if runs.is_empty() {
+                // Applied, but the log does not show it as committed yet: a moment.
+                if Instant::now() >= until {
+                    return Err(Error::unavailable("stored events cannot be read at present"));
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            for run in runs {
+                for (number, event) in (0_u64..).zip(run.events) {
+                    found.push((Offset(run.first.0.saturating_add(number)), run.time, event));
+                }
             }
         }
     }
