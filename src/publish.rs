@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::ValueEnum;
 use prost::Message as _;
-use weft_client::{Client, Codec, Error, PendingBatch, Publisher, PublisherOptions};
+use weft_client::{AckLevel, Client, Codec, Error, PendingBatch, Publisher, PublisherOptions};
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
@@ -78,6 +78,29 @@ pub(crate) struct Args {
     /// Compress batches: they travel, are replicated, stored and read so
     #[arg(long, value_enum, value_name = "CODEC")]
     compression: Option<Compression>,
+
+    /// When an event counts as published
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "durable")]
+    ack: Ack,
+}
+
+/// When an event counts as published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Ack {
+    /// Once a majority of the nodes has it on disk
+    Durable,
+    /// Once a majority has it in memory: sooner, and lost if a majority dies at once
+    Replicated,
+}
+
+impl From<Ack> for AckLevel {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::Durable => Self::Durable,
+            Ack::Replicated => Self::Replicated,
+        }
+    }
 }
 
 /// How batches are compressed.
@@ -123,6 +146,7 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
     };
     let options = PublisherOptions {
         compression: args.compression.map(Codec::from),
+        ack: args.ack.into(),
         ..PublisherOptions::default()
     };
     let publisher = client.publisher(&args.stream, options).await?;

@@ -201,6 +201,7 @@ impl Client {
         let deadline = Instant::now() + self.inner.timeouts.call;
         let mut backoff = Backoff::default();
         let mut leader: Option<String> = None;
+        let mut before: Option<Error> = None;
         for attempt in 1.. {
             let hint = leader.take();
             let (transport, place) = match &hint {
@@ -212,7 +213,7 @@ impl Client {
             let error = match timeout(limit, call(transport)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => error_of(status),
-                Err(_elapsed) => Error::new(Reason::DeadlineExceeded, "no node answered in time"),
+                Err(_elapsed) => out_of_time(before.as_ref()),
             };
             if error.is_retryable()
                 && let Some(place) = place
@@ -236,7 +237,39 @@ impl Client {
             if leader.is_none() {
                 sleep(pause).await;
             }
+            // One that timed out as well tells nothing.
+            if error.reason() != Reason::DeadlineExceeded {
+                before = Some(error);
+            }
         }
         Err(Error::internal("more attempts than numbers"))
+    }
+}
+
+/// What an attempt without an answer says. The last one may have had a moment only: why the one
+/// `before` it failed tells more.
+fn out_of_time(before: Option<&Error>) -> Error {
+    let mut message = "no node answered in time".to_owned();
+    if let Some(before) = before {
+        message = format!("{message}; the attempt before: {}", before.message());
+    }
+    Error::new(Reason::DeadlineExceeded, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_without_an_answer_tells_why_the_one_before_failed() {
+        let before = Error::unavailable("cannot connect: refused").with_not_applied();
+
+        let error = out_of_time(Some(&before));
+
+        let expected = "no node answered in time; the attempt before: cannot connect: refused";
+        assert_eq!(error.message(), expected);
+        // The last attempt may have reached a node.
+        assert!(!error.not_applied());
+        assert_eq!(out_of_time(None).message(), "no node answered in time");
     }
 }

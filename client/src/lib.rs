@@ -30,4 +30,4 @@ pub use reader::{PartitionSummary, ReadItem, ReadOptions, ReadSummary, Reader};
 pub use subscription::{Acker, Settling, Subscription, SubscriptionItem, SubscriptionOptions};
 pub use weft_proto as proto;
 pub use weft_proto::packed::Codec;
-pub use weft_proto::{Error, ErrorKind, Reason, Result};
+pub use weft_proto::{AckLevel, Error, ErrorKind, Reason, Result};

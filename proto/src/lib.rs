@@ -2,6 +2,7 @@
 
 #![deny(missing_docs)]
 
+mod ack;
 pub mod checksum;
 mod error;
 pub mod event;
@@ -11,6 +12,7 @@ pub mod packed;
 pub mod resource;
 mod types;
 
+pub use ack::AckLevel;
 pub use error::{Error, ErrorKind, Reason};
 pub use generated::{cloudevents, internal, v1};
 pub use types::{

@@ -12,10 +12,11 @@ use weft_proto::resource::Kind;
 
 use super::disk::{self, Disk};
 use crate::cluster::{Cluster, Plan, Ports};
+use crate::publish::Ack;
 use crate::settings::Connection;
 
 /// The acknowledgement that all measurements wait for.
-pub(super) const ACK: &str = "durable";
+pub(super) const ACK: Ack = Ack::Durable;
 const DATA_GROUPS: u32 = 3;
 /// Tells the kernel to forget what files hold.
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";

@@ -12,6 +12,7 @@ use super::bed::{ACK, Bed, Target};
 use super::event::{event, payload};
 use super::times::{Percentiles, Times};
 use crate::cluster::Cluster;
+use crate::publish::Ack;
 
 /// Between two events of the trickle.
 const GAP: Duration = Duration::from_millis(5);
@@ -41,7 +42,7 @@ pub(crate) struct Failover {
 #[derive(Debug, Serialize)]
 pub(super) struct Found {
     nodes: usize,
-    ack: &'static str,
+    ack: Ack,
     size: u32,
     /// Acknowledged in the whole time.
     events: u64,

@@ -18,6 +18,7 @@ use super::pace::Pace;
 use super::process::cpu_seconds;
 use super::publish::Rate;
 use super::times::{Percentiles, Times};
+use crate::publish::Ack;
 
 /// Events that may be unacknowledged; at the limit the cluster cannot keep the rate at all.
 const PENDING_LEN: usize = 65_536;
@@ -59,7 +60,7 @@ enum Via {
 #[derive(Debug, Serialize)]
 pub(super) struct Found {
     nodes: usize,
-    ack: &'static str,
+    ack: Ack,
     size: u32,
     /// Counted ones.
     events: u64,

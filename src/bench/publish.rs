@@ -11,13 +11,14 @@ use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio::time::Instant;
-use weft_client::{Client, PendingBatch, PublisherOptions};
+use weft_client::{AckLevel, Client, PendingBatch, PublisherOptions};
 use weft_proto::v1::{PublishRequest, publish_result::Outcome};
 
 use super::bed::{ACK, Bed, Target};
 use super::event::{Load, event, payload};
 use super::process::{Footprint, cpu_seconds, footprint, written};
 use super::times::{Percentiles, Times};
+use crate::publish::Ack;
 
 /// What to publish, and where.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +50,9 @@ pub(super) struct How {
     /// What a message to the cluster holds.
     #[arg(long, value_enum, default_value_t = Form::Joined)]
     form: Form,
+    /// When an event is acknowledged.
+    #[arg(long, value_enum, default_value_t = ACK)]
+    ack: Ack,
 }
 
 /// What a message to the cluster holds.
@@ -76,7 +80,7 @@ pub(super) struct Found {
 /// What became of the events.
 #[derive(Debug, Serialize)]
 pub(super) struct Published {
-    ack: &'static str,
+    ack: Ack,
     size: u32,
     pub(super) events: u64,
     batch: u32,
@@ -167,7 +171,7 @@ pub(super) async fn publish(
         all.add(&times)?;
     }
     Ok(Published {
-        ack: ACK,
+        ack: how.ack,
         size: load.size,
         events,
         batch: how.batch,
@@ -200,7 +204,7 @@ async fn window(
     stream: &str,
     payload: &Bytes,
 ) -> anyhow::Result<(u64, Times)> {
-    let mut options = PublisherOptions::default();
+    let mut options = PublisherOptions { ack: how.ack.into(), ..PublisherOptions::default() };
     if how.form == Form::Single {
         options.batch_events_max = how.batch as usize;
     }
@@ -244,6 +248,7 @@ async fn unary(
         let request = PublishRequest {
             stream: stream.to_owned(),
             events: vec![event(number, payload)],
+            ack: AckLevel::from(how.ack).to_wire().into(),
             ..PublishRequest::default()
         };
         let results = client.publish_once(request).await?;

@@ -4,6 +4,7 @@
 //! write is synced before it is acknowledged is what the storage tests show.
 
 use serde_json::json;
+use weft_client::{AckLevel, PublisherOptions};
 use weft_proto::resource::Kind;
 
 use super::checker::{Attempt, EventId, Fate, faults};
@@ -25,6 +26,31 @@ async fn acknowledged_events_survive_kill_9_of_each_node_and_of_all() {
     let load = Load::start(&cluster.options(), &STREAMS);
     load.progress(SOME).await;
 
+    kill_each_in_turn(&mut cluster, &load).await;
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.start_all().await;
+    load.progress(SOME).await;
+
+    nothing_is_lost(&cluster, load).await;
+}
+
+/// What a majority has in memory outlives any one node, whichever that is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_acknowledged_from_memory_survive_kill_9_of_each_node() {
+    let mut cluster = Cluster::start(3).await;
+    for stream in STREAMS {
+        put(&cluster.client(), Kind::Stream, stream, &json!({ "partitions": 2 })).await;
+    }
+    let publishing = PublisherOptions { ack: AckLevel::Replicated, ..PublisherOptions::default() };
+    let load = Load::start_with(&cluster.options(), &STREAMS, publishing);
+    load.progress(SOME).await;
+
+    kill_each_in_turn(&mut cluster, &load).await;
+
+    nothing_is_lost(&cluster, load).await;
+}
+
+async fn kill_each_in_turn(cluster: &mut Cluster, load: &Load) {
     for node in 0..cluster.nodes.len() {
         cluster.nodes[node].kill();
         load.progress(SOME).await;
@@ -32,12 +58,11 @@ async fn acknowledged_events_survive_kill_9_of_each_node_and_of_all() {
         cluster.nodes[node].ready().await;
         load.progress(SOME).await;
     }
-    cluster.nodes.iter_mut().for_each(Node::kill);
-    cluster.start_all().await;
-    load.progress(SOME).await;
+}
 
+async fn nothing_is_lost(cluster: &Cluster, load: Load) {
     let attempts = load.stop().await;
-    let replicas = replicas::read_all(&cluster, &STREAMS).await;
+    let replicas = replicas::read_all(cluster, &STREAMS).await;
     let faults = faults(&attempts, &replicas);
     let count = |fate: fn(&Fate) -> bool| attempts.iter().filter(|a| fate(&a.fate)).count();
     println!(

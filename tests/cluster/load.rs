@@ -46,6 +46,15 @@ pub(crate) struct Load {
 impl Load {
     /// Two publishers for each stream: one that waits for an answer, and one that soon gives up.
     pub(crate) fn start(options: &Options, streams: &[&str]) -> Self {
+        Self::start_with(options, streams, PublisherOptions::default())
+    }
+
+    /// The same, publishing in another way.
+    pub(crate) fn start_with(
+        options: &Options,
+        streams: &[&str],
+        publishing: PublisherOptions,
+    ) -> Self {
         let mut load = Self { publishers: JoinSet::new(), stop: Arc::default(), acked: Vec::new() };
         let defaults = Timeouts::default();
         let impatient = Timeouts { publish: IMPATIENT, ..defaults };
@@ -58,6 +67,7 @@ impl Load {
                     client: Client::connect(&Options { timeouts, ..options.clone() }).unwrap(),
                     stream,
                     name: (*name).to_owned(),
+                    publishing,
                     publisher,
                     stop: Arc::clone(&load.stop),
                     acked: Arc::clone(&acked),
@@ -97,6 +107,7 @@ struct Source {
     client: Client,
     stream: u32,
     name: String,
+    publishing: PublisherOptions,
     publisher: u32,
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
@@ -138,7 +149,7 @@ impl Source {
 
     /// Brokers may be away just now.
     async fn open(&self) -> Option<Publisher> {
-        let opened = self.client.publisher(&self.name, PublisherOptions::default()).await;
+        let opened = self.client.publisher(&self.name, self.publishing).await;
         match opened {
             Ok(publisher) => Some(publisher),
             Err(error) if error.is_retryable() => None,

@@ -20,8 +20,8 @@ pub use guard::{Guard, Reserve};
 use tokio::time::Instant;
 use weft_proto::packed::{self, Codec, PACKED_BYTES_MAX};
 use weft_proto::{
-    Error, GroupId, NodeId, Offset, PartitionId, Principal, QualifiedName, Reason, Result, event,
-    internal, v1,
+    AckLevel, Error, GroupId, NodeId, Offset, PartitionId, Principal, QualifiedName, Reason,
+    Result, event, internal, v1,
 };
 
 use crate::access::{Action, authorize};
@@ -103,6 +103,8 @@ pub struct Batch {
     pub atomic: bool,
     /// Where the first new event must go.
     pub expected_offset: Option<Offset>,
+    /// When it is acknowledged.
+    pub ack: AckLevel,
 }
 
 /// What became of a batch.
@@ -235,6 +237,7 @@ impl Ingest {
                     identity: batch.identity.map(identity_out),
                     atomic: batch.atomic,
                     expected_offset: batch.expected_offset.map(Offset::get),
+                    ack: batch.ack.to_wire().into(),
                 };
                 self.parts.forwarder.append(leader, append).await
             }
@@ -252,7 +255,8 @@ impl Ingest {
         let identity = append.identity.map(identity_in).transpose()?;
         let expected_offset = append.expected_offset.map(Offset);
         let events = Payload::of(append.events, append.packed)?;
-        let batch = Batch { events, identity, atomic: append.atomic, expected_offset };
+        let ack = AckLevel::from_wire(append.ack)?;
+        let batch = Batch { events, identity, atomic: append.atomic, expected_offset, ack };
         self.submit_here(&stream, PartitionId(append.partition), batch).await
     }
 
@@ -296,6 +300,7 @@ impl Ingest {
             producer: batch.identity,
             expected: batch.expected_offset,
             atomic: batch.atomic,
+            ack: batch.ack,
         };
         let answer = group.sequencer.append(append).await?;
         Ok(Box::pin(async move {

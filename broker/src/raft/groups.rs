@@ -21,8 +21,9 @@ use weft_proto::{GroupId, NodeId};
 use super::group::{Error, Group, Parts, Timers};
 use super::types::TypeConfig;
 use super::wire::{
-    Malformed, append_in, append_result_out, append_unavailable, log_id_in, stored_membership_in,
-    transfer_in, transfer_result_out, vote_in, vote_out, vote_request_in, vote_response_out,
+    Malformed, append_in, append_result_out, append_unavailable, log_id_in, receipt_out,
+    stored_membership_in, transfer_in, transfer_result_out, vote_in, vote_out, vote_request_in,
+    vote_response_out,
 };
 use crate::peer::{self, Handler, Messages, Peer, Transport};
 use crate::tasks::Tasks;
@@ -269,10 +270,13 @@ fn append_to(
     rest: Messages<wire::AppendRequest>,
 ) -> Messages<wire::AppendResponse> {
     let id = group.id().get();
+    let receipts = Arc::clone(group.receipts());
+    let newest = receipts.newest();
     let requests = stream::once(std::future::ready(first)).chain(rest).map(move |request| {
         if request.group != id {
             return Err(Malformed::Group { expected: id, got: request.group });
         }
+        receipts.ask(request.receipts);
         append_in(request)
     });
     let readable = requests.scan((), move |(), request: Result<AppendEntriesRequest<_>, _>| {
@@ -285,5 +289,16 @@ fn append_to(
         Ok(result) => append_result_out(&result),
         Err(fatal) => append_unavailable(fatal.to_string()),
     });
-    answers.boxed()
+    // Whatever comes first; but the end of the answers is the end.
+    let told = stream::unfold(newest, |mut newest| async move {
+        newest.changed().await.ok()?;
+        let receipt = *newest.borrow_and_update();
+        Some((receipt_out(receipt), newest))
+    });
+    let ends = answers.map(Some).chain(stream::once(std::future::ready(None)));
+    let first_answers = |(): &mut ()| stream::PollNext::Left;
+    let both = stream::select_with_strategy(ends, told.map(Some), first_answers);
+    both.take_while(|next| std::future::ready(next.is_some()))
+        .filter_map(std::future::ready)
+        .boxed()
 }

@@ -12,6 +12,7 @@ pub mod machine;
 mod network;
 mod pipeline;
 pub mod point;
+pub mod receipts;
 pub(crate) mod record;
 #[cfg(test)]
 mod seeded;

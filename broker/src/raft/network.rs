@@ -25,6 +25,7 @@ use weft_proto::internal as wire;
 use weft_proto::{GroupId, NodeId};
 
 use super::pipeline::{self, Ends, rpc_error};
+use super::receipts::Receipts;
 use super::types::{PeerNode, TypeConfig, Vote};
 use super::wire::{
     append_out, append_result_in, log_id_out, stored_membership_out, transfer_out,
@@ -43,6 +44,7 @@ pub(super) struct Connect {
     pub(super) group: GroupId,
     pub(super) node: NodeId,
     pub(super) transport: Arc<dyn Transport>,
+    pub(super) receipts: Arc<Receipts>,
 }
 
 impl Connect {
@@ -52,6 +54,7 @@ impl Connect {
             peer: Peer { node: NodeId(target), address: node.address.clone() },
             lane,
             transport: Arc::clone(&self.transport),
+            receipts: Arc::clone(&self.receipts),
         }
     }
 }
@@ -80,6 +83,7 @@ pub(super) struct Link {
     peer: Peer,
     lane: Lane,
     transport: Arc<dyn Transport>,
+    receipts: Arc<Receipts>,
 }
 
 type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
@@ -154,7 +158,7 @@ impl NetStreamAppend<TypeConfig> for Link {
             if Pin::new(&mut input).peek().await.is_none() {
                 return Ok(futures::stream::empty().boxed());
             }
-            let (requests, waiting) = pipeline::split(self.ends, input);
+            let (requests, waiting) = pipeline::split(self.ends, Arc::clone(&self.receipts), input);
             let call = self.transport.append(&self.peer, Box::pin(requests));
             let responses = self.within(RPCTypes::AppendEntries, patience, call).await?;
             Ok(waiting.answers(responses, patience).boxed())
@@ -246,7 +250,8 @@ mod tests {
         let ends = Ends { group: 1, from: 1, to: 2 };
         let peer = Peer { node: NodeId(2), address: "away".to_owned() };
         let transport = Router::new().transport("here");
-        let mut link = Link { ends, peer, lane: Lane::Entries, transport };
+        let receipts = Arc::default();
+        let mut link = Link { ends, peer, lane: Lane::Entries, transport, receipts };
         let option = RPCOption::new(Duration::from_secs(1));
 
         let attempt = link.stream_append(futures::stream::pending(), option).now_or_never();

@@ -16,8 +16,9 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::time::{Instant, Sleep};
 use weft_proto::internal as wire;
 
+use super::receipts::Receipts;
 use super::types::{LogId, TypeConfig};
-use super::wire::{append_bytes, append_out, append_result_in};
+use super::wire::{append_bytes, append_out, append_result_in, receipt_in};
 use crate::peer::{self, Messages};
 
 /// Bytes of entries that one follower may owe an answer for; one larger request is still sent.
@@ -35,6 +36,7 @@ pub(super) struct Ends {
 
 struct Shared<S> {
     ends: Ends,
+    receipts: Arc<Receipts>,
     input: Mutex<Input<S>>,
     window: Mutex<Window>,
 }
@@ -66,12 +68,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Splits a stream of requests: the first half goes to the transport, the second takes its answers.
-pub(super) fn split<S>(ends: Ends, requests: S) -> (Requests<S>, Waiting<S>)
+pub(super) fn split<S>(
+    ends: Ends,
+    receipts: Arc<Receipts>,
+    requests: S,
+) -> (Requests<S>, Waiting<S>)
 where
     S: Stream<Item = Request> + Send + Unpin + 'static,
 {
     let shared = Arc::new(Shared {
         ends,
+        receipts,
         input: Mutex::new(Input { requests: Some(requests), held: None }),
         window: Mutex::new(Window::default()),
     });
@@ -116,7 +123,10 @@ impl<S: Stream<Item = Request> + Send + Unpin + 'static> Stream for Requests<S> 
         window.bytes += bytes;
         drop(window);
         let request = input.held.take();
-        Poll::Ready(request.map(|request| append_out(shared.ends.group, request)))
+        Poll::Ready(request.map(|request| wire::AppendRequest {
+            receipts: shared.receipts.is_wanted(),
+            ..append_out(shared.ends.group, request)
+        }))
     }
 }
 
@@ -242,7 +252,15 @@ impl<S: Send + 'static> Stream for Answers<S> {
         if this.done {
             return Poll::Ready(None);
         }
-        let answer = match this.responses.poll_next_unpin(context) {
+        let response = loop {
+            let response = this.responses.poll_next_unpin(context);
+            // A word ahead of the answers, not one of them.
+            let Poll::Ready(Some(Ok(message))) = &response else { break response };
+            let Some(receipt) = receipt_in(message) else { break response };
+            let shared = &this.close.shared;
+            shared.receipts.told(shared.ends.to, receipt);
+        };
+        let answer = match response {
             Poll::Ready(Some(Ok(response))) => Some(this.answer(response)),
             Poll::Ready(Some(Err(error))) => Some(Err(rpc_error(error))),
             Poll::Ready(None) => this.closed(),

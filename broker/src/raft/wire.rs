@@ -9,6 +9,7 @@ use openraft::raft::{
 use openraft::raft::{TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse};
 use weft_proto::internal as wire;
 
+use super::receipts::Receipt;
 use super::types::{
     Entry, LogId, Membership, Payload, PeerNode, Reply, StoredMembership, TypeConfig, Vote, log_id,
 };
@@ -139,6 +140,7 @@ pub(super) fn append_out(
         previous: request.prev_log_id.map(log_id_out),
         commit: request.leader_commit.map(log_id_out),
         entries: request.entries.into_iter().map(entry_out).collect(),
+        receipts: false,
     }
 }
 
@@ -163,6 +165,23 @@ pub(super) fn append_result_out(result: &StreamAppendResult<TypeConfig>) -> wire
     wire::AppendResponse { outcome: Some(outcome) }
 }
 
+/// Tells what this replica has in memory, ahead of its answers.
+pub(super) fn receipt_out(receipt: Receipt) -> wire::AppendResponse {
+    let Receipt { term, time } = receipt;
+    let received = wire::Received { term, time_micros: time };
+    wire::AppendResponse { outcome: Some(wire::append_response::Outcome::Received(received)) }
+}
+
+/// What a message tells ahead of the answers; none if it is an answer.
+pub(super) fn receipt_in(response: &wire::AppendResponse) -> Option<Receipt> {
+    match response.outcome {
+        Some(wire::append_response::Outcome::Received(wire::Received { term, time_micros })) => {
+            Some(Receipt { term, time: time_micros })
+        }
+        _ => None,
+    }
+}
+
 /// Says that this replica cannot answer now.
 pub(super) fn append_unavailable(reason: impl Into<String>) -> wire::AppendResponse {
     use wire::append_response::Outcome;
@@ -179,6 +198,7 @@ pub(super) fn append_result_in(
         Outcome::Conflict(id) => Ok(Err(StreamAppendError::Conflict(log_id_in(id)))),
         Outcome::HigherVote(vote) => Ok(Err(StreamAppendError::HigherVote(vote_in(Some(vote))?))),
         Outcome::Unavailable(reason) => Err(reason),
+        Outcome::Received(_) => return Err(Malformed::Missing("answer")),
     })
 }
 

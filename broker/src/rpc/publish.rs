@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::packed::PACKED_BYTES_MAX;
 use weft_proto::v1::publish_server::Publish;
-use weft_proto::{Error, Offset, PartitionId, Principal, Reason, Result, v1};
+use weft_proto::{AckLevel, Error, Offset, PartitionId, Principal, Reason, Result, v1};
 
 use super::caller_of;
 use crate::data::SchemaIds;
@@ -57,6 +57,7 @@ impl Service {
         let bytes = request.events.iter().map(Bytes::len).sum();
         let _room = self.room.take(bytes, count).await?;
         let identity = request.identity.map(identity_in).transpose()?;
+        let ack = AckLevel::from_wire(request.ack)?;
         if identity.is_some() && request.partition.is_none() {
             let message = "a batch with an identity must name its partition";
             return Err(Error::invalid(message).with_field("partition"));
@@ -77,6 +78,7 @@ impl Service {
                 identity,
                 atomic: request.atomic,
                 expected_offset,
+                ack,
             };
             let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
             submitted.push((partition, parcel.indexes, waiting));
@@ -376,6 +378,7 @@ impl Session {
     async fn submit(&self, batch: v1::PublishBatch) -> Result<(Vec<(usize, Error)>, Vec<Part>)> {
         needs_partition(&batch)?;
         let identity = batch.identity.map(identity_in).transpose()?;
+        let ack = AckLevel::from_wire(batch.ack)?;
         let (parcels, refused) = match (batch.partition, batch.packed) {
             (Some(partition), Some(packed)) => {
                 if packed.count as usize > BATCH_EVENTS_MAX {
@@ -406,7 +409,7 @@ impl Session {
         let mut parts = Vec::with_capacity(parcels.len());
         for (partition, indexes, events) in parcels {
             let expected_offset = expected.get(&partition).copied();
-            let batch = Batch { events, identity, atomic: false, expected_offset };
+            let batch = Batch { events, identity, atomic: false, expected_offset, ack };
             let waiting = self.ingest.submit(&self.caller, &self.stream, partition, batch).await?;
             parts.push(Part { partition, indexes, waiting });
         }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use weft_proto::{
-    Epoch, Error, GroupId, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence,
+    AckLevel, Epoch, Error, GroupId, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId,
+    Sequence,
 };
 
 use super::node::Running;
@@ -84,6 +85,7 @@ pub(crate) fn plain(
         producer,
         expected: None,
         atomic: false,
+        ack: AckLevel::Durable,
     }
 }
 

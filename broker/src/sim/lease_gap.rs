@@ -5,63 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
-use weft_proto::{Epoch, GroupId, Offset, PartitionUid, ProducerId, Sequence};
+use weft_proto::{AckLevel, Epoch, Offset, ProducerId, Sequence};
 
 use super::checks;
 use super::clients::plain;
 use super::cluster::Cluster;
-use super::network::Network;
-use super::node::{Running, Site};
-use super::observer::Observer;
-use super::plan::Plan;
+use super::node::Running;
 use super::plant::Plant;
-use super::random::Random;
-use super::trace::Trace;
+use super::scripted::{
+    GROUP, PARTITION, calm_cluster, check, data, end, in_simulation, until, within,
+};
 use super::violation::Class;
-use crate::data::{Appended, DataGroup};
+use crate::data::{Appended, DataGroup, NewAppend};
 use crate::entry::{EntryBuilder, NewBatch, Payload, ProducerBatch};
 use crate::partition::BatchReply;
 use crate::raft::group::ProposeError;
 use crate::state::Reply;
-
-const GROUP: GroupId = GroupId(1);
-const PARTITION: PartitionUid = PartitionUid(10);
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Three nodes without faults, one of which leads.
-async fn calm_cluster(plant: Option<Plant>) -> (Cluster, u64) {
-    let born = Instant::now();
-    let mut random = Random::new(7);
-    let mut plan = Plan::new(&mut random);
-    (plan.nodes, plan.groups, plan.delay_millis, plan.sync_millis) = (3, 1, 0..2, 0..2);
-    plan.events_max = None;
-    let observer = Observer::new(3, plant, Trace::new(born, false));
-    let network = Network::new(random.fork(), plan.delay_millis.clone());
-    let cluster = Cluster::start(Site { plan, network, observer, born }, random.fork()).await;
-    until(|| cluster.leader().is_some()).await;
-    // Its partitions are open.
-    let leader = cluster.leader().unwrap();
-    until(|| end(&data(&cluster, leader)) == Some(0)).await;
-    (cluster, leader)
-}
-
-async fn until(reached: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !reached() {
-        assert!(Instant::now() < deadline, "it did not happen");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-fn data(cluster: &Cluster, node: u64) -> DataGroup {
-    cluster.running(node).unwrap().data[0].clone()
-}
-
-fn end(data: &DataGroup) -> Option<u64> {
-    let machine = crate::data::lock(&data.machine);
-    machine.state().partitions().get(PARTITION).map(|partition| partition.end().get())
-}
 
 /// Holds back what the followers answer until the lease of the leader is over. They still hear of
 /// it, so none of them wants to lead.
@@ -72,26 +31,11 @@ async fn let_the_lease_end(cluster: &Cluster, leader: u64) {
     tokio::time::sleep(cluster.site.plan.timers.election_max + Duration::from_millis(20)).await;
 }
 
-async fn within<T>(answer: tokio::sync::oneshot::Receiver<T>) -> T {
-    tokio::time::timeout(DEADLINE, answer).await.expect("an answer").expect("no lost answer")
-}
-
 fn entry(expected: u64) -> Bytes {
     let event = [Bytes::from(format!("k{expected}"))];
     let mut builder = EntryBuilder::new();
     builder.push(NewBatch::new(PARTITION, Offset(expected), Payload::Events(&event))).unwrap();
     builder.finish(crate::clock::now())
-}
-
-fn in_simulation(test: impl Future<Output = ()>) {
-    super::panics::install();
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_time().start_paused(true).build().unwrap().block_on(test);
-}
-
-fn check(cluster: &Cluster) {
-    checks::replicas_are_whole(cluster);
-    assert_eq!(cluster.site.observer.violation(), None);
 }
 
 /// What became of three entries, the second of which the leader refused.
@@ -155,7 +99,11 @@ fn offset_stamped_at_receive_is_found() {
 
 #[test]
 fn sequencer_closes_the_gap_in_order() {
-    in_simulation(async {
+    [AckLevel::Durable, AckLevel::Replicated].into_iter().for_each(closes_the_gap);
+}
+
+fn closes_the_gap(ack: AckLevel) {
+    in_simulation(async move {
         let (cluster, leader) = calm_cluster(None).await;
         let DataGroup { raft, sequencer, .. } = data(&cluster, leader);
         let term = raft.status().term;
@@ -167,7 +115,8 @@ fn sequencer_closes_the_gap_in_order() {
                 sequence: Sequence(sequence),
                 previous: Sequence(sequence - 1),
             };
-            plain(PARTITION, vec![Bytes::from(format!("k{sequence}"))], Some(producer))
+            let events = vec![Bytes::from(format!("k{sequence}"))];
+            NewAppend { ack, ..plain(PARTITION, events, Some(producer)) }
         };
         let queue = |sequence| {
             let (sequencer, append) = (sequencer.clone(), append(sequence));

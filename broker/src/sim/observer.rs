@@ -157,6 +157,9 @@ impl Observer {
             Some(Outcome::Conflict(id)) => format!("conflicts at {}", Id(Some(id))),
             Some(Outcome::HigherVote(vote)) => format!("is in term {}", vote.term),
             Some(Outcome::Unavailable(reason)) => format!("is unavailable: {reason}"),
+            Some(Outcome::Received(told)) => {
+                format!("has all of term {} up to {} in memory", told.term, told.time_micros)
+            }
             None => "says nothing".to_owned(),
         };
         self.note(format_args!("{from}<{to} {shown}"));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use weft_proto::packed::{self, Codec};
-use weft_proto::{Error, ErrorKind, Reason, v1};
+use weft_proto::{AckLevel, Error, ErrorKind, Reason, v1};
 
 use super::link::{self, Event, Link};
 use super::receipt::{Landed, Part, PartResult, copy_of};
@@ -83,6 +83,7 @@ pub(super) struct Lane {
     round_trip: Duration,
     linger_max: Duration,
     compression: Option<Codec>,
+    ack: AckLevel,
     /// The caller's own limit; a server may set a lower one.
     in_flight_bytes: usize,
     batch_events_max: usize,
@@ -121,6 +122,7 @@ impl Lane {
             round_trip: Duration::ZERO,
             linger_max: options.linger_max,
             compression: options.compression,
+            ack: options.ack,
             in_flight_bytes: options.in_flight_bytes,
             batch_events_max: options.batch_events_max.clamp(1, BATCH_EVENTS_MAX),
             start: Instant::now(),
@@ -281,6 +283,7 @@ impl Lane {
             partition: Some(self.partition),
             identity: Some(identity),
             expected: Vec::new(),
+            ack: self.ack.to_wire().into(),
         });
     }
 

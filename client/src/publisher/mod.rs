@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_proto::event::{self, EVENT_BYTES_MAX};
 use weft_proto::packed::Codec;
-use weft_proto::{Error, Result};
+use weft_proto::{AckLevel, Error, Result};
 
 pub use receipt::{BatchOutcome, Pending, PendingBatch, Receipt};
 
@@ -45,6 +45,9 @@ pub struct PublisherOptions {
     /// Compress each batch: it travels, is replicated, stored and read so. Saves disk and network where
     /// they are short, at the price of time on the processor.
     pub compression: Option<Codec>,
+    /// When events are acknowledged. With [`AckLevel::Replicated`] a batch is not kept here for another
+    /// attempt once it is in the memory of a majority.
+    pub ack: AckLevel,
     /// Most events that are joined into one batch, at most 4,096: 1 sends each by itself, which
     /// costs throughput and is of use to measure it.
     pub batch_events_max: usize,
@@ -57,6 +60,7 @@ impl Default for PublisherOptions {
             in_flight_bytes: 8 << 20,
             linger_max: Duration::from_millis(5),
             compression: None,
+            ack: AckLevel::Durable,
             batch_events_max: BATCH_EVENTS_MAX,
         }
     }
@@ -118,7 +122,8 @@ impl Publisher {
         u32::try_from(self.lanes.len()).unwrap_or(u32::MAX)
     }
 
-    /// Publishes an event and waits for its receipt: it is then on disk at a majority.
+    /// Publishes an event and waits for its receipt: it is then on disk at a majority, or as
+    /// [`PublisherOptions::ack`] says.
     ///
     /// # Errors
     ///

@@ -21,7 +21,8 @@ pub use proposer::{Inbox, Loop, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use weft_proto::packed::Codec;
 use weft_proto::{
-    Error, GroupId, Offset, PartitionUid, Reason, ResourceUid, Result, SchemaId, Timestamp,
+    AckLevel, Error, GroupId, Offset, PartitionUid, Reason, ResourceUid, Result, SchemaId,
+    Timestamp,
 };
 
 use crate::entry::{Command, ProducerBatch};
@@ -77,6 +78,8 @@ pub struct NewAppend {
     pub expected: Option<Offset>,
     /// One refused event refuses all.
     pub atomic: bool,
+    /// When it is acknowledged.
+    pub ack: AckLevel,
 }
 
 /// Where some consecutive events of a batch are.
@@ -154,6 +157,7 @@ pub struct Sequencer {
 
 type Answers<T> = oneshot::Sender<Result<T>>;
 
+#[expect(clippy::large_enum_variant, reason = "almost all are the large one")]
 #[derive(Debug)]
 enum Request {
     Append(Append),
@@ -167,7 +171,8 @@ struct Append {
     bytes: usize,
     /// Made once some of its events turned out to be there already.
     plan: Option<fate::Plan>,
-    answer: Answers<Appended>,
+    /// Gone once it is answered, which can be before it is applied.
+    answer: Option<Answers<Appended>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -193,7 +198,7 @@ impl Sequencer {
             }
         };
         let (answer, receiver) = oneshot::channel();
-        let append = Append { batch, count, bytes, plan: None, answer, _room: room };
+        let append = Append { batch, count, bytes, plan: None, answer: Some(answer), _room: room };
         self.send(Request::Append(append)).await?;
         Ok(receiver)
     }
@@ -254,7 +259,14 @@ pub fn identity_reused(offset: Option<Offset>) -> Error {
     }
 }
 
-fn reply(append: Append, result: Result<Appended>) {
+fn reply(mut append: Append, result: Result<Appended>) {
+    answer(&mut append, result);
+}
+
+/// Answers a batch that is kept; what it is told later goes nowhere.
+fn answer(append: &mut Append, result: Result<Appended>) {
     // The caller may have given up; the batch stays where it is.
-    _ = append.answer.send(result);
+    if let Some(answer) = append.answer.take() {
+        _ = answer.send(result);
+    }
 }

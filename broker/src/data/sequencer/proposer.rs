@@ -12,12 +12,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use weft_proto::{Error, Offset, PartitionUid, Result, Timestamp};
+use weft_proto::{AckLevel, Error, Offset, PartitionUid, Result, Timestamp};
 
 use super::repeats::{Checked, Held};
 use super::{
     Answers, Append, Appended, Directory, Packed, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request,
-    SchemaIds, Sequencer, not_leader, reply, unknown,
+    SchemaIds, Sequencer, answer, not_leader, reply, unknown,
 };
 use crate::data::{DataGroup, lock};
 use crate::dedup::Table;
@@ -25,7 +25,7 @@ use crate::entry::{Command, EntryBuilder, NewBatch, Payload};
 use crate::partition::{Admission, BatchReply};
 use crate::planted::{self, Bug};
 use crate::raft::group::{Leadership, Pending, ProposeError};
-use crate::raft::types::Reply as Answer;
+use crate::raft::types::{Reply as Answer, leader_time_micros};
 use crate::read::History;
 use crate::state::Reply;
 use crate::tasks::Tasks;
@@ -37,6 +37,8 @@ const ENTRY_BYTES_MAX: usize = 256 << 10;
 const FLIGHTS_MAX: usize = 8;
 /// Before a refused change of this task's own is tried again: a lease that expired needs a heartbeat.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+/// Followers go on telling what they have in memory for so long after it was last of use.
+const RECEIPTS_FOR: Duration = Duration::from_secs(1);
 /// Bytes in flight at most.
 const FLIGHT_BYTES_MAX: usize = 8 << 20;
 
@@ -58,6 +60,8 @@ pub struct Loop {
     pub(super) dead_term: Option<u64>,
     /// The time of the last entry.
     stamped: Timestamp,
+    /// How long followers are to tell what they have in memory.
+    receipts_until: Instant,
 }
 
 impl std::fmt::Debug for Loop {
@@ -95,14 +99,28 @@ impl Lead {
 
 pub(super) struct Flight {
     term: u64,
+    /// Names the entry; see `Receipts`.
+    time: u64,
     bytes: usize,
     since: Instant,
     cargo: Cargo,
+    /// A batch of it is to be acknowledged once a majority has it in memory, and is not yet.
+    is_early: bool,
+}
+
+impl Flight {
+    /// Whether what comes after it may be void because of it.
+    fn decides_about_others(&self) -> bool {
+        matches!(self.cargo, Cargo::Command { changes_partitions: true, .. })
+    }
 }
 
 enum Cargo {
     Batches(Vec<(Append, Offset)>),
-    Command(Option<Answers<Reply>>),
+    Command {
+        answer: Option<Answers<Reply>>,
+        changes_partitions: bool,
+    },
     /// The number of a held batch.
     Pass(PartitionUid, u64),
 }
@@ -143,6 +161,7 @@ impl Loop {
             tasks,
             dead_term: None,
             stamped: Timestamp::default(),
+            receipts_until: Instant::now(),
         }
     }
 
@@ -151,6 +170,7 @@ impl Loop {
         let mut leadership = self.group.raft.leader_watch();
         let mut catalog = self.directory.changes();
         let mut window = lock(&self.group.machine).window_read();
+        let mut receipts = self.group.raft.receipts().news();
         loop {
             let now = *leadership.borrow_and_update();
             self.lead_or_follow(now);
@@ -171,6 +191,10 @@ impl Loop {
                 () = stop.cancelled() => return Ok(()),
                 changed = leadership.changed() => if changed.is_err() { return Ok(()) },
                 Some(landed) = self.flights.next(), if !self.flights.is_empty() => self.land(landed),
+                changed = receipts.changed(), if self.manifest.iter().any(|flight| flight.is_early) => {
+                    if changed.is_err() { return Ok(()) }
+                    self.answer_early();
+                }
                 changed = catalog.changed(), if self.lead.term.is_some() => {
                     if changed.is_err() { return Ok(()) }
                     self.reconcile().await;
@@ -234,6 +258,7 @@ impl Loop {
         // These are retries of what may have been stored.
         before.waiting.into_values().flatten().for_each(|append| reply(append, Err(unknown())));
         self.lead.term = term;
+        self.group.raft.receipts().want(false);
         metrics::gauge!(names::LEADS, "node" => self.node.clone(), "group" => self.group.id.to_string())
             .set(f64::from(u8::from(term.is_some())));
         if term.is_some() {
@@ -278,7 +303,10 @@ impl Loop {
         answer: Option<Answers<Reply>>,
     ) {
         let time = self.stamp();
-        self.launch(term, command.encode(time), Cargo::Command(answer)).await;
+        let changes_partitions =
+            matches!(command, Command::Open(_) | Command::Seal(_) | Command::Drop(_));
+        let cargo = Cargo::Command { answer, changes_partitions };
+        self.launch(term, command.encode(time), cargo).await;
     }
 
     pub(super) async fn propose_pass(
@@ -302,8 +330,18 @@ impl Loop {
     }
 
     async fn launch(&mut self, term: u64, payload: Bytes, cargo: Cargo) {
-        let bytes = payload.len();
-        let flight = Flight { term, bytes, since: Instant::now(), cargo };
+        let (bytes, time) = (payload.len(), leader_time_micros(&payload));
+        let is_early = match &cargo {
+            Cargo::Batches(cargo) => cargo.iter().any(|(append, _)| is_early(append)),
+            Cargo::Command { .. } | Cargo::Pass(..) => false,
+        };
+        let since = Instant::now();
+        if is_early {
+            self.receipts_until = since + RECEIPTS_FOR;
+        }
+        // Before it is proposed: the log and the followers tell of what comes after they were asked.
+        self.group.raft.receipts().want(since < self.receipts_until);
+        let flight = Flight { term, time, bytes, since, cargo, is_early };
         match self.group.raft.propose_in(term, payload).await {
             Ok(pending) => {
                 #[expect(clippy::cast_precision_loss, reason = "a histogram")]
@@ -339,7 +377,7 @@ impl Loop {
                     reply(append, Err(unknown()));
                 }
             }
-            (Cargo::Command(answer), decoded) => {
+            (Cargo::Command { answer, .. }, decoded) => {
                 if let Some(answer) = answer {
                     let reply = decoded.map_err(|error| {
                         Error::internal("the state machine's reply cannot be read")
@@ -352,6 +390,31 @@ impl Loop {
             (Cargo::Pass(partition, ticket), _) => {
                 self.passed(partition, ticket, Ok(()));
                 self.readmit();
+            }
+        }
+    }
+
+    /// Acknowledges batches that a majority has in memory to those who asked for no more.
+    ///
+    /// INVARIANT: what is acknowledged here gets this very offset if any of that majority goes on.
+    /// All flights before it are in the log too, none of them may turn it void, and none was lost.
+    fn answer_early(&mut self) {
+        let Some(term) = self.lead.term else { return };
+        let upto = self.group.raft.in_memory_upto(term);
+        let receipts = self.group.raft.receipts();
+        for flight in &mut self.manifest {
+            let is_there = flight.term == term && flight.time <= upto;
+            // A leader whose lease is over refuses an entry and may take the one after it.
+            if !is_there || !receipts.has_own(flight.time) || flight.decides_about_others() {
+                break;
+            }
+            let Cargo::Batches(cargo) = &mut flight.cargo else { continue };
+            flight.is_early = false;
+            for (append, base) in cargo {
+                if is_early(append) && !self.lead.admission.is_draining(append.batch.partition) {
+                    let appended = appended(append, *base, Timestamp::from_micros(flight.time));
+                    answer(append, Ok(appended));
+                }
             }
         }
     }
@@ -375,10 +438,7 @@ impl Loop {
                 .increment(count.into());
             metrics::counter!(names::APPENDED_BYTES, "node" => self.node.clone())
                 .increment(append.bytes as u64);
-            let appended = match &append.plan {
-                Some(plan) => plan.answer(base, time),
-                None => Appended::whole(Placed { first: base, count, time, duplicate: false }),
-            };
+            let appended = appended(&append, base, time);
             for retry in waiting {
                 // A retry has as many events, or it is none.
                 let is_same = appended.events() == u64::from(retry.count.get());
@@ -422,7 +482,7 @@ impl Loop {
                         .for_each(|append| reply(append, Err(why())));
                 }
             }
-            Cargo::Command(answer) => {
+            Cargo::Command { answer, .. } => {
                 if let Some(answer) = answer {
                     _ = answer.send(Err(why()));
                 } else if current {
@@ -440,6 +500,19 @@ impl Loop {
             warn!(group = self.group.id.get(), "the fate of an entry is unknown; proposing stops");
             self.dead_term = self.lead.term;
         }
+    }
+}
+
+fn is_early(append: &Append) -> bool {
+    append.batch.ack == AckLevel::Replicated && append.answer.is_some()
+}
+
+/// What a batch is told that was appended there and then.
+fn appended(append: &Append, base: Offset, time: Timestamp) -> Appended {
+    let count = append.count.get();
+    match &append.plan {
+        Some(plan) => plan.answer(base, time),
+        None => Appended::whole(Placed { first: base, count, time, duplicate: false }),
     }
 }
 

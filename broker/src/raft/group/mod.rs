@@ -28,6 +28,7 @@ use crate::peer::Transport;
 use crate::raft::log::{GroupLog, LogReader, Logs};
 use crate::raft::machine::{AppliedUpto, CHECKPOINT_BYTES, Driver, SharedMachine, State};
 use crate::raft::network::Connect;
+use crate::raft::receipts::Receipts;
 use crate::raft::snapshot::{Checkpoints, SnapshotPolicy, StoredCheckpoints};
 use crate::raft::types::{Ack, Payload, TypeConfig};
 use crate::store::StoreError;
@@ -49,6 +50,8 @@ pub struct Parts<L> {
     pub policy: SnapshotPolicy,
     /// Bytes of its log between two checkpoints; the same on all replicas.
     pub checkpoint_bytes: u64,
+    /// What its log, and those of its peers, have in memory.
+    pub receipts: Arc<Receipts>,
     /// Opens its log.
     pub open_log: Box<dyn Fn() -> L + Send + Sync>,
 }
@@ -71,10 +74,13 @@ impl Parts<GroupLog> {
         let log = logs.open(group)?;
         let reader = log.reader();
         let checkpoints = StoredCheckpoints::new(group, logs.clone(), reader.clone());
+        let receipts = log.receipts();
         let open_log = Box::new(move || log.again());
         let checkpoints = Arc::new(checkpoints);
         let checkpoint_bytes = CHECKPOINT_BYTES;
-        Ok((Self { group, machine, checkpoints, policy, checkpoint_bytes, open_log }, reader))
+        let parts =
+            Self { group, machine, checkpoints, policy, checkpoint_bytes, receipts, open_log };
+        Ok((parts, reader))
     }
 }
 
@@ -85,6 +91,7 @@ struct Inner {
     node: NodeId,
     core: Mutex<Core>,
     state: Arc<State>,
+    receipts: Arc<Receipts>,
     leadership: watch::Sender<Leadership>,
     build: Build,
     stopping: AtomicBool,
@@ -123,8 +130,11 @@ impl Group {
         let state = Arc::new(state);
         let open_log = parts.open_log;
         let shared = Arc::clone(&state);
+        let receipts = parts.receipts;
+        let told = Arc::clone(&receipts);
         let build: Build = Box::new(move || {
-            let connect = Connect { group, node, transport: Arc::clone(&transport) };
+            let (transport, receipts) = (Arc::clone(&transport), Arc::clone(&told));
+            let connect = Connect { group, node, transport, receipts };
             let log = open_log();
             let driver = shared.drive();
             let config = Arc::clone(&config);
@@ -137,7 +147,7 @@ impl Group {
         let core = Mutex::new(build().await?);
         let leadership = watch::Sender::new(Leadership::default());
         let stopping = AtomicBool::new(false);
-        let inner = Inner { group, node, core, state, leadership, build, stopping };
+        let inner = Inner { group, node, core, state, receipts, leadership, build, stopping };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -192,6 +202,22 @@ impl Group {
             Ok(Err(Fatal::Panicked)) | Err(_) => Err(ProposeError::NotLeader { leader: None }),
             Ok(Err(_fatal)) => Err(ProposeError::Fatal),
         }
+    }
+
+    /// Returns what the replicas have in memory.
+    pub fn receipts(&self) -> &Arc<Receipts> {
+        &self.inner.receipts
+    }
+
+    /// Returns up to which time a majority has the entries of this node's own term in memory.
+    /// Entries may be missing among them that this node's log did not take; see
+    /// [`Receipts::has_own`].
+    pub fn in_memory_upto(&self, term: u64) -> u64 {
+        let core = self.core();
+        let metrics = core.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters = metrics.membership_config.membership().get_joint_config();
+        self.inner.receipts.upto(term, self.inner.node.get(), voters)
     }
 
     /// Returns the node this handle is on.

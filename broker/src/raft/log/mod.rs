@@ -16,6 +16,7 @@ use crate::pledge::Pledge;
 use crate::store::{LogEngine, StoreError, Writer};
 use weft_proto::GroupId;
 
+use super::receipts::Receipts;
 use super::tail::Budget;
 use state::Shared;
 
@@ -105,6 +106,11 @@ impl GroupLog {
     /// Returns a handle that reads the log.
     pub fn reader(&self) -> LogReader {
         LogReader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Returns what this log, and those of its peers, have in memory.
+    pub(crate) fn receipts(&self) -> Arc<Receipts> {
+        Arc::clone(&self.shared.receipts)
     }
 
     /// Returns the checkpoints of this group.

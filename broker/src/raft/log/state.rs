@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pledge::{Claim, ClaimedEntry, ClaimedVote, Claims, Pledge};
 use crate::raft::point::LogPoint;
+use crate::raft::receipts::Receipts;
 use crate::raft::record::Record;
 use crate::raft::tail::{Budget, HasTail, Tail};
 use crate::raft::types::{Entry, LogId, Vote, log_id};
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) writer: Writer,
     pub(super) budget: Arc<Budget>,
     pub(super) pledge: Option<Arc<Pledge>>,
+    pub(super) receipts: Arc<Receipts>,
     state: Mutex<State>,
 }
 
@@ -108,6 +110,7 @@ impl State {
         &mut self,
         group: GroupId,
         entries: impl IntoIterator<Item = Entry>,
+        receipts: &Receipts,
     ) -> Result<Accepted, StoreError> {
         let mut last = self.last;
         let mut records = Vec::new();
@@ -127,6 +130,7 @@ impl State {
                 changes.put(Family::Meta, &term::key(group, term), &term::encode(index));
             }
             changes.put_parts(family, &entry::key(index), &record.head(), record.body.clone());
+            receipts.took(&record.point);
             self.tail.push(record);
         }
         self.last = last;
@@ -196,7 +200,8 @@ impl Shared {
         (budget, pledge): (Arc<Budget>, Option<Arc<Pledge>>),
         state: State,
     ) -> Self {
-        Self { group, engine, writer, budget, pledge, state: Mutex::new(state) }
+        let receipts = Arc::default();
+        Self { group, engine, writer, budget, pledge, receipts, state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -61,7 +61,8 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let accepted = self.shared.state().accept(self.shared.group, entries)?;
+        let shared = &self.shared;
+        let accepted = shared.state().accept(shared.group, entries, &shared.receipts)?;
         let shared = Arc::clone(&self.shared);
         let done = Done::new(move |result| {
             if result.is_ok() {
