@@ -44,6 +44,9 @@ pub struct Tape {
     next: Offset,
     at: Option<At>,
     applied: watch::Receiver<AppliedUpto>,
+    shown: watch::Receiver<()>,
+    /// The last read found less than was applied.
+    is_hidden: bool,
 }
 
 /// Where in the log the search goes on.
@@ -58,10 +61,10 @@ struct At {
 impl Tape {
     /// A reader that starts at an offset.
     pub fn new(group: DataGroup, partition: PartitionUid, history: History, from: Offset) -> Self {
-        let applied = group.applied();
+        let (applied, shown) = (group.applied(), group.log.shown());
         let missed = u64::from(planted::is(Bug::SeamOffByOne) && from > Offset(0));
         let next = Offset(from.0.saturating_add(missed));
-        Self { group, partition, history, next, at: None, applied }
+        Self { group, partition, history, next, at: None, applied, shown, is_hidden: false }
     }
 
     /// The offset of the next event to be read.
@@ -90,6 +93,8 @@ impl Tape {
     /// Dropping the future skips nothing.
     pub async fn read(&mut self, to: Offset, bytes_max: usize) -> Result<Vec<Run>> {
         let to = to.min(self.check_floor()?.end);
+        self.shown.mark_unchanged();
+        self.is_hidden = false;
         let mut runs = Vec::new();
         let mut bytes = 0_usize;
         let mut overtaken = 0;
@@ -115,7 +120,9 @@ impl Tape {
                 Err(error) => return Err(failed(error)),
             };
             if entries.is_empty() {
-                // Applied, but the log does not show it as committed yet.
+                // Applied, but the log does not show it as committed: after a restart it may take a
+                // leader to know.
+                self.is_hidden = true;
                 break;
             }
             let mut place = At { end: at.end, index: at.index };
@@ -142,14 +149,17 @@ impl Tape {
         Err(Error::new(Reason::OffsetOutOfRange, message).with_offset(bounds.floor.get()))
     }
 
-    /// Waits until there is something to read.
+    /// Waits until there may be more to read than the last read found.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub async fn wait(&mut self) -> Result<()> {
+        let stopped = |_closed| Error::unavailable("the group stopped on this node");
+        if self.is_hidden {
+            self.shown.changed().await.map_err(stopped)?;
+        }
         while self.group.bounds(self.partition).end <= self.next {
-            let stopped = |_closed| Error::unavailable("the group stopped on this node");
             self.applied.changed().await.map_err(stopped)?;
         }
         Ok(())

@@ -20,6 +20,7 @@ mod plan;
 mod plant;
 pub(crate) mod process;
 pub(crate) mod random;
+mod reading;
 mod replicated;
 mod run;
 mod scripted;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream::{self, Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::storage::RaftLogReader;
+use tokio::sync::watch;
 
 use crate::raft::point::{EntryKind, LogPoint};
 use crate::raft::record::Record;
@@ -137,6 +138,11 @@ impl LogReader {
     /// Returns the lowest index that can be read.
     pub fn first_index(&self) -> u64 {
         self.shared.state().first()
+    }
+
+    /// Follows the commit, up to which entries are shown.
+    pub fn shown(&self) -> watch::Receiver<()> {
+        self.shared.shown.subscribe()
     }
 
     /// Returns the index of the last purged entry, if any was.

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::pledge::{Claim, ClaimedEntry, ClaimedVote, Claims, Pledge};
 use crate::raft::point::LogPoint;
 use crate::raft::receipts::Receipts;
@@ -22,6 +24,8 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) pledge: Option<Arc<Pledge>>,
     pub(super) receipts: Arc<Receipts>,
+    /// Changes with the commit.
+    pub(super) shown: watch::Sender<()>,
     state: Mutex<State>,
 }
 
@@ -200,8 +204,8 @@ impl Shared {
         (budget, pledge): (Arc<Budget>, Option<Arc<Pledge>>),
         state: State,
     ) -> Self {
-        let receipts = Arc::default();
-        Self { group, engine, writer, budget, pledge, receipts, state: Mutex::new(state) }
+        let (receipts, shown) = (Arc::default(), watch::Sender::default());
+        Self { group, engine, writer, budget, pledge, receipts, shown, state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

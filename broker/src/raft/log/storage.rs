@@ -40,6 +40,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         self.shared.state().committed = committed;
+        self.shared.shown.send_replace(());
         if let Some(id) = committed {
             // A stale value only means that more is applied again after a crash.
             let value = committed::encode(id.leader_id.term, id.index);
