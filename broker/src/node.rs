@@ -575,9 +575,9 @@ fn open_engine(
 
 const fn reserve(profile: Profile) -> Reserve {
     match profile {
-        // Twice the memtables, and the write-ahead log.
+        // Twice the memtables, and twice the write-ahead log, whose files are kept to be written again.
         Profile::Normal => {
-            let store_bytes = (2 * 256 + 1024) << 20;
+            let store_bytes = (2 * 256 + 2 * 256) << 20;
             Reserve { store_bytes, tenth_bytes_max: 5 << 30, ballast_bytes: BALLAST_BYTES }
         }
         Profile::Small => Reserve {

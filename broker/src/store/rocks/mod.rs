@@ -15,6 +15,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use rocksdb::{BoundColumnFamily, DBWithThreadMode, MultiThreaded, ReadOptions, WriteBatch};
+use rustix::fs::OFlags;
 
 use super::{Change, Changes, Family, LogEngine, StoreError, Visit};
 use weft_proto::GroupId;
@@ -52,7 +53,7 @@ impl RocksEngine {
         let shown = path.display().to_string();
         fs::create_dir_all(path)
             .map_err(|error| StoreError::from_io(&shown, "create the folder", &error))?;
-        let options = options::Tuned::new(profile);
+        let options = options::Tuned::new(profile, takes_direct_io(path));
         let families = if path.join("CURRENT").exists() {
             Db::list_cf(&options.db, path)
                 .map_err(|error| from_rocks(&shown, "list the logs", error))?
@@ -129,6 +130,16 @@ impl RocksEngine {
         }
         Ok(batch)
     }
+}
+
+/// Some file systems refuse to go without the page cache, and say so when a file is opened.
+fn takes_direct_io(folder: &Path) -> bool {
+    let path = folder.join("direct-io.probe");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::DIRECT;
+    let opened = rustix::fs::open(&path, flags, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+    // If it stays behind it does no harm.
+    _ = fs::remove_file(&path);
+    opened.is_ok()
 }
 
 impl fmt::Debug for RocksEngine {

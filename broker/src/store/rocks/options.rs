@@ -15,7 +15,11 @@ pub enum Profile {
 struct Sizes {
     memtable: usize,
     all_memtables: usize,
+    /// What few records go to, the catalog's for one, keeps old files alive until it is flushed: at
+    /// this size.
     wal: u64,
+    /// All that a flush lets go: what is written anew costs the kernel a fresh page, and that costs
+    /// more than the copy into it.
     recycled_wals: usize,
     cache: usize,
 }
@@ -26,15 +30,15 @@ impl Profile {
             Self::Normal => Sizes {
                 memtable: 16 << 20,
                 all_memtables: 256 << 20,
-                wal: 1 << 30,
-                recycled_wals: 4,
+                wal: 256 << 20,
+                recycled_wals: 16,
                 cache: 64 << 20,
             },
             Self::Small => Sizes {
                 memtable: 4 << 20,
                 all_memtables: 32 << 20,
                 wal: 64 << 20,
-                recycled_wals: 2,
+                recycled_wals: 8,
                 cache: 8 << 20,
             },
         }
@@ -49,7 +53,8 @@ pub(super) struct Tuned {
 }
 
 impl Tuned {
-    pub(super) fn new(profile: Profile) -> Self {
+    /// `direct_io`: whether the file system lets writes pass by the page cache.
+    pub(super) fn new(profile: Profile, direct_io: bool) -> Self {
         let sizes = profile.sizes();
         let mut db = Options::default();
         db.create_if_missing(true);
@@ -71,6 +76,9 @@ impl Tuned {
         db.set_enable_pipelined_write(false);
         db.set_unordered_write(false);
 
+        // What is flushed is rarely read soon: the newest entries are in memory. Through the page
+        // cache it would cost a copy, and push out what is read.
+        db.set_use_direct_io_for_flush_and_compaction(direct_io);
         db.set_max_background_jobs(2);
         db.set_db_write_buffer_size(sizes.all_memtables);
         db.set_max_total_wal_size(sizes.wal);
