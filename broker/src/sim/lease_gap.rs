@@ -26,11 +26,11 @@ use crate::raft::group::ProposeError;
 use crate::state::Reply;
 
 const GROUP: GroupId = GroupId(1);
-const PARTITION: PartitionUid = PartitionUid(10);
+pub(super) const PARTITION: PartitionUid = PartitionUid(10);
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Three nodes without faults, one of which leads.
-async fn calm_cluster(plant: Option<Plant>) -> (Cluster, u64) {
+pub(super) async fn calm_cluster(plant: Option<Plant>) -> (Cluster, u64) {
     let born = Instant::now();
     let mut random = Random::new(7);
     let mut plan = Plan::new(&mut random);
@@ -46,7 +46,7 @@ async fn calm_cluster(plant: Option<Plant>) -> (Cluster, u64) {
     (cluster, leader)
 }
 
-async fn until(reached: impl Fn() -> bool) {
+pub(super) async fn until(reached: impl Fn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !reached() {
         assert!(Instant::now() < deadline, "it did not happen");
@@ -54,7 +54,7 @@ async fn until(reached: impl Fn() -> bool) {
     }
 }
 
-fn data(cluster: &Cluster, node: u64) -> DataGroup {
+pub(super) fn data(cluster: &Cluster, node: u64) -> DataGroup {
     cluster.running(node).unwrap().data[0].clone()
 }
 
@@ -65,14 +65,14 @@ fn end(data: &DataGroup) -> Option<u64> {
 
 /// Holds back what the followers answer until the lease of the leader is over. They still hear of
 /// it, so none of them wants to lead.
-async fn let_the_lease_end(cluster: &Cluster, leader: u64) {
+pub(super) async fn let_the_lease_end(cluster: &Cluster, leader: u64) {
     for follower in (1..=3).filter(|node| *node != leader) {
         cluster.site.network.block((follower, leader));
     }
     tokio::time::sleep(cluster.site.plan.timers.election_max + Duration::from_millis(20)).await;
 }
 
-async fn within<T>(answer: tokio::sync::oneshot::Receiver<T>) -> T {
+pub(super) async fn within<T>(answer: tokio::sync::oneshot::Receiver<T>) -> T {
     tokio::time::timeout(DEADLINE, answer).await.expect("an answer").expect("no lost answer")
 }
 
@@ -83,13 +83,13 @@ fn entry(expected: u64) -> Bytes {
     builder.finish(crate::clock::now())
 }
 
-fn in_simulation(test: impl Future<Output = ()>) {
+pub(super) fn in_simulation(test: impl Future<Output = ()>) {
     super::panics::install();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap().block_on(test);
 }
 
-fn check(cluster: &Cluster) {
+pub(super) fn check(cluster: &Cluster) {
     checks::replicas_are_whole(cluster);
     assert_eq!(cluster.site.observer.violation(), None);
 }

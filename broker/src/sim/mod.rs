@@ -21,6 +21,7 @@ mod plant;
 pub(crate) mod process;
 pub(crate) mod random;
 mod run;
+mod subjects;
 mod tests;
 mod trace;
 mod violation;

@@ -281,6 +281,7 @@ impl Lane {
             partition: Some(self.partition),
             identity: Some(identity),
             expected: Vec::new(),
+            expected_subjects: Vec::new(),
         });
     }
 
