@@ -10,6 +10,7 @@ mod demo;
 mod dev;
 mod dispatcher;
 mod drain;
+mod expect;
 mod function;
 mod get;
 mod node;
@@ -227,6 +228,8 @@ mod tests {
         for line in [
             "weft stream create orders --partitions 3 --max-age 24h",
             "weft publish orders --file a.jsonl --type order.placed --source /shop",
+            "weft stream create carts --subject-index",
+            "weft publish carts --expect 0=17 --expect 1=0 --expect-subject cart/1=3 --expect-subject cart/2=none",
             "weft subscribe orders --from -1h --filter-type order.*",
             "weft subscribe orders --subscription audit -o json",
             "weft replay orders --from 2026-03-01T12:00:00Z --to latest",

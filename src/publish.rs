@@ -14,6 +14,7 @@ use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
 use weft_proto::event;
 
+use crate::expect::Expect;
 use crate::output::{Format, Out};
 use crate::progress::Progress;
 
@@ -24,6 +25,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 const PENDING_LEN: usize = 64;
 /// Longest line: an event has at most 1,000,000 bytes, its JSON may escape each of them.
 const LINE_BYTES_MAX: u64 = 8 << 20;
+/// Largest input that is one request: its events have at most 1 MiB, their JSON may be longer.
+const REQUEST_INPUT_MAX: u64 = 16 << 20;
 
 /// Arguments of `weft publish`.
 #[derive(clap::Args, Debug)]
@@ -35,10 +38,14 @@ raw: the whole input is the payload of one event; --type and --source describe i
 
 Events with the same --key, or else the same subject, keep their order.
 
+With --expect or --expect-subject the input is one request: 4,096 events and 1 MiB at most. If an
+expectation fails, nothing is published to its partition, and all that failed are shown.
+
 Examples:
   weft publish orders --file orders.jsonl
   echo '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/shop\",\"type\":\"order.placed\",\"data\":{\"total\":5}}' | weft publish orders
-  echo '{\"total\":5}' | weft publish orders --format raw --type order.placed --source /shop")]
+  echo '{\"total\":5}' | weft publish orders --format raw --type order.placed --source /shop
+  weft publish carts --file cart-7.jsonl --expect-subject cart/7=none")]
 pub(crate) struct Args {
     /// The stream: NAME or NAMESPACE/NAME
     pub(crate) stream: String,
@@ -82,6 +89,9 @@ pub(crate) struct Args {
     /// When an event counts as published
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "durable")]
     ack: Ack,
+
+    #[command(flatten)]
+    expect: Expect,
 }
 
 /// When an event counts as published.
@@ -144,6 +154,9 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
             Box::new(opened.with_context(|| format!("cannot read {file}"))?)
         }
     };
+    if !args.expect.is_empty() {
+        return run_expecting(args, input, client, format).await;
+    }
     let options = PublisherOptions {
         compression: args.compression.map(Codec::from),
         ack: args.ack.into(),
@@ -160,6 +173,55 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
         }
     }
     run.finish().await?.report(format)
+}
+
+/// Publishes the whole input at once, if what is expected holds.
+async fn run_expecting(
+    mut args: Args,
+    input: impl Read,
+    client: &Client,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    if args.compression.is_some() {
+        anyhow::bail!("--compression does not go with --expect and --expect-subject");
+    }
+    let (expect, stream) = (std::mem::take(&mut args.expect), args.stream.clone());
+    let ack = args.ack.into();
+    let mut data = Vec::new();
+    let read = input.take(REQUEST_INPUT_MAX + 1).read_to_end(&mut data);
+    if read.context("cannot read the input")? as u64 > REQUEST_INPUT_MAX {
+        anyhow::bail!("the input is larger than one request, which has 1 MiB of events at most");
+    }
+    let (mut lines, mut events) = (Vec::new(), Vec::new());
+    match args.format {
+        Input::Jsonl => {
+            for (number, line) in (1_u64..).zip(data.split(|byte| *byte == b'\n')) {
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let event = event::from_json(line)
+                    .with_context(|| format!("line {number}; nothing was published"))?;
+                lines.push(number);
+                events.push(event.encode_to_vec().into());
+            }
+        }
+        Input::Raw => {
+            lines.push(1);
+            events.push(raw_event(args, data).encode_to_vec().into());
+        }
+    }
+    let mut outcome = Outcome::default();
+    for (line, result) in lines.into_iter().zip(expect.publish(client, &stream, events, ack).await?)
+    {
+        match result {
+            Ok(receipt) => {
+                outcome.published += 1;
+                outcome.duplicates += u64::from(receipt.duplicate);
+            }
+            Err(error) => outcome.refuse(line, &error)?,
+        }
+    }
+    outcome.report(format)
 }
 
 struct Run {

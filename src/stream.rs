@@ -23,7 +23,8 @@ enum Verb {
 Examples:
   weft stream create orders
   weft stream create clicks --partitions 8 --max-age 24h
-  weft stream create ledger --max-age forever")]
+  weft stream create ledger --max-age forever
+  weft stream create carts --subject-index")]
     Create(Create),
     /// List streams
     List,
@@ -59,6 +60,11 @@ struct Create {
     /// Events that stay in each partition
     #[arg(long, value_name = "N")]
     max_events: Option<u64>,
+
+    /// Keep the offset of the last event of each subject, so that publishers may expect it
+    /// (weft publish --expect-subject); fixed for ever
+    #[arg(long)]
+    subject_index: bool,
 }
 
 fn max_age(text: &str) -> Result<MaxAge, String> {
@@ -92,6 +98,7 @@ async fn create(args: Create, client: &Client, format: Format) -> anyhow::Result
             max_bytes: args.max_bytes,
             max_events: args.max_events,
         },
+        subject_index: args.subject_index,
         ..StreamSpec::default()
     };
     let name = &args.name;

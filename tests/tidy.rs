@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "broker/src/entry",
     "broker/src/partition",
     "broker/src/state",
+    "broker/src/subjects",
     "broker/src/subscription",
     "broker/src/catalog",
     "dispatcher/src/delivery",

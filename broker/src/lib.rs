@@ -30,6 +30,7 @@ pub mod security;
 mod sim;
 pub mod state;
 pub mod store;
+pub mod subjects;
 pub mod subscription;
 pub mod tasks;
 

@@ -321,7 +321,8 @@ impl Node {
             let directory = Arc::new(resources.clone());
             let (sequencer, inbox) = sequencer::channel();
             let engine = Arc::clone(&parts.engine);
-            let group = DataGroup { id, raft, log, engine, sequencer, machine };
+            let writer = parts.writer.clone();
+            let group = DataGroup { id, raft, log, engine, writer, sequencer, machine };
             let (reread, reads) = (group.clone(), history.clone());
             tasks.spawn("identities", move |stop| async move {
                 tokio::select! {

@@ -133,6 +133,7 @@ pub struct Placement {
 
 /// A stream as the catalog has it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "settings of the stream, as written")]
 pub struct StreamView {
     /// Its name.
     pub name: QualifiedName,
@@ -144,6 +145,8 @@ pub struct StreamView {
     pub event_bytes_max: usize,
     /// Whether repeats of an event are recognised by source and id.
     pub dedup: bool,
+    /// Whether the last offset of each subject is kept.
+    pub subject_index: bool,
     /// Where its partitions are.
     pub placements: Arc<[Placement]>,
     /// Which schema governs what.
@@ -165,6 +168,7 @@ impl StreamView {
             generation: stored.generation,
             event_bytes_max: usize::try_from(spec.event_bytes_max).unwrap_or(usize::MAX),
             dedup: spec.dedup,
+            subject_index: spec.subject_index,
             placements: placements.collect(),
             bindings: spec.schemas.into(),
         }

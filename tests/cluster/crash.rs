@@ -64,18 +64,10 @@ async fn nothing_is_lost(cluster: &Cluster, load: Load) {
     let attempts = load.stop().await;
     let replicas = replicas::read_all(cluster, &STREAMS).await;
     let faults = faults(&attempts, &replicas);
-    let count = |fate: fn(&Fate) -> bool| attempts.iter().filter(|a| fate(&a.fate)).count();
-    println!(
-        "{} events: {} acknowledged, {} refused, {} of unknown fate; stored: {:?}",
-        attempts.len(),
-        count(|fate| matches!(fate, Fate::Acked(..))),
-        count(|fate| matches!(fate, Fate::Refused)),
-        count(|fate| matches!(fate, Fate::Unknown)),
-        replicas.iter().map(|r| r.values().map(Vec::len).sum::<usize>()).collect::<Vec<_>>(),
-    );
     assert!(replicas.iter().all(|replica| replica.len() == 4), "each partition has events");
     let shown = &faults[..faults.len().min(10)];
-    assert!(faults.is_empty(), "{} faults, the first: {shown:#?}", faults.len());
+    let (all, count) = (attempts.len(), faults.len());
+    assert!(faults.is_empty(), "{count} faults in {all} events, the first: {shown:#?}");
     assert_eq!(given_up(&attempts), []);
 }
 

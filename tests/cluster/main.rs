@@ -21,6 +21,7 @@ mod repeats;
 mod replicas;
 mod retention;
 mod stop;
+mod subjects;
 mod surface;
 mod suspect;
 mod webhooks;

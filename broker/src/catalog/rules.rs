@@ -33,6 +33,13 @@ impl State {
                         );
                         return Err(fixed("spec.partitions", message));
                     }
+                    if old.subject_index != spec.subject_index {
+                        let has = if old.subject_index { "an" } else { "no" };
+                        let message = format!(
+                            "the stream {name} was created with {has} index of subjects; that cannot change, an index made later would lack the events before it: create another stream"
+                        );
+                        return Err(fixed("spec.subject_index", message));
+                    }
                 }
                 self.check_bindings(&spec)
             }

@@ -123,6 +123,9 @@ fn what_a_cursor_or_key_depends_on_is_fixed() {
     apply(&mut state, put("Subscription", "sub", r#"{"stream":"orders"}"#, None));
 
     let grown = apply(&mut state, put("Stream", "orders", r#"{"partitions":2}"#, None));
+    let indexed = apply(&mut state, put("Stream", "orders", r#"{"subject_index":true}"#, None));
+    let (_, field) = reason(indexed);
+    assert_eq!(field, "spec.subject_index");
     let moved = put("Subscription", "sub", r#"{"stream":"orders","start":"earliest"}"#, None);
     let moved = apply(&mut state, moved);
     let filtered = r#"{"stream":"orders","filters":[{"exact":{"type":"a"}}]}"#;

@@ -13,9 +13,10 @@ use crate::metrics as names;
 use crate::planted::{self, Bug};
 use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::types::Reply;
-use crate::state::{Effects, GroupState, Identities};
+use crate::state::{Effects, GroupState, Identities, LastOfSubject};
 use crate::store::Writer;
-use crate::store::keys::index;
+use crate::store::keys::{index, subject};
+use crate::subjects::SubjectHash;
 
 /// Where the log of this replica begins: after which entry, and which offset comes next in each
 /// partition there. It differs between replicas, so it is no part of the state.
@@ -137,6 +138,10 @@ impl DataMachine {
                 bytes: record.bytes,
             };
             self.writer.put_deferred(&key, index::encode(&place));
+        }
+        for LastOfSubject { partition, subject: SubjectHash(hash), offset } in effects.subjects {
+            let key = subject::key(self.group, partition, hash);
+            self.writer.put_deferred(&key, subject::encode(offset));
         }
         for (subscription, partition, events) in effects.overtaken {
             metrics::counter!(names::OVERTAKEN_EVENTS, "group" => self.group.to_string())

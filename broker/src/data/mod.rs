@@ -5,12 +5,14 @@
 mod machine;
 mod reread;
 pub mod sequencer;
+mod subjects;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use machine::{Base, DataMachine};
 pub use reread::reread_window;
 pub use sequencer::{Appended, NewAppend, Packed, Placed, SchemaIds, Sequencer, identity_reused};
+pub use subjects::Recent;
 use tokio::sync::watch;
 use weft_proto::{GroupId, Offset, PartitionUid, Timestamp};
 
@@ -18,7 +20,7 @@ use crate::raft::group::Group;
 use crate::raft::log::LogReader;
 use crate::raft::machine::AppliedUpto;
 use crate::state::GroupState;
-use crate::store::LogEngine;
+use crate::store::{LogEngine, Writer};
 
 /// One data group on this node; clones are handles to the same one.
 #[derive(Clone, Debug)]
@@ -29,8 +31,10 @@ pub struct DataGroup {
     pub raft: Group,
     /// Its log, up to the commit.
     pub log: LogReader,
-    /// Where index records are.
+    /// Where index records and those of subjects are.
     pub engine: Arc<dyn LogEngine>,
+    /// Where they are before.
+    pub writer: Writer,
     /// The way to append while this node leads.
     pub sequencer: Sequencer,
     /// Its state.

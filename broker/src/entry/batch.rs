@@ -9,6 +9,7 @@ use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, SchemaId, Sequence};
 use super::codec::{DecodeError, Reader, to_len};
 use super::error::EntryError;
 use super::frame::{Events, FRAME_BYTES_MIN};
+use crate::subjects::SubjectHash;
 
 /// Bytes of a header without optional sections.
 pub(super) const FIXED_LEN: usize = 35;
@@ -45,7 +46,8 @@ pub(super) mod flag {
     pub(crate) const IDEMPOTENCY_KEY: u16 = 1 << 3;
     /// A 16-byte key id follows; this release refuses it.
     pub(crate) const ENCRYPTED: u16 = 1 << 4;
-    pub(crate) const ALL: u16 = (1 << 5) - 1;
+    pub(crate) const SUBJECT_HASHES: u16 = 1 << 5;
+    pub(crate) const ALL: u16 = (1 << 6) - 1;
 }
 
 /// Identity of a batch among those of one producer in one partition.
@@ -84,6 +86,7 @@ pub struct Header {
     pub idempotency_key: Option<[u8; KEY_LEN]>,
     event_schemas: Bytes,
     id_hashes: Bytes,
+    subject_hashes: Bytes,
 }
 
 impl Header {
@@ -106,6 +109,11 @@ impl Header {
     pub fn id_hashes(&self) -> impl ExactSizeIterator<Item = u64> {
         let chunks = self.id_hashes.as_chunks::<ID_LEN>().0;
         chunks.iter().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// The hash of the subject of each event; none at all if the stream has no index of subjects.
+    pub fn subject_hashes(&self) -> impl ExactSizeIterator<Item = SubjectHash> {
+        self.subject_hashes.as_chunks::<{ SubjectHash::LEN }>().0.iter().copied().map(SubjectHash)
     }
 
     /// Reads the header at the front of a table; `table` must be what `reader` reads.
@@ -146,6 +154,9 @@ impl Header {
             reader.take(KEY_LEN)?;
             return Err(EntryError::Unsupported("an encrypted batch"));
         }
+        let len = if has(flag::SUBJECT_HASHES) { to_len(count.get()) } else { 0 };
+        let len = len.checked_mul(SubjectHash::LEN).ok_or(DecodeError::Truncated)?;
+        let subject_hashes = table.slice_ref(reader.take(len)?);
         Ok(Self {
             partition,
             count,
@@ -158,6 +169,7 @@ impl Header {
             idempotency_key,
             event_schemas,
             id_hashes,
+            subject_hashes,
         })
     }
 }

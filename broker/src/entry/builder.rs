@@ -11,6 +11,7 @@ use super::batch::{
 };
 use super::error::BuildError;
 use super::{Kind, PREFIX_LEN, frame, put_prefix};
+use crate::subjects::SubjectHash;
 
 /// The events of a batch to be written.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,8 @@ pub struct NewBatch<'a> {
     pub event_schemas: &'a [SchemaId],
     /// Hash of (source, id) for each event, or none.
     pub id_hashes: &'a [u64],
+    /// Hash of the subject of each event, or none.
+    pub subject_hashes: &'a [SubjectHash],
     /// Who publishes.
     pub producer: Option<ProducerBatch>,
     /// Chosen by whoever publishes without being a producer.
@@ -67,6 +70,7 @@ impl<'a> NewBatch<'a> {
             schema: SchemaId(0),
             event_schemas: &[],
             id_hashes: &[],
+            subject_hashes: &[],
             producer: None,
             idempotency_key: None,
             payload,
@@ -109,6 +113,7 @@ impl<'a> NewBatch<'a> {
             | flag(!self.event_schemas.is_empty(), flag::EVENT_SCHEMAS)
             | flag(!self.id_hashes.is_empty(), flag::ID_HASHES)
             | flag(self.idempotency_key.is_some(), flag::IDEMPOTENCY_KEY)
+            | flag(!self.subject_hashes.is_empty(), flag::SUBJECT_HASHES)
     }
 
     fn header_len(&self) -> usize {
@@ -118,6 +123,7 @@ impl<'a> NewBatch<'a> {
             + self.event_schemas.len() * SCHEMA_LEN
             + self.id_hashes.len() * ID_LEN
             + self.idempotency_key.map_or(0, |_| KEY_LEN)
+            + self.subject_hashes.len() * SubjectHash::LEN
     }
 
     fn put_header(&self, out: &mut BytesMut, fixed: &FixedPart) {
@@ -133,6 +139,9 @@ impl<'a> NewBatch<'a> {
         }
         if let Some(key) = &self.idempotency_key {
             out.put_slice(key);
+        }
+        for SubjectHash(bytes) in self.subject_hashes {
+            out.put_slice(bytes);
         }
     }
 
@@ -166,6 +175,9 @@ impl<'a> EntryBuilder<'a> {
         }
         if !batch.id_hashes.is_empty() {
             check_count(count, batch.id_hashes.len(), "id hashes")?;
+        }
+        if !batch.subject_hashes.is_empty() {
+            check_count(count, batch.subject_hashes.len(), "subject hashes")?;
         }
         let table_len = self.table_len.saturating_add(batch.header_len());
         let bodies_len = self.bodies_len.saturating_add(batch.body_len());

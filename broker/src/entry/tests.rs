@@ -8,6 +8,7 @@ use weft_proto::packed::{self, Codec};
 use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence};
 
 use super::*;
+use crate::subjects::SubjectHash;
 
 const NOW: Timestamp = Timestamp::from_micros(0x0102_0304_0506_0708);
 
@@ -77,6 +78,35 @@ fn batches_have_golden_bytes() {
     golden.extend([0xcc; 16]); // Idempotency key.
     golden.extend(b"\x12\x02ab\x12\x00");
     assert_eq!(payload[..], golden[..]);
+}
+
+/// The batch of `batches_have_golden_bytes` with subjects: behind all that was there before, so that
+/// a batch without them has the bytes that it always had.
+#[test]
+fn subject_hashes_follow_all_other_sections() {
+    let events = events(&["ab", ""]);
+    let batch = NewBatch {
+        id_hashes: &[0xaaaa_aaaa_aaaa_aaaa, 0xbbbb_bbbb_bbbb_bbbb],
+        idempotency_key: Some([0xcc; 16]),
+        ..NewBatch::new(PartitionUid(17), Offset(258), Payload::Events(&events))
+    };
+    let subjects = [SubjectHash([0xdd; 16]), SubjectHash::NONE];
+    let plain = encode(&[batch]);
+
+    let payload = encode(&[NewBatch { subject_hashes: &subjects, ..batch }]);
+
+    let table_end = PREFIX_LEN + 4 + batch::FIXED_LEN + 2 * 8 + 16;
+    let mut golden = plain.to_vec();
+    golden[PREFIX_LEN] += 32; // Bytes of the table.
+    golden[PREFIX_LEN + 4 + 28] |= 0x20; // Flags.
+    golden.splice(table_end..table_end, [[0xdd; 16], [0; 16]].concat());
+    assert_eq!(payload[..], golden[..]);
+    assert_eq!(plain[PREFIX_LEN + 4 + 28], 0x0c);
+    let header = &decode_batches(&payload)[0].header;
+    assert_eq!(header.subject_hashes().collect::<Vec<_>>(), subjects);
+    assert_eq!(decode_batches(&plain)[0].header.subject_hashes().len(), 0);
+    let cut = payload.slice(..payload.len() - 1);
+    assert_eq!(Entry::decode(&cut), Err(EntryError::Damaged(DecodeError::Truncated)));
 }
 
 #[test]
@@ -155,7 +185,7 @@ fn unknown_things_are_errors() {
     assert_eq!(with(1, 11), EntryError::UnknownKind(11));
     assert_eq!(with(2, 1), EntryError::UnknownFlags(1));
     let header = PREFIX_LEN + 4;
-    assert_eq!(with(header + 28, 0x20), EntryError::UnknownBatchFlags(0x20));
+    assert_eq!(with(header + 28, 0x40), EntryError::UnknownBatchFlags(0x40));
     assert_eq!(with(header + 29, 0x80), EntryError::UnknownBatchFlags(0x8000));
     assert_eq!(with(header + 30, 3), EntryError::UnknownCodec(3));
 }
@@ -281,6 +311,8 @@ fn lists_that_miss_the_count_are_refused() {
     assert!(matches!(builder.push(schemas), Err(BuildError::CountMismatch { found: 1, .. })));
     let hashes = NewBatch { id_hashes: &[0], ..batch };
     assert!(matches!(builder.push(hashes), Err(BuildError::CountMismatch { found: 1, .. })));
+    let subjects = NewBatch { subject_hashes: &[SubjectHash::NONE; 3], ..batch };
+    assert!(matches!(builder.push(subjects), Err(BuildError::CountMismatch { found: 3, .. })));
     let framed = NewBatch { payload: Payload::Framed { count: two, body: &framed }, ..batch };
     assert!(matches!(builder.push(framed), Err(BuildError::CountMismatch { found: 1, .. })));
     assert!(builder.is_empty());
@@ -311,7 +343,7 @@ prop_compose! {
         partition in any::<u64>(),
         expected in any::<u64>(),
         schema in any::<u32>(),
-        with in any::<[bool; 4]>(),
+        with in any::<[bool; 5]>(),
         numbers in any::<(u128, u64, u64, u64)>(),
     ) -> OwnedBatch {
         OwnedBatch { events: events.into_iter().map(Bytes::from).collect(), partition, expected,
@@ -325,7 +357,7 @@ struct OwnedBatch {
     partition: u64,
     expected: u64,
     schema: u32,
-    with: [bool; 4],
+    with: [bool; 5],
     numbers: (u128, u64, u64, u64),
 }
 
@@ -350,6 +382,11 @@ impl OwnedBatch {
         (0..len).map(|i| u64::try_from(i).unwrap() << 40 | 5).collect()
     }
 
+    fn subjects(&self) -> Vec<SubjectHash> {
+        let len = if self.with[4] { self.events.len() } else { 0 };
+        (0..len).map(|i| SubjectHash([u8::try_from(i).unwrap(); 16])).collect()
+    }
+
     fn key(&self) -> Option<[u8; 16]> {
         self.with[3].then_some([7; 16])
     }
@@ -362,6 +399,7 @@ impl OwnedBatch {
         prop_assert_eq!(header.idempotency_key, self.key());
         let hashes = self.hashes();
         prop_assert!(header.id_hashes().eq(hashes.iter().copied()));
+        prop_assert!(header.subject_hashes().eq(self.subjects()));
         for i in 0..header.count.get() {
             let own = self.schemas().get(usize::try_from(i).unwrap()).copied();
             prop_assert_eq!(header.schema_of(i), own.unwrap_or(SchemaId(self.schema)));
@@ -378,11 +416,15 @@ proptest! {
 
     #[test]
     fn batches_survive_the_log(owned in vec(any_batch(), 0..5)) {
-        let lists: Vec<_> = owned.iter().map(|batch| (batch.schemas(), batch.hashes())).collect();
-        let batches: Vec<_> = owned.iter().zip(&lists).map(|(batch, (schemas, hashes))| NewBatch {
+        let lists: Vec<_> = owned
+            .iter()
+            .map(|batch| (batch.schemas(), batch.hashes(), batch.subjects()))
+            .collect();
+        let batches: Vec<_> = owned.iter().zip(&lists).map(|(batch, lists)| NewBatch {
             schema: SchemaId(batch.schema),
-            event_schemas: schemas,
-            id_hashes: hashes,
+            event_schemas: &lists.0,
+            id_hashes: &lists.1,
+            subject_hashes: &lists.2,
             producer: batch.producer(),
             idempotency_key: batch.key(),
             ..NewBatch::new(
@@ -440,6 +482,7 @@ fn exhaust(payload: &Bytes) {
             assert!(batch.header.packed.is_some() || events <= payload.len());
         }
         _ = (batch.header.schema_of(count), batch.header.id_hashes().count());
+        _ = batch.header.subject_hashes().count();
     }
 }
 
@@ -459,8 +502,10 @@ proptest! {
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in any::<prop::sample::Index>(),
     ) {
+        let subjects = owned.subjects();
         let batch = NewBatch {
             producer: owned.producer(),
+            subject_hashes: &subjects,
             ..NewBatch::new(PartitionUid(1), Offset(0), Payload::Events(&owned.events))
         };
         let mut payload = encode(&[batch, batch]).to_vec();

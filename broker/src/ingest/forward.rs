@@ -27,7 +27,7 @@ use weft_proto::{
     internal, v1,
 };
 
-use super::{Ingest, Outcome, Submitted};
+use super::{Ingest, Outcome, Submitted, subject_bytes};
 use crate::data::{Placed, SchemaIds, lock};
 use crate::entry::{Content, Entry};
 use crate::peer::Peer;
@@ -89,7 +89,8 @@ impl Forwarder {
         to: NodeId,
         append: internal::ForwardedAppend,
     ) -> Result<Submitted> {
-        let bytes = append.events.iter().map(Bytes::len).sum();
+        let events: usize = append.events.iter().map(Bytes::len).sum();
+        let bytes = events.saturating_add(subject_bytes(&append.expected_subjects));
         let room = self.room.take(bytes, append.events.len()).await?;
         let (answer, receiver) = oneshot::channel();
         let lane = self.lane(to);

@@ -12,10 +12,10 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::internal::forward_server::{Forward, ForwardServer};
-use weft_proto::{GroupId, NodeId, Principal, Reason, internal};
+use weft_proto::{Error, GroupId, NodeId, Principal, Reason, internal, v1};
 
-use super::Forwarder;
 use super::forward::COMMAND_TIMEOUT;
+use super::{Forwarder, outcome_in, outcome_out};
 use crate::peer::grpc::{Grpc, Name};
 use crate::tasks::Tasks;
 
@@ -82,4 +82,21 @@ async fn a_command_without_an_answer_has_an_unknown_fate() {
     assert!(error.is_retryable());
     assert!(!error.not_applied());
     assert!(error.message().contains("node 2"), "{error}");
+}
+
+#[test]
+fn failed_expectations_come_back_from_the_node_that_checked_them() {
+    let unmet = |subject: Option<&str>, actual| v1::UnmetExpectation {
+        partition: 3,
+        subject: subject.map(str::to_owned),
+        expected: Some(7),
+        actual,
+    };
+    let all = vec![unmet(None, Some(8)), unmet(Some("cart/1"), None)];
+    let error = Error::new(Reason::WrongOffset, "two failed").with_unmet(all.clone());
+
+    let back = outcome_in(outcome_out(1, Err(error.with_offset(8)))).unwrap_err();
+
+    assert_eq!((back.reason(), back.offset()), (Reason::WrongOffset, Some(8)));
+    assert_eq!(back.unmet(), all);
 }

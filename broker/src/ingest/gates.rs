@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::catalog::view;
 use crate::data::{SchemaIds, lock};
 use crate::resources::{Resources, StreamView};
+use crate::subjects::SubjectHash;
 
 /// Gates kept; a node with more streams compiles again now and then.
 const GATES_LEN: usize = 1_024;
@@ -28,6 +29,8 @@ pub struct Verdicts {
     pub schemas: SchemaIds,
     /// Hashes of their identities; empty where the stream does not look for repeats.
     pub ids: Vec<u64>,
+    /// Hashes of their subjects; empty where the stream has no index of subjects.
+    pub subjects: Vec<SubjectHash>,
     /// Index of each in the batch; none where all were accepted.
     pub accepted: Option<Vec<u32>>,
     /// The others.
@@ -45,7 +48,7 @@ struct Kept {
 #[derive(Clone, Debug)]
 pub struct Gates {
     resources: Resources,
-    /// Of the hashes of identities: the same on all nodes of the cluster.
+    /// Of the hashes of identities and subjects: the same on all nodes of the cluster.
     seed: u64,
     kept: Arc<Mutex<BTreeMap<ResourceUid, Kept>>>,
 }
@@ -55,6 +58,11 @@ impl Gates {
     pub fn new(resources: Resources, cluster_uid: &str) -> Self {
         let seed = xxh3_64(cluster_uid.as_bytes());
         Self { resources, seed, kept: Arc::default() }
+    }
+
+    /// The hash of a subject, as it is stored with events.
+    pub fn hash_of_subject(&self, subject: &str) -> SubjectHash {
+        SubjectHash::of(self.seed, subject)
     }
 
     /// Checks each event by the rules of CloudEvents and the schema that governs it.
@@ -73,6 +81,7 @@ impl Gates {
         let mut accepted = Vec::with_capacity(events.len());
         let mut schemas = Vec::new();
         let mut ids = Vec::with_capacity(if stream.dedup { events.len() } else { 0 });
+        let mut subjects = Vec::with_capacity(if stream.subject_index { events.len() } else { 0 });
         let mut indexes = Vec::new();
         let mut refusals = Vec::new();
         for (index, bytes) in (0_u32..).zip(events) {
@@ -82,13 +91,21 @@ impl Gates {
                     let verdict =
                         gate.as_deref().map_or(Ok(SchemaId(0)), |gate| judge(gate, &view));
                     let hash = || hash_of(self.seed, partition, &view);
-                    verdict.map(|schema| (schema, stream.dedup.then(hash)))
+                    let subject = || {
+                        let subject = view.attribute("subject");
+                        subject.map_or(SubjectHash::NONE, |text| self.hash_of_subject(&text))
+                    };
+                    verdict.map(|schema| {
+                        let subject = stream.subject_index.then(subject);
+                        (schema, stream.dedup.then(hash), subject)
+                    })
                 }
             };
             match verdict {
-                Ok((schema, hash)) => {
+                Ok((schema, hash, subject)) => {
                     accepted.push(bytes);
                     ids.extend(hash);
+                    subjects.extend(subject);
                     if gate.is_some() {
                         schemas.push(schema);
                     }
@@ -110,7 +127,7 @@ impl Gates {
         let uniform = schemas.iter().all(|schema| *schema == first);
         let schemas = if uniform { SchemaIds::All(first) } else { SchemaIds::Each(schemas) };
         let indexes = (!refusals.is_empty()).then_some(indexes);
-        Ok(Verdicts { events: accepted, schemas, ids, accepted: indexes, refusals })
+        Ok(Verdicts { events: accepted, schemas, ids, subjects, accepted: indexes, refusals })
     }
 
     fn gate(&self, stream: &StreamView) -> Result<Arc<Gate>> {

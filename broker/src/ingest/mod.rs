@@ -30,6 +30,7 @@ use crate::entry::{Command, ProducerBatch};
 use crate::metrics as names;
 use crate::resources::{Resources, StreamView};
 use crate::state::Reply;
+use crate::subjects::{Expectations, ExpectedSubject};
 
 /// Largest request, in bytes of its events.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -105,6 +106,8 @@ pub struct Batch {
     pub expected_offset: Option<Offset>,
     /// When it is acknowledged.
     pub ack: AckLevel,
+    /// Where the last events of subjects must be before it; checked at the door.
+    pub expected_subjects: Vec<v1::ExpectedSubject>,
 }
 
 /// What became of a batch.
@@ -238,6 +241,7 @@ impl Ingest {
                     atomic: batch.atomic,
                     expected_offset: batch.expected_offset.map(Offset::get),
                     ack: batch.ack.to_wire().into(),
+                    expected_subjects: batch.expected_subjects,
                 };
                 self.parts.forwarder.append(leader, append).await
             }
@@ -253,10 +257,16 @@ impl Ingest {
         let stream = self.parts.resources.stream_by_uid(&name, append.stream_uid).await?;
         authorize(&caller, Action::Publish, &stream.name)?;
         let identity = append.identity.map(identity_in).transpose()?;
-        let expected_offset = append.expected_offset.map(Offset);
         let events = Payload::of(append.events, append.packed)?;
         let ack = AckLevel::from_wire(append.ack)?;
-        let batch = Batch { events, identity, atomic: append.atomic, expected_offset, ack };
+        let batch = Batch {
+            events,
+            identity,
+            atomic: append.atomic,
+            expected_offset: append.expected_offset.map(Offset),
+            expected_subjects: append.expected_subjects,
+            ack,
+        };
         self.submit_here(&stream, PartitionId(append.partition), batch).await
     }
 
@@ -286,7 +296,7 @@ impl Ingest {
             error = error.with_prefix(&format!("event {} refuses the batch: ", first.index));
             return Err(error);
         }
-        let Verdicts { events, schemas, ids, accepted, refusals } = verdicts;
+        let Verdicts { events, schemas, ids, subjects, accepted, refusals } = verdicts;
         if events.is_empty() {
             let outcome = Outcome { runs: Vec::new(), schemas, refusals };
             return Ok(Box::pin(std::future::ready(Ok(outcome))));
@@ -297,8 +307,9 @@ impl Ingest {
             packed,
             schemas: schemas.clone(),
             ids,
+            subjects,
             producer: batch.identity,
-            expected: batch.expected_offset,
+            expected: self.expectations(partition, batch.expected_offset, batch.expected_subjects),
             atomic: batch.atomic,
             ack: batch.ack,
         };
@@ -309,6 +320,20 @@ impl Ingest {
             let outcome = Outcome { runs: appended.runs, schemas, refusals };
             Ok(outcome.without(&appended.conflicts, accepted.as_deref()))
         }))
+    }
+
+    fn expectations(
+        &self,
+        partition: PartitionId,
+        end: Option<Offset>,
+        subjects: Vec<v1::ExpectedSubject>,
+    ) -> Expectations {
+        let subject = |one: v1::ExpectedSubject| ExpectedSubject {
+            hash: self.parts.gates.hash_of_subject(&one.subject),
+            subject: one.subject,
+            offset: one.offset.map(Offset),
+        };
+        Expectations { partition, end, subjects: subjects.into_iter().map(subject).collect() }
     }
 
     /// Changes a group's state at its leader.
@@ -346,6 +371,12 @@ impl Ingest {
         let found = found.await.map_err(|_elapsed| none())?.map_err(|_closed| none())?;
         found.leader.ok_or_else(none)
     }
+}
+
+/// Bytes that expectations take while they wait.
+pub fn subject_bytes(expected: &[v1::ExpectedSubject]) -> usize {
+    let of_one = |one: &v1::ExpectedSubject| one.subject.len() + size_of::<v1::ExpectedSubject>();
+    expected.iter().map(of_one).sum()
 }
 
 fn check_size(events: &[Bytes]) -> Result<()> {

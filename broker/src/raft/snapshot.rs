@@ -92,7 +92,8 @@ impl Checkpoints for StoredCheckpoints {
         let writer = self.logs.writer();
         Box::pin(async move {
             match durability {
-                Durability::Lazy => writer.put_unsynced(changes).await?,
+                // What the state machine deferred is not made again for entries that it covers.
+                Durability::Lazy => writer.put_behind_deferred(changes).await?,
                 Durability::Synced => writer.put_synced(changes).await?,
             }
             Ok(())

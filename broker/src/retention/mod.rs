@@ -8,6 +8,7 @@
 mod floor;
 mod leader;
 mod replica;
+mod subjects;
 mod weigh;
 
 use std::time::Duration;

@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_proto::{Error, GroupId, Offset, PartitionUid, Result};
 
+use super::subjects::Sweep;
 use crate::data::{Base, DataGroup, lock};
 use crate::raft::snapshot::StoredState;
 use crate::read::History;
@@ -27,6 +29,7 @@ pub struct Replica {
     group: DataGroup,
     history: History,
     writer: Writer,
+    sweep: Sweep,
 }
 
 /// Where the log of a group begins, if something was trimmed from it. Reads the disk.
@@ -59,11 +62,12 @@ fn newest_base(engine: &dyn LogEngine, group: GroupId, floor: u64) -> Result<Bas
 impl Replica {
     /// The task for a group.
     pub fn new(group: DataGroup, history: History, writer: Writer) -> Self {
-        Self { group, history, writer }
+        let sweep = Sweep::new(&group);
+        Self { group, history, writer, sweep }
     }
 
     /// Runs until the node stops.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
         let mut floor = lock(&self.group.machine).floor();
         loop {
             let wanted = *floor.borrow_and_update();
@@ -84,10 +88,21 @@ impl Replica {
                 () = stop.cancelled() => return Ok(()),
                 () = trimmed => {}
             }
+            let swept = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                swept = self.sweep.run(&self.group, &self.history) => swept,
+            };
+            if let Err(error) = swept {
+                let error = &error as &dyn std::error::Error;
+                warn!(group = self.group.id.get(), error, "the index of subjects was not swept");
+            }
+            let due = self.sweep.due(&self.group);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 changed = floor.changed() => if changed.is_err() { return Ok(()) },
+                () = sleep_until(due) => {}
             }
         }
     }
@@ -130,6 +145,13 @@ impl Replica {
             self.writer.put_unsynced(changes).await.map_err(failed)?;
         }
         Ok(())
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

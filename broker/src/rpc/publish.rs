@@ -1,6 +1,6 @@
 //! `weft.v1.Publish`: reads requests, calls ingest, writes answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::packed::PACKED_BYTES_MAX;
 use weft_proto::v1::publish_server::Publish;
-use weft_proto::{AckLevel, Error, Offset, PartitionId, Principal, Reason, Result, v1};
+use weft_proto::{AckLevel, Error, Offset, PartitionId, Principal, Reason, Result, event, v1};
 
 use super::caller_of;
 use crate::data::SchemaIds;
 use crate::ingest::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Payload, Submitted, identity_in,
-    range_out,
+    range_out, subject_bytes,
 };
 use crate::resources::StreamView;
 use crate::room::Room;
@@ -29,6 +29,10 @@ const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 const ROOM_BYTES: usize = 128 << 20;
 /// Answers that wait for a slow client before its stream is no longer read.
 const ANSWERS_LEN: usize = 64;
+/// Subjects of which one request may expect something: each is looked up while its partition waits.
+const EXPECTED_SUBJECTS_MAX: usize = 1_000;
+/// Longest subject that can be expected.
+const SUBJECT_BYTES_MAX: usize = 1_024;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -54,7 +58,8 @@ impl Service {
         self.ingest.resources().wait_for(request.min_generation).await?;
         let stream = self.ingest.resources().stream_named(&request.stream)?;
         let count = request.events.len();
-        let bytes = request.events.iter().map(Bytes::len).sum();
+        let bytes: usize = request.events.iter().map(Bytes::len).sum();
+        let bytes = bytes.saturating_add(subject_bytes(&request.expected_subjects));
         let _room = self.room.take(bytes, count).await?;
         let identity = request.identity.map(identity_in).transpose()?;
         let ack = AckLevel::from_wire(request.ack)?;
@@ -66,6 +71,11 @@ impl Service {
         let expected = expectations(&request.expected, |partition| {
             parcels.by_partition.contains_key(&partition)
         })?;
+        let default = request.partition.map(PartitionId);
+        let mut subjects =
+            expected_subjects(&stream, request.expected_subjects, default, |partition| {
+                parcels.by_partition.contains_key(&partition)
+            })?;
         let mut results = vec![None; count];
         for (index, refusal) in parcels.refused {
             results[index] = Some(refused(refusal.to_refusal()));
@@ -79,6 +89,7 @@ impl Service {
                 atomic: request.atomic,
                 expected_offset,
                 ack,
+                expected_subjects: subjects.remove(&partition).unwrap_or_default(),
             };
             let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
             submitted.push((partition, parcel.indexes, waiting));
@@ -95,8 +106,11 @@ impl Service {
                 // With one partition, the call fails as a whole and says so by its status.
                 Err(error) if alone => return Err(error),
                 Err(error) => {
+                    let mut refusal = error.to_refusal();
                     for index in indexes {
-                        results[index] = Some(refused(error.to_refusal()));
+                        results[index] = Some(refused(refusal.clone()));
+                        // Once is enough: there may be thousands of either.
+                        refusal.unmet.clear();
                     }
                 }
             }
@@ -222,6 +236,73 @@ fn expectations(
         }
     }
     Ok(offsets)
+}
+
+/// Where the last events of subjects shall be, by partition; what has no partition gets `default`, or
+/// the one that its subject is routed to.
+///
+/// # Errors
+///
+/// `Invalid` for a subject that cannot be one, or is there twice, and as [`expectations`];
+/// `FailedPrecondition` when the stream has no index of subjects.
+fn expected_subjects(
+    stream: &StreamView,
+    expected: Vec<v1::ExpectedSubject>,
+    default: Option<PartitionId>,
+    gets_events: impl Fn(PartitionId) -> bool,
+) -> Result<BTreeMap<PartitionId, Vec<v1::ExpectedSubject>>> {
+    let mut by_partition: BTreeMap<_, Vec<v1::ExpectedSubject>> = BTreeMap::new();
+    if expected.is_empty() {
+        return Ok(by_partition);
+    }
+    if !stream.subject_index {
+        let message = format!(
+            "the stream {} has no index of subjects, so no offset of a subject can be expected; \
+             create a stream with `subject_index: true` (weft stream create --subject-index)",
+            stream.name
+        );
+        return Err(Error::new(Reason::FailedPrecondition, message).with_field("expected_subjects"));
+    }
+    if expected.len() > EXPECTED_SUBJECTS_MAX {
+        let message =
+            format!("{} subjects are expected, more than {EXPECTED_SUBJECTS_MAX}", expected.len());
+        return Err(Error::new(Reason::TooLarge, message).with_field("expected_subjects"));
+    }
+    let mut seen = BTreeSet::new();
+    for (place, one) in expected.into_iter().enumerate() {
+        let field = |name: &str| format!("expected_subjects[{place}].{name}");
+        let len = one.subject.len();
+        if len == 0 {
+            let message = "the subject is empty; events have one that is not, or none";
+            return Err(Error::invalid(message).with_field(field("subject")));
+        }
+        if len > SUBJECT_BYTES_MAX {
+            let message = format!("the subject has {len} bytes, more than {SUBJECT_BYTES_MAX}");
+            return Err(Error::new(Reason::TooLarge, message).with_field(field("subject")));
+        }
+        let routed = || event::partition_of_key(&one.subject, stream.partitions());
+        let named = one.partition.map(PartitionId);
+        let partition = named.or(default).unwrap_or_else(routed);
+        if !gets_events(partition) {
+            let subject = &one.subject;
+            let message = match named {
+                Some(_) => format!("no event of the request goes to partition {partition}"),
+                None => format!(
+                    "no event of the request goes to partition {partition}, which is that of \
+                     subject {subject:?}; events with a `partitionkey` go elsewhere: name their \
+                     partition"
+                ),
+            };
+            return Err(Error::invalid(message).with_field(field("partition")));
+        }
+        if !seen.insert((partition, one.subject.clone())) {
+            let subject = &one.subject;
+            let message = format!("subject {subject:?} is there twice for partition {partition}");
+            return Err(Error::invalid(message).with_field(field("subject")));
+        }
+        by_partition.entry(partition).or_default().push(one);
+    }
+    Ok(by_partition)
 }
 
 #[tonic::async_trait]
@@ -406,10 +487,21 @@ impl Session {
         let expected = expectations(&batch.expected, |partition| {
             parcels.iter().any(|parcel| parcel.0 == partition)
         })?;
+        let default = batch.partition.map(PartitionId);
+        let mut subjects =
+            expected_subjects(&self.stream, batch.expected_subjects, default, |partition| {
+                parcels.iter().any(|parcel| parcel.0 == partition)
+            })?;
         let mut parts = Vec::with_capacity(parcels.len());
         for (partition, indexes, events) in parcels {
-            let expected_offset = expected.get(&partition).copied();
-            let batch = Batch { events, identity, atomic: false, expected_offset, ack };
+            let batch = Batch {
+                events,
+                identity,
+                atomic: false,
+                expected_offset: expected.get(&partition).copied(),
+                expected_subjects: subjects.remove(&partition).unwrap_or_default(),
+                ack,
+            };
             let waiting = self.ingest.submit(&self.caller, &self.stream, partition, batch).await?;
             parts.push(Part { partition, indexes, waiting });
         }
@@ -421,7 +513,8 @@ impl Session {
 fn held_bytes(batch: &v1::PublishBatch) -> usize {
     let packed = batch.packed.as_ref().map_or(0, |packed| packed.raw_bytes as usize);
     let plain: usize = batch.events.iter().map(Bytes::len).sum();
-    plain.saturating_add(packed.min(PACKED_BYTES_MAX))
+    let events = plain.saturating_add(packed.min(PACKED_BYTES_MAX));
+    events.saturating_add(subject_bytes(&batch.expected_subjects))
 }
 
 /// What only makes sense within one partition must name it.
@@ -431,6 +524,7 @@ fn needs_partition(batch: &v1::PublishBatch) -> Result<()> {
         v1::PublishBatch { identity: Some(_), .. } => "with an identity",
         v1::PublishBatch { packed: Some(_), .. } => "that is compressed",
         batch if !batch.expected.is_empty() => "that expects an offset",
+        batch if !batch.expected_subjects.is_empty() => "that expects an offset of a subject",
         _ => return Ok(()),
     };
     Err(Error::invalid(format!("a batch {what} must name its partition")).with_field("partition"))

@@ -19,6 +19,7 @@ use super::random::Random;
 use crate::data::{DataGroup, NewAppend, SchemaIds};
 use crate::entry::{Command, Lease, Member, OffsetRange, ProducerBatch, Settlement};
 use crate::state::Reply;
+use crate::subjects::Expectations;
 use crate::subscription::LeaseReply;
 
 /// How long a client waits for an answer; then it does not know.
@@ -82,8 +83,9 @@ pub(crate) fn plain(
         packed: None,
         schemas: SchemaIds::All(SchemaId(0)),
         ids: Vec::new(),
+        subjects: Vec::new(),
         producer,
-        expected: None,
+        expected: Expectations::default(),
         atomic: false,
         ack: AckLevel::Durable,
     }

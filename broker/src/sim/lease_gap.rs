@@ -24,7 +24,7 @@ use crate::state::Reply;
 
 /// Holds back what the followers answer until the lease of the leader is over. They still hear of
 /// it, so none of them wants to lead.
-async fn let_the_lease_end(cluster: &Cluster, leader: u64) {
+pub(super) async fn let_the_lease_end(cluster: &Cluster, leader: u64) {
     for follower in (1..=3).filter(|node| *node != leader) {
         cluster.site.network.block((follower, leader));
     }

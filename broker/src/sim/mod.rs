@@ -24,6 +24,7 @@ mod reading;
 mod replicated;
 mod run;
 mod scripted;
+mod subjects;
 mod tests;
 mod trace;
 mod violation;

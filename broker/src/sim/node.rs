@@ -177,9 +177,10 @@ async fn start(
         let raft = groups.get(id).unwrap().clone();
         let (sequencer, inbox) = sequencer::channel();
         let engine = Arc::clone(&engine);
-        let group = DataGroup { id, raft, log, engine, sequencer, machine };
+        let writer = writer.clone();
+        let group = DataGroup { id, raft, log, engine, writer, sequencer, machine };
         let own = (site.plan.clone(), tasks.clone());
-        start_group(own, node, &group, inbox, (history.clone(), writer.clone()));
+        start_group(own, node, &group, inbox, (history.clone(), group.writer.clone()));
         data.push(group);
     }
     Ok(Running { process, tasks, data, groups })

@@ -10,12 +10,15 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::{Offset, PartitionUid, ResourceUid, Timestamp};
 
 use crate::entry::codec::{DecodeError, Reader};
 use crate::entry::{Batch, Command, Content, Entry, EntryError, Header, Trim};
 use crate::partition::{BatchReply, IndexRecord, Partitions, Place};
+use crate::subjects::{self, SubjectHash};
 use crate::subscription::Cursors;
 
 pub use reply::Reply;
@@ -35,6 +38,8 @@ pub struct Effects {
     pub floor_index: Option<u64>,
     /// Identities of appended events.
     pub identities: Vec<Identities>,
+    /// Where the last events of subjects are now: the last one of each batch.
+    pub subjects: Vec<LastOfSubject>,
     /// Cursors that a floor overtook, and how many events nobody settled before.
     pub overtaken: Vec<(ResourceUid, PartitionUid, u64)>,
     /// Partitions that are gone.
@@ -50,6 +55,17 @@ pub struct Identities {
     pub base: Offset,
     /// The batch; its hashes are in the order of its events.
     pub header: Header,
+}
+
+/// Where the last event of a subject is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastOfSubject {
+    /// Its partition.
+    pub partition: PartitionUid,
+    /// Hash of its subject.
+    pub subject: SubjectHash,
+    /// Its offset.
+    pub offset: Offset,
 }
 
 /// What became of an entry.
@@ -150,6 +166,14 @@ impl GroupState {
             if let BatchReply::Appended { base } = reply {
                 let end = base.checked_add(header.count.get().into()).unwrap_or(base);
                 effects.readable.push((header.partition, end));
+                let partition = header.partition;
+                let last: BTreeMap<_, _> =
+                    subjects::places(header.subject_hashes(), base).collect();
+                effects.subjects.extend(last.into_iter().map(|(subject, offset)| LastOfSubject {
+                    partition,
+                    subject,
+                    offset,
+                }));
                 if header.id_hashes().len() > 0 {
                     let (partition, header) = (header.partition, header.clone());
                     effects.identities.push(Identities { partition, base, header });

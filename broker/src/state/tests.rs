@@ -163,6 +163,28 @@ fn trimming_and_dropping_have_effects_once() {
 }
 
 #[test]
+fn the_last_event_of_each_subject_of_an_appended_batch_is_told() {
+    let mut state = example();
+    let events = vec![Bytes::from_static(b"e"); 4];
+    let [a, b] = [SubjectHash([2; 16]), SubjectHash([1; 16])];
+    let subjects = [a, SubjectHash::NONE, b, a];
+    let entry = |expected| {
+        let batch = NewBatch::new(UID, Offset(expected), Payload::Events(&events));
+        let mut builder = EntryBuilder::new();
+        builder.push(NewBatch { subject_hashes: &subjects, ..batch }).unwrap();
+        builder.finish(time(9))
+    };
+
+    let void = state.apply(&entry(9), 6).unwrap().effects;
+    let appended = state.apply(&entry(3), 7).unwrap().effects;
+
+    assert_eq!(void.subjects, []);
+    let last = |subject, offset| LastOfSubject { partition: UID, subject, offset: Offset(offset) };
+    assert_eq!(appended.subjects, [last(b, 5), last(a, 6)]);
+    assert_eq!(appended.identities, []);
+}
+
+#[test]
 fn opening_twice_keeps_the_partition() {
     let mut state = example();
     let opening = Opening { partition: UID, start: Offset(0) };

@@ -16,7 +16,7 @@ pub use engine::{Family, LogEngine, Visit};
 pub use error::StoreError;
 pub use memory::MemoryEngine;
 pub use rocks::{Profile, RocksEngine};
-pub use writer::{Done, Writer, WriterLoop, WriterOptions, WriterStats};
+pub use writer::{Done, Queued, Writer, WriterLoop, WriterOptions, WriterStats};
 
 #[cfg(test)]
 mod tests;

@@ -213,6 +213,108 @@ async fn deferred_values_reach_the_disk_without_anything_else() {
 }
 
 #[tokio::test]
+async fn a_deferred_value_is_found_until_the_engine_has_it() {
+    let engine = MemoryEngine::new();
+    let running = start(&engine, &WriterOptions::default());
+    let look = |key: &[u8]| match running.writer.deferred(key) {
+        Some(Queued::Put(value)) => Some(value),
+        Some(Queued::Remove) => None,
+        None => engine.get(Family::Meta, key).unwrap().map(|value| value.to_vec()),
+    };
+
+    // Writes of others go on all the time, and take the values along now and then.
+    for number in 0..2_000_u64 {
+        let value = number.to_le_bytes().to_vec();
+        running.writer.put_deferred(b"c", value.clone());
+        for _ in 0..3 {
+            assert_eq!(look(b"c"), Some(value.clone()), "{number}");
+        }
+        if number % 10 == 0 {
+            running.writer.put_behind_deferred(put(Family::Meta, b"k", b"")).await.unwrap();
+        }
+    }
+    running.writer.put_behind_deferred(Changes::new()).await.unwrap();
+    running.writer.put_synced(Changes::new()).await.unwrap();
+
+    assert_eq!(running.writer.deferred(b"c"), None);
+    assert_eq!(look(b"c"), Some(1_999_u64.to_le_bytes().to_vec()));
+    running.stop().unwrap();
+}
+
+/// Whatever a crash leaves: what stands behind deferred values is not there without them.
+#[tokio::test]
+async fn what_is_behind_deferred_values_is_never_there_without_them() {
+    let engine = MemoryEngine::new();
+    let running = start(&engine, &WriterOptions::default());
+
+    running.writer.put_deferred(b"d", b"1".to_vec());
+    running.writer.put_behind_deferred(put(Family::Meta, b"k", b"1")).await.unwrap();
+    running.writer.put_synced(Changes::new()).await.unwrap();
+    running.writer.put_deferred(b"d", b"2".to_vec());
+    running.writer.put_behind_deferred(put(Family::Meta, b"k", b"2")).await.unwrap();
+    let stored = || engine.get(Family::Meta, b"k").unwrap();
+    while stored().as_deref() != Some(b"2".as_slice()) {
+        tokio::task::yield_now().await;
+    }
+
+    for kept in 0..=engine.pending() {
+        let survivor = engine.crash_keeping(kept);
+        let value = |key: &[u8]| survivor.get(Family::Meta, key).unwrap();
+        assert_eq!(value(b"d"), value(b"k"), "{kept} writes kept");
+    }
+}
+
+#[tokio::test]
+async fn a_value_is_removed_only_if_none_was_put_since() {
+    let engine = MemoryEngine::new();
+    let running = start(&engine, &WriterOptions::default());
+    let flush = async || {
+        running.writer.put_behind_deferred(Changes::new()).await.unwrap();
+        running.writer.put_synced(Changes::new()).await.unwrap();
+    };
+    for key in [b"a", b"b", b"c"] {
+        running.writer.put_deferred(key, b"old".to_vec());
+    }
+    flush().await;
+
+    running.writer.put_deferred(b"b", b"new".to_vec());
+    assert!(running.writer.remove_deferred(b"a", || Ok(true)).unwrap());
+    assert!(!running.writer.remove_deferred(b"b", || Ok(true)).unwrap());
+    assert!(!running.writer.remove_deferred(b"c", || Ok(false)).unwrap());
+    assert_eq!(running.writer.deferred(b"a"), Some(Queued::Remove));
+    flush().await;
+
+    assert_eq!(running.writer.deferred(b"a"), None);
+    let value = |key: &[u8]| engine.get(Family::Meta, key).unwrap();
+    assert_eq!((value(b"a"), value(b"b").as_deref()), (None, Some(b"new".as_slice())));
+    assert_eq!(value(b"c").as_deref(), Some(b"old".as_slice()));
+    running.stop().unwrap();
+}
+
+/// There is no time for a tick: the clock stands still.
+#[tokio::test(start_paused = true)]
+async fn many_deferred_values_are_written_before_they_are_due() {
+    let engine = MemoryEngine::new();
+    let (writer, writer_loop) = Writer::new(Arc::new(engine.clone()), &WriterOptions::default());
+    let begin = tokio::time::Instant::now();
+    let fill = async {
+        for number in 0..20_000_u32 {
+            writer.put_deferred(&number.to_be_bytes(), vec![0; 8]);
+        }
+        while engine.get(Family::Meta, &0_u32.to_be_bytes()).unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        let waited = begin.elapsed();
+        drop(writer);
+        waited
+    };
+    let (result, waited) = tokio::join!(writer_loop.run(), fill);
+
+    result.unwrap();
+    assert_eq!(waited, Duration::ZERO);
+}
+
+#[tokio::test]
 async fn a_failed_sync_is_final() {
     let engine = MemoryEngine::new();
     let running = start(&engine, &WriterOptions::default());

@@ -284,6 +284,7 @@ impl Lane {
             identity: Some(identity),
             expected: Vec::new(),
             ack: self.ack.to_wire().into(),
+            expected_subjects: Vec::new(),
         });
     }
 

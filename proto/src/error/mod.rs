@@ -90,6 +90,8 @@ struct Inner {
     not_applied: bool,
     leader: Option<String>,
     offset: Option<u64>,
+    unmet: Vec<v1::UnmetExpectation>,
+    unmet_omitted: u32,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -106,6 +108,8 @@ impl Error {
             not_applied: false,
             leader: None,
             offset: None,
+            unmet: Vec::new(),
+            unmet_omitted: 0,
             source: None,
         }))
     }
@@ -175,6 +179,13 @@ impl Error {
         self
     }
 
+    /// Names the expectations of a publish request that did not hold.
+    #[must_use]
+    pub fn with_unmet(mut self, unmet: Vec<v1::UnmetExpectation>) -> Self {
+        self.0.unmet = unmet;
+        self
+    }
+
     /// Keeps the cause, for operators.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -228,6 +239,17 @@ impl Error {
         self.0.offset
     }
 
+    /// The expectations of a publish request that did not hold: all of them, but for those that
+    /// [`Error::unmet_omitted`] counts.
+    pub fn unmet(&self) -> &[v1::UnmetExpectation] {
+        &self.0.unmet
+    }
+
+    /// How many more expectations did not hold than the answer had room for.
+    pub fn unmet_omitted(&self) -> u32 {
+        self.0.unmet_omitted
+    }
+
     /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         self.0.kind.is_retryable()
@@ -242,6 +264,7 @@ impl Error {
             field: self.0.field.clone().unwrap_or_default(),
             schema: self.0.schema.clone(),
             offset: self.0.offset,
+            unmet: self.0.unmet.clone(),
         }
     }
 
@@ -255,6 +278,7 @@ impl Error {
         error.0.field = Some(refusal.field).filter(|field| !field.is_empty());
         error.0.schema = refusal.schema;
         error.0.offset = refusal.offset;
+        error.0.unmet = refusal.unmet;
         error
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -19,6 +20,11 @@ const FIELD: &str = "field";
 const SCHEMA: &str = "schema";
 const SCHEMA_ID: &str = "schema_id";
 const SCHEMA_VERSION: &str = "schema_version";
+
+/// Type of the detail that has the expectations which did not hold.
+const UNMET_URL: &str = "type.googleapis.com/weft.v1.UnmetExpectations";
+/// Bytes of that detail: a status travels in headers, of which some clients take no more than 8 KiB.
+const UNMET_BYTES_MAX: usize = 4 << 10;
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -45,8 +51,35 @@ impl From<Error> for Status {
         if let Some(after) = error.retry_after() {
             details.set_retry_info(Some(after));
         }
-        Self::with_error_details(error.reason().grpc_code(), error.message(), details)
+        let code = error.reason().grpc_code();
+        let status = Self::with_error_details(code, error.message(), details);
+        if error.unmet().is_empty() {
+            return status;
+        }
+        let Ok(mut full) = tonic_types::pb::Status::decode(status.details()) else { return status };
+        let value = fitting(&error).encode_to_vec();
+        full.details.push(prost_types::Any { type_url: UNMET_URL.to_owned(), value });
+        Self::with_details(code, error.message(), full.encode_to_vec().into())
     }
+}
+
+/// As many of the failed expectations as there is room for.
+fn fitting(error: &Error) -> v1::UnmetExpectations {
+    let mut bytes = 0;
+    let fits = error.unmet().iter().take_while(|unmet| {
+        // Tag and length of each.
+        bytes += unmet.encoded_len() + 3;
+        bytes <= UNMET_BYTES_MAX
+    });
+    let unmet: Vec<_> = fits.cloned().collect();
+    let left = u32::try_from(error.unmet().len() - unmet.len()).unwrap_or(u32::MAX);
+    v1::UnmetExpectations { unmet, omitted: left.saturating_add(error.unmet_omitted()) }
+}
+
+fn unmet_of(status: &Status) -> Option<v1::UnmetExpectations> {
+    let full = tonic_types::pb::Status::decode(status.details()).ok()?;
+    let detail = full.details.into_iter().find(|detail| detail.type_url == UNMET_URL)?;
+    v1::UnmetExpectations::decode(detail.value.as_slice()).ok()
 }
 
 impl From<Status> for Error {
@@ -76,6 +109,10 @@ impl From<Status> for Error {
                     version: version.unwrap_or_default(),
                 }
             });
+        }
+        if reason == Reason::WrongOffset {
+            let found = unmet_of(&status).unwrap_or_default();
+            (error.0.unmet, error.0.unmet_omitted) = (found.unmet, found.omitted);
         }
         error.0.retry_after = details
             .retry_info()
@@ -133,6 +170,37 @@ mod tests {
             assert_eq!(back.leader(), Some("127.0.0.1:1"));
             assert_eq!(back.schema().map(|schema| schema.version), Some(2));
         }
+    }
+
+    fn unmet(number: u32, subject: Option<String>) -> v1::UnmetExpectation {
+        v1::UnmetExpectation { partition: number, subject, expected: Some(7), actual: None }
+    }
+
+    #[test]
+    fn failed_expectations_survive_the_wire() {
+        let all = vec![unmet(0, None), unmet(3, Some("cart/1".to_owned()))];
+        let error = Error::new(Reason::WrongOffset, "two failed").with_unmet(all.clone());
+        let refusal = error.to_refusal();
+
+        let back = Error::from(Status::from(error));
+
+        assert_eq!((back.unmet(), back.unmet_omitted()), (all.as_slice(), 0));
+        assert_eq!((back.reason(), back.message()), (Reason::WrongOffset, "two failed"));
+        assert_eq!(Error::from_refusal(refusal).unmet(), all);
+    }
+
+    #[test]
+    fn a_status_has_no_more_failed_expectations_than_fit_into_its_headers() {
+        let long = |number| unmet(number, Some("s".repeat(1_024)));
+        let all: Vec<_> = (0..1_000).map(long).collect();
+
+        let status = Status::from(Error::new(Reason::WrongOffset, "many").with_unmet(all.clone()));
+        assert!(status.details().len() < 5_000, "{} bytes", status.details().len());
+        let back = Error::from(status);
+
+        let told = back.unmet().len();
+        assert!(told > 0 && back.unmet() == &all[..told]);
+        assert_eq!(told + usize::try_from(back.unmet_omitted()).unwrap(), 1_000);
     }
 
     #[test]

@@ -13,6 +13,11 @@ pub fn ordering_key<'a>(event: &EventView<'a>) -> Option<Cow<'a, str>> {
     event.attribute("partitionkey").or_else(|| event.attribute("subject"))
 }
 
+/// The partition of events with this ordering key, in a stream of `partitions` partitions.
+pub fn partition_of_key(key: &str, partitions: u32) -> PartitionId {
+    place(xxh3_64(key.as_bytes()), partitions)
+}
+
 /// The partition of an event in a stream of `partitions` partitions.
 ///
 /// Events without a key are spread by (source, id). The hash is part of the stored format:
@@ -30,7 +35,11 @@ pub fn partition_of(event: &EventView<'_>, partitions: u32) -> PartitionId {
         hasher.update(event.id.as_bytes());
         hasher.digest()
     };
-    let partition = hash % u64::from(partitions);
+    place(hash, partitions)
+}
+
+fn place(hash: u64, partitions: u32) -> PartitionId {
+    let partition = hash % u64::from(partitions.max(1));
     PartitionId(u32::try_from(partition).unwrap_or(0))
 }
 
@@ -51,6 +60,23 @@ mod tests {
         };
 
         assert_eq!([place("1"), place("2"), place("3"), place("4")], GOLDEN);
+    }
+
+    #[test]
+    fn a_key_goes_where_its_events_go() {
+        use crate::cloudevents::cloud_event::CloudEventAttributeValue;
+        use crate::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+        for number in 0..50 {
+            let subject = format!("cart/{number}");
+            let attr = Some(Attr::CeString(subject.clone()));
+            let attributes = [("subject".to_owned(), CloudEventAttributeValue { attr })].into();
+            let event = CloudEvent { attributes, ..CloudEvent::default() }.encode_to_vec();
+            let view = EventView::parse(&event).unwrap();
+            for partitions in [1, 2, 7] {
+                let place = partition_of_key(&subject, partitions);
+                assert_eq!(partition_of(&view, partitions), place);
+            }
+        }
     }
 
     const GOLDEN: [u32; 4] = [0, 9, 12, 3];

@@ -3,6 +3,7 @@
 use weft_proto::{Epoch, Error, Offset, PartitionUid, Reason, Timestamp};
 
 use super::proposer::Loop;
+use super::subjects::Verdict;
 use super::{Append, Appended, Placed, reply, unknown};
 use crate::data::lock;
 use crate::partition::Decision;
@@ -74,7 +75,7 @@ impl Loop {
     }
 
     /// Takes a batch on, unless one of its events may be there already or it expects another place.
-    fn append(&mut self, append: Append, base: Offset, now: Timestamp) {
+    fn append(&mut self, mut append: Append, base: Offset, now: Timestamp) {
         let batch = &append.batch;
         let partition = batch.partition;
         if append.plan.is_some() {
@@ -82,28 +83,35 @@ impl Loop {
         } else if let Err(suspects) = self.lead.ids().claim(&batch.ids, base, now) {
             return self.suspect(append, base, suspects);
         }
-        if let Some(expected) = batch.expected.filter(|expected| *expected != base) {
-            self.lead.ids().release(&batch.ids, base);
-            if !self.lead.admission.is_idle(partition) {
+        let verdict = self.check_expected(&append, base);
+        if !matches!(verdict, Verdict::Hold) {
+            self.lead.ids().release(&append.batch.ids, base);
+        }
+        match verdict {
+            Verdict::Hold => {}
+            Verdict::Unknown(subjects) => return self.look_up(append, subjects),
+            Verdict::Fail(_) if !self.lead.admission.is_idle(partition) => {
                 // What is in flight may turn out to be void.
                 self.lead.admission.drain(partition);
                 return self.park_first(append);
             }
-            let message = format!("the partition ends at offset {base}, not at {expected}");
-            let error = Error::new(Reason::WrongOffset, message);
-            return self
-                .refuse(append, error.with_field("expected_offset").with_offset(base.get()));
+            Verdict::Fail(error) => return self.refuse(append, error),
         }
+        append.found.clear();
+        let batch = &append.batch;
         self.lead.admission.launch(partition, base, append.count, batch.producer);
+        self.lead.subjects.insert(partition, &batch.subjects, base);
         self.lead.building_bytes = self.lead.building_bytes.saturating_add(append.bytes);
         self.lead.building.push((append, base));
     }
 
-    pub(super) fn park_first(&mut self, append: Append) {
+    pub(super) fn park_first(&mut self, mut append: Append) {
+        append.found.clear();
         self.lead.backlog.entry(append.batch.partition).or_default().push_front(append);
     }
 
-    pub(super) fn park(&mut self, append: Append) {
+    pub(super) fn park(&mut self, mut append: Append) {
+        append.found.clear();
         self.lead.backlog.entry(append.batch.partition).or_default().push_back(append);
     }
 

@@ -83,6 +83,7 @@ impl Plan {
         }
         keep(self, &mut batch.events);
         keep(self, &mut batch.ids);
+        keep(self, &mut batch.subjects);
         if let SchemaIds::Each(schemas) = &mut batch.schemas {
             keep(self, schemas);
         }

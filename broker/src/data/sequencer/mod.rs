@@ -11,7 +11,9 @@ mod fate;
 mod proposer;
 mod reconcile;
 mod repeats;
+mod subjects;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ use weft_proto::{
 use crate::entry::{Command, ProducerBatch};
 use crate::metrics as names;
 use crate::state::Reply;
+use crate::subjects::{Expectations, SubjectHash};
 
 /// Bytes of batches that may wait for one group; beyond it publishers wait a little, and are then
 /// told to come back.
@@ -72,10 +75,12 @@ pub struct NewAppend {
     pub schemas: SchemaIds,
     /// Hash of partition, source and id of each event; empty where repeats are not looked for.
     pub ids: Vec<u64>,
+    /// Hash of the subject of each event; empty where the stream has no index of subjects.
+    pub subjects: Vec<SubjectHash>,
     /// For recognising retries.
     pub producer: Option<ProducerBatch>,
-    /// Where the first new event must go; anything else refuses the batch.
-    pub expected: Option<Offset>,
+    /// What must hold before the first new event; anything else refuses the batch.
+    pub expected: Expectations,
     /// One refused event refuses all.
     pub atomic: bool,
     /// When it is acknowledged.
@@ -157,10 +162,9 @@ pub struct Sequencer {
 
 type Answers<T> = oneshot::Sender<Result<T>>;
 
-#[expect(clippy::large_enum_variant, reason = "almost all are the large one")]
 #[derive(Debug)]
 enum Request {
-    Append(Append),
+    Append(Box<Append>),
     Command(Command, Answers<Reply>),
 }
 
@@ -171,6 +175,8 @@ struct Append {
     bytes: usize,
     /// Made once some of its events turned out to be there already.
     plan: Option<fate::Plan>,
+    /// Where the store has the last events of subjects; kept while the partition waits for this batch.
+    found: BTreeMap<SubjectHash, Option<Offset>>,
     /// Gone once it is answered, which can be before it is applied.
     answer: Option<Answers<Appended>>,
     _room: OwnedSemaphorePermit,
@@ -187,6 +193,7 @@ impl Sequencer {
         let count = u32::try_from(batch.events.len()).ok().and_then(NonZeroU32::new);
         let count = count.ok_or_else(|| Error::invalid("a batch has no events or too many"))?;
         let bytes: usize = batch.events.iter().map(Bytes::len).sum();
+        let bytes = bytes.saturating_add(batch.expected.bytes());
         let permits = u32::try_from(bytes.clamp(1, QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
         let room = match Arc::clone(&self.room).try_acquire_many_owned(permits) {
             Ok(room) => room,
@@ -198,8 +205,9 @@ impl Sequencer {
             }
         };
         let (answer, receiver) = oneshot::channel();
-        let append = Append { batch, count, bytes, plan: None, answer: Some(answer), _room: room };
-        self.send(Request::Append(append)).await?;
+        let (found, answer) = (BTreeMap::new(), Some(answer));
+        let append = Append { batch, count, bytes, plan: None, found, answer, _room: room };
+        self.send(Request::Append(Box::new(append))).await?;
         Ok(receiver)
     }
 

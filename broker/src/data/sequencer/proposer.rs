@@ -16,8 +16,8 @@ use weft_proto::{AckLevel, Error, Offset, PartitionUid, Result, Timestamp};
 
 use super::repeats::{Checked, Held};
 use super::{
-    Answers, Append, Appended, Directory, Packed, Placed, QUEUE_BYTES_MAX, QUEUE_LEN, Request,
-    SchemaIds, Sequencer, answer, not_leader, reply, unknown,
+    Answers, Append, Appended, Directory, NewAppend, Packed, Placed, QUEUE_BYTES_MAX, QUEUE_LEN,
+    Request, SchemaIds, Sequencer, answer, not_leader, reply, unknown,
 };
 use crate::data::{DataGroup, lock};
 use crate::dedup::Table;
@@ -28,6 +28,7 @@ use crate::raft::group::{Leadership, Pending, ProposeError};
 use crate::raft::types::{Reply as Answer, leader_time_micros};
 use crate::read::History;
 use crate::state::Reply;
+use crate::subjects::Claims;
 use crate::tasks::Tasks;
 use crate::{clock, metrics as names};
 
@@ -77,6 +78,8 @@ pub(super) struct Lead {
     pub(super) admission: Admission,
     /// Identities seen lately; nothing is admitted before the group's window was read.
     ids: Option<Table>,
+    /// Subjects of what is in flight.
+    pub(super) subjects: Claims,
     /// Partitions that wait until a batch was compared with stored events.
     pub(super) held: BTreeMap<PartitionUid, Held>,
     pub(super) building: Vec<(Append, Offset)>,
@@ -94,6 +97,12 @@ impl Lead {
     /// Identities seen lately.
     pub(super) fn ids(&mut self) -> &mut Table {
         self.ids.get_or_insert_default()
+    }
+
+    /// A batch is in flight no more, for it was not appended.
+    fn release(&mut self, batch: &NewAppend, base: Offset) {
+        self.ids().release(&batch.ids, base);
+        self.subjects.release(batch.partition, &batch.subjects, base);
     }
 }
 
@@ -222,8 +231,8 @@ impl Loop {
         let mut next = Some(first);
         while let Some(request) = next {
             match (request, self.lead.term) {
-                (Request::Append(append), Some(_)) => self.admit(append),
-                (Request::Append(append), None) => reply(append, Err(not_leader(self.group.id))),
+                (Request::Append(append), Some(_)) => self.admit(*append),
+                (Request::Append(append), None) => reply(*append, Err(not_leader(self.group.id))),
                 (Request::Command(command, answer), Some(term)) => {
                     self.propose_batches().await;
                     self.propose_command(term, &command, Some(answer)).await;
@@ -289,7 +298,7 @@ impl Loop {
             Err(message) => {
                 for (append, base) in cargo {
                     self.lead.admission.fail(append.batch.partition, base);
-                    self.lead.ids().release(&append.batch.ids, base);
+                    self.lead.release(&append.batch, base);
                     reply(append, Err(Error::internal(message.clone())));
                 }
             }
@@ -432,6 +441,8 @@ impl Loop {
         if let BatchReply::Appended { base } = outcome {
             if current {
                 self.lead.admission.confirm(partition, base);
+                // Applied, so the index has them.
+                self.lead.subjects.release(partition, &append.batch.subjects, base);
             }
             let count = append.count.get();
             metrics::counter!(names::APPENDED_EVENTS, "node" => self.node.clone())
@@ -448,7 +459,7 @@ impl Loop {
         } else if current {
             // Void: it took no offset. It is still here, so it is proposed again, in order.
             self.lead.admission.fail(partition, base);
-            self.lead.ids().release(&append.batch.ids, base);
+            self.lead.release(&append.batch, base);
             std::iter::once(append).chain(waiting).for_each(|append| self.park(append));
         } else {
             std::iter::once(append)
@@ -475,7 +486,7 @@ impl Loop {
                     let waiting = self.lead.waiting.remove(&(partition, base)).unwrap_or_default();
                     if current {
                         self.lead.admission.fail(partition, base);
-                        self.lead.ids().release(&append.batch.ids, base);
+                        self.lead.release(&append.batch, base);
                     }
                     std::iter::once(append)
                         .chain(waiting)
@@ -539,6 +550,7 @@ fn build(cargo: &[(Append, Offset)], time: Timestamp) -> Result<Bytes, String> {
             SchemaIds::Each(schemas) => new.event_schemas = schemas,
         }
         new.id_hashes = &batch.ids;
+        new.subject_hashes = &batch.subjects;
         new.producer = batch.producer;
         builder.push(new).map_err(|error| error.to_string())?;
     }

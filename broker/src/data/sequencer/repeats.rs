@@ -1,7 +1,8 @@
-//! Batches of which some events may be there already.
+//! Batches that wait for a look into the store: some of their events may be there already, or they
+//! expect the last event of a subject somewhere.
 //!
-//! Such a batch is held, and its partition with it, until the stored events were compared. What is
-//! in flight is waited for first, so that only stored events are ever compared.
+//! Such a batch is held, and its partition with it, until that is done. Before stored events are
+//! compared, what is in flight is waited for, so that only stored events are ever compared.
 
 use std::num::NonZeroU32;
 
@@ -11,9 +12,11 @@ use weft_proto::{Error, Offset, PartitionUid, Reason, Result, Timestamp};
 use super::compare::Question;
 use super::fate::{Fate, Plan};
 use super::proposer::Loop;
+use super::subjects::{LastOf, Lookup};
 use super::{Append, identity_reused, reply};
 use crate::dedup::Suspect;
 use crate::entry::Command;
+use crate::subjects::SubjectHash;
 
 /// A batch whose partition waits for it.
 pub(super) struct Held {
@@ -24,7 +27,14 @@ pub(super) struct Held {
 }
 
 /// What was found out about a held batch.
-pub(super) type Checked = (PartitionUid, u64, Result<Vec<(u32, Fate)>>);
+pub(super) type Checked = (PartitionUid, u64, Result<Found>);
+
+pub(super) enum Found {
+    /// Which of its events are there already.
+    Fates(Vec<(u32, Fate)>),
+    /// Where the last events of the subjects are that it expects somewhere.
+    Subjects(Vec<LastOf>),
+}
 
 impl Loop {
     /// Some identities of a batch are known.
@@ -57,8 +67,23 @@ impl Loop {
         let question = Question { partition, base, events, suspects };
         let ticket = self.keep(append, stored);
         let (group, history) = (self.group.clone(), self.history.clone());
-        let check: BoxFuture<'static, Checked> =
-            Box::pin(async move { (partition, ticket, question.answer(group, history).await) });
+        let check: BoxFuture<'static, Checked> = Box::pin(async move {
+            let fates = question.answer(group, history).await;
+            (partition, ticket, fates.map(Found::Fates))
+        });
+        self.checks.push(check);
+    }
+
+    /// The store must say where the last events of these subjects are.
+    pub(super) fn look_up(&mut self, append: Append, subjects: Vec<SubjectHash>) {
+        let partition = append.batch.partition;
+        let ticket = self.keep(append, false);
+        let lookup = Lookup { partition, subjects };
+        let (group, history) = (self.group.clone(), self.history.clone());
+        let check: BoxFuture<'static, Checked> = Box::pin(async move {
+            let last = lookup.answer(group, history).await;
+            (partition, ticket, last.map(Found::Subjects))
+        });
         self.checks.push(check);
     }
 
@@ -69,7 +94,7 @@ impl Loop {
         ticket
     }
 
-    /// The stored events were compared.
+    /// The store was read.
     pub(super) async fn checked(&mut self, (partition, ticket, found): Checked) {
         // The leadership under which it was asked may be over.
         if self.lead.held.get(&partition).is_none_or(|held| held.ticket != ticket) {
@@ -77,7 +102,13 @@ impl Loop {
         }
         let Some(held) = self.lead.held.remove(&partition) else { return };
         match found {
-            Ok(fates) => {
+            Ok(Found::Subjects(last)) => {
+                let mut append = held.append;
+                append.found.extend(last);
+                // Decided about like any other, before all that came since.
+                self.lead.backlog.entry(partition).or_default().push_front(append);
+            }
+            Ok(Found::Fates(fates)) => {
                 let plan = Plan::new(held.append.batch.events.len(), &fates);
                 if !held.stored {
                     self.resolve(held.append, plan).await;

@@ -23,7 +23,7 @@ pub struct LogCheckpoints {
 impl LogCheckpoints {
     /// Queues a checkpoint that a crash may lose: the entries behind it are still there.
     pub async fn put(&self, at: &LogPoint, state: &[u8]) -> Result<(), StoreError> {
-        self.shared.writer.put_unsynced(self.changes(at, state)).await
+        self.shared.writer.put_behind_deferred(self.changes(at, state)).await
     }
 
     /// Stores a checkpoint that replaces entries, and returns when it is on disk. Its chain is

@@ -10,6 +10,7 @@
 //! | `l` group term | meta | first index of the term |
 //! | `k` group index | meta | checkpoint: point, then the state machine's own bytes |
 //! | `i` group partition base | meta | index record |
+//! | `s` group partition subject | meta | offset of the last event with this subject |
 //!
 //! Numbers in keys are big endian, so that they sort; numbers in values are little endian.
 
@@ -20,6 +21,7 @@ pub mod index;
 pub mod node;
 pub mod point;
 pub mod purged;
+pub mod subject;
 pub mod term;
 pub mod vote;
 

@@ -30,6 +30,9 @@ proptest! {
         prop_assert_eq!(checkpoint::decode_key(&checkpoint::key(g, a)).unwrap(), (g, a));
         let (p, o) = (PartitionUid(a), Offset(b));
         prop_assert_eq!(index::decode_key(&index::key(g, p, o)).unwrap(), (g, p, o));
+        let hash = u128::from(b).to_be_bytes();
+        prop_assert_eq!(subject::decode_key(&subject::key(g, p, hash)).unwrap(), (g, p, hash));
+        prop_assert_eq!(subject::decode(&subject::encode(o)).unwrap(), o);
     }
 
     #[test]
@@ -54,6 +57,7 @@ proptest! {
     #[test]
     fn foreign_bytes_are_refused_without_panic(bytes: Vec<u8>) {
         _ = index::decode_key(&bytes);
+        _ = (subject::decode_key(&bytes), subject::decode(&bytes));
         _ = term::decode_key(&bytes);
         _ = checkpoint::decode(&bytes);
         _ = index::decode(&bytes);
@@ -68,5 +72,8 @@ fn keys_keep_their_bytes() {
     assert_eq!(vote::key(group), *b"v\0\0\x01\x02");
     let index = index::key(group, PartitionUid(3), Offset(4));
     assert_eq!(index, *b"i\0\0\x01\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04");
+    let subject = subject::key(group, PartitionUid(3), *b"0123456789abcdef");
+    assert_eq!(subject, *b"s\0\0\x01\x02\0\0\0\0\0\0\0\x030123456789abcdef");
+    assert_eq!(subject::encode(Offset(4)), b"\x04\0\0\0\0\0\0\0");
     assert_eq!(committed::encode(1, 2), b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0");
 }

@@ -114,6 +114,8 @@ impl Tuned {
         } else {
             options.set_target_file_size_base(16 << 20);
             table.set_block_size(16 << 10);
+            // Whoever begins a subject asks whether there is a record of it, and there is none.
+            table.set_bloom_filter(10.0, false);
         }
         options.set_block_based_table_factory(&table);
         options

@@ -19,6 +19,7 @@ use crate::planted::{self, Bug};
 use deferred::Deferred;
 use stats::Meter;
 
+pub use deferred::Queued;
 pub use stats::WriterStats;
 
 /// Writes that may wait for the thread; when it is full, Raft groups wait to append.
@@ -79,6 +80,8 @@ pub struct Writer {
 struct Request {
     changes: Changes,
     urgency: Urgency,
+    /// Deferred values that were put before it must not be written after it.
+    is_behind_deferred: bool,
     done: Option<Done>,
     room: OwnedSemaphorePermit,
 }
@@ -168,11 +171,38 @@ impl Writer {
         self.enqueue(changes, Urgency::Unsynced, None).await
     }
 
+    /// The same for changes after which nobody makes earlier deferred values again: whenever these
+    /// changes are on disk, all values that were deferred before the call are, too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it returns queues nothing.
+    pub async fn put_behind_deferred(&self, changes: Changes) -> Result<(), StoreError> {
+        self.send(changes, Urgency::Unsynced, true, None).await
+    }
+
     /// Sets a small value of meta some time soon, without a sync; a later value replaces it.
     ///
     /// For what changes with every entry and may be stale after a crash.
     pub fn put_deferred(&self, key: &[u8], value: Vec<u8>) {
         self.deferred.put(key, value);
+    }
+
+    /// Removes a value of meta some time soon, if no newer one is deferred and `is_stale` says so.
+    /// It is to look at what the engine has, quickly: nothing can be deferred meanwhile. Returns
+    /// whether the value is removed.
+    pub fn remove_deferred(
+        &self,
+        key: &[u8],
+        is_stale: impl FnOnce() -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        self.deferred.remove_if(key, is_stale)
+    }
+
+    /// What was deferred for a key last, as long as the engine does not have it: who finds nothing
+    /// here finds it there.
+    pub fn deferred(&self, key: &[u8]) -> Option<Queued> {
+        self.deferred.get(key)
     }
 
     /// Returns a receiver that turns to an error after the first failed write: the process must
@@ -192,13 +222,23 @@ impl Writer {
         urgency: Urgency,
         done: Option<Done>,
     ) -> Result<(), StoreError> {
+        self.send(changes, urgency, false, done).await
+    }
+
+    async fn send(
+        &self,
+        changes: Changes,
+        urgency: Urgency,
+        is_behind_deferred: bool,
+        done: Option<Done>,
+    ) -> Result<(), StoreError> {
         // One write may be greater than the queue: it then has the queue to itself.
         let bytes = changes.bytes().min(self.queue_bytes_max);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let sent = match Arc::clone(&self.queue).acquire_many_owned(permits).await {
             Ok(room) => {
                 self.meter.queued(bytes);
-                let request = Request { changes, urgency, done, room };
+                let request = Request { changes, urgency, is_behind_deferred, done, room };
                 self.requests.send(request).await.map_err(|unsent| unsent.0.done)
             }
             Err(_closed) => Err(done),
@@ -237,18 +277,23 @@ pub struct WriterLoop {
 
 /// What goes to disk together. Kept to reuse its memory.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what is asked and what was done")]
 struct Round {
     changes: Vec<Changes>,
     waiting: Vec<Done>,
     room: Vec<OwnedSemaphorePermit>,
     bytes: usize,
     urgency: Urgency,
+    is_behind_deferred: bool,
+    /// Deferred values are among the changes.
+    has_deferred: bool,
 }
 
 impl Round {
     fn add(&mut self, request: Request) {
         self.bytes += request.changes.bytes();
         self.urgency = self.urgency.max(request.urgency);
+        self.is_behind_deferred |= request.is_behind_deferred;
         self.changes.push(request.changes);
         self.waiting.extend(request.done);
         self.room.push(request.room);
@@ -260,6 +305,8 @@ impl Round {
         self.room.clear();
         self.bytes = 0;
         self.urgency = Urgency::Unsynced;
+        self.is_behind_deferred = false;
+        self.has_deferred = false;
     }
 }
 
@@ -305,6 +352,7 @@ impl WriterLoop {
                     None => return self.commit_deferred().await,
                 },
                 () = sleep_until(due), if due.is_some() => self.commit_deferred().await?,
+                () = self.deferred.filled() => self.commit_deferred().await?,
                 () = self.deferred.changed(), if due.is_none() => {
                     self.deferred_at = Some(Instant::now() + DEFER_MAX);
                 }
@@ -322,7 +370,11 @@ impl WriterLoop {
         {
             self.round.add(next);
         }
-        if self.deferred_at.is_some_and(|due| due <= Instant::now()) {
+        // Written as one with the round, so what must be behind them is not in front of them.
+        if self.round.is_behind_deferred
+            || self.deferred.is_full()
+            || self.deferred_at.is_some_and(|due| due <= Instant::now())
+        {
             self.take_deferred();
         }
         let is_last = self.round.urgency == Urgency::Last;
@@ -338,6 +390,7 @@ impl WriterLoop {
     fn take_deferred(&mut self) {
         self.deferred_at = None;
         let changes = self.deferred.take();
+        self.round.has_deferred = true;
         self.round.bytes += changes.bytes();
         self.round.changes.push(changes);
     }
@@ -361,6 +414,9 @@ impl WriterLoop {
                 self.engine.write_unsynced(&round.changes)?;
                 self.meter.written(round.bytes);
             }
+        }
+        if round.has_deferred {
+            self.deferred.written();
         }
         for done in round.waiting.drain(..) {
             done.call(Ok(()));
