@@ -146,7 +146,9 @@ fn recycling_is_on_and_survives_the_recovery_mode() {
     }
 
     assert_eq!(options, 0);
-    assert!(text.contains("recycle_log_file_num=2"), "{text}");
+    assert!(text.contains("recycle_log_file_num=8"), "{text}");
+    let direct = format!("use_direct_io_for_flush_and_compaction={}", takes_direct_io(dir.path()));
+    assert!(text.contains(&direct), "{text}");
     assert!(text.contains("wal_recovery_mode=kPointInTimeRecovery"));
     assert!(text.contains("track_and_verify_wals_in_manifest=true"));
     assert!(text.contains("avoid_flush_during_recovery=false"));
