@@ -212,14 +212,15 @@ impl<B> Window<B> {
             return Verdict::Continue;
         }
         let Some(slot) = self.slots.get_mut(place) else { return Verdict::Continue };
+        // Whichever attempt it was, the batch may be stored.
+        slot.open |= matches!(answer, Answer::Later { certain: false, .. });
         if slot.sent.is_none_or(|(current, _)| current != tag) {
             // A newer attempt is out or due: what became of an old one no longer matters.
             return Verdict::Continue;
         }
         match answer {
             Answer::Stored { .. } => Verdict::Continue,
-            Answer::Later { certain, after } => {
-                slot.open |= !certain;
+            Answer::Later { after, .. } => {
                 self.send_again_from(place);
                 self.pause(after, now, random);
                 Verdict::Continue

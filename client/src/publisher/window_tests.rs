@@ -149,6 +149,23 @@ fn a_forgotten_producer_starts_a_new_run_unless_a_batch_is_open() {
 }
 
 #[test]
+fn an_old_attempt_of_unknown_fate_leaves_its_batch_open() {
+    let mut window = window_of(0..2);
+    let sent = sends(&mut window, at(0));
+    let mut done = Vec::new();
+    let unclear = Answer::Later { certain: false, after: None };
+
+    // After the first answer both batches are to be sent again; the second one is about an attempt
+    // that no longer counts, and may have stored its batch all the same.
+    for (send, _) in &sent {
+        window.handle_answer(send.tag, unclear, (at(1), 0), &mut done);
+    }
+    window.handle_deadline(at(60_000), &mut done);
+
+    assert_eq!(done, [(0, End::Unknown), (1, End::Unknown)]);
+}
+
+#[test]
 fn a_silent_connection_is_noticed() {
     let mut window = window_of(0..1);
     sends(&mut window, at(0));
@@ -246,8 +263,8 @@ impl World {
                 }
             }
             Step::Forget => {
-                // Only an idle producer is forgotten.
-                if self.window.is_empty() && self.lost.is_empty() {
+                // Only an idle producer is forgotten, after a day: nothing is on its way by then.
+                if self.window.is_empty() && self.lost.is_empty() && self.wire.is_empty() {
                     self.broker.forgotten = true;
                     self.broker.stored.clear();
                 }
