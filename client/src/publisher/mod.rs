@@ -40,7 +40,7 @@ pub struct PublisherOptions {
     /// Bytes sent ahead of their acknowledgement in each partition.
     pub in_flight_bytes: usize,
     /// Longest time to gather events into a batch while others are on their way. The time in use
-    /// follows the round trip: a quarter of it. With nothing on its way, nothing waits.
+    /// follows the round trip: half of it. With nothing on its way, nothing waits.
     pub linger_max: Duration,
     /// Compress each batch: it travels, is replicated, stored and read so. Saves disk and network where
     /// they are short, at the price of time on the processor.
