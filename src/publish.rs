@@ -100,7 +100,7 @@ pub(crate) struct Args {
 pub(crate) enum Ack {
     /// Once a majority of the nodes has it on disk
     Durable,
-    /// Once a majority has it in memory: sooner, and lost if a majority dies at once
+    /// Once a majority has it in memory: sooner, and lost if two faults meet within moments
     Replicated,
 }
 

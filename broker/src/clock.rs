@@ -19,6 +19,18 @@ pub fn now() -> Timestamp {
     Timestamp::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Waits until an instant; for ever without one.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+pub async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Wall clock and monotonic clock may part by this much before neither is believed.
 const PARTED_MAX: Duration = Duration::from_mins(5);
 

@@ -9,8 +9,9 @@ pub enum AckLevel {
     /// disks takes it back.
     #[default]
     Durable,
-    /// Once a majority of the replicas has it in memory: it survives the loss of any minority, at
-    /// once and for good. It is lost if a majority dies, or loses power, within the next moments.
+    /// Once a majority of the replicas has it in memory: no single fault takes it back. It is lost
+    /// if, before their disks have it, so many of those replicas die, lose power or are cut off that
+    /// none of them is left to lead: of three replicas two, within moments.
     Replicated,
 }
 

@@ -62,7 +62,7 @@ struct Sent {
     at: Instant,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while holding one of these locks leaves plain values behind.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

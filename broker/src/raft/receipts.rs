@@ -7,11 +7,12 @@
 //! knows it before it knows an index.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::pipeline::lock;
 use super::point::LogPoint;
 
 /// Entries of this log whose times are kept: more than a proposer has in flight.
@@ -39,11 +40,6 @@ pub struct Receipts {
     newest: watch::Sender<Receipt>,
     peers: Mutex<BTreeMap<u64, Receipt>>,
     news: watch::Sender<()>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while holding one of these locks leaves plain values behind.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Receipts {

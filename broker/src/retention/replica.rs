@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weft_proto::{Error, GroupId, Offset, PartitionUid, Result};
 
 use super::subjects::Sweep;
+use crate::clock;
 use crate::data::{Base, DataGroup, lock};
 use crate::raft::snapshot::StoredState;
 use crate::read::History;
@@ -102,7 +102,7 @@ impl Replica {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 changed = floor.changed() => if changed.is_err() { return Ok(()) },
-                () = sleep_until(due) => {}
+                () = clock::sleep_until(due) => {}
             }
         }
     }
@@ -145,13 +145,6 @@ impl Replica {
             self.writer.put_unsynced(changes).await.map_err(failed)?;
         }
         Ok(())
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use weft_proto::event::{self, EventView};
 use weft_proto::{Error, Offset, PartitionUid, Reason, Result, Timestamp};
 
@@ -14,8 +14,7 @@ use crate::read::{History, Tape};
 
 /// Bytes of stored events that are read at a time.
 const READ_BYTES: usize = 1 << 20;
-/// Between two looks for what was just applied, and how long it is looked for.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How long it is waited for what was applied and is not shown yet.
 const READ_MAX: Duration = Duration::from_secs(5);
 
 /// What must be known of a batch to judge it.
@@ -112,10 +111,8 @@ async fn read(
             };
             if runs.is_empty() {
                 // Applied, but the log does not show it as committed yet: a moment.
-                if Instant::now() >= until {
-                    return Err(Error::unavailable("stored events cannot be read at present"));
-                }
-                tokio::time::sleep(PAUSE).await;
+                let late = |_elapsed| Error::unavailable("stored events cannot be read at present");
+                timeout_at(until, tape.wait()).await.map_err(late)??;
             }
             for run in runs {
                 for (number, event) in (0_u64..).zip(run.events) {

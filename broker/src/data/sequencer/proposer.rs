@@ -214,7 +214,7 @@ impl Loop {
                 changed = window.changed(), if self.lead.term.is_some() && self.lead.ids.is_none() => {
                     if changed.is_err() { return Ok(()) }
                 }
-                () = sleep_until(self.lead.reopen), if self.lead.reopen.is_some() => {
+                () = clock::sleep_until(self.lead.reopen), if self.lead.reopen.is_some() => {
                     self.lead.reopen = None;
                     self.lead.opening = true;
                 }
@@ -524,13 +524,6 @@ fn appended(append: &Append, base: Offset, time: Timestamp) -> Appended {
     match &append.plan {
         Some(plan) => plan.answer(base, time),
         None => Appended::whole(Placed { first: base, count, time, duplicate: false }),
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::changes::Afterwards;
 use super::{Changes, LogEngine, StoreError};
+use crate::clock;
 use crate::planted::{self, Bug};
 use deferred::Deferred;
 use stats::Meter;
@@ -351,7 +352,7 @@ impl WriterLoop {
                     }
                     None => return self.commit_deferred().await,
                 },
-                () = sleep_until(due), if due.is_some() => self.commit_deferred().await?,
+                () = clock::sleep_until(due), if due.is_some() => self.commit_deferred().await?,
                 () = self.deferred.filled() => self.commit_deferred().await?,
                 () = self.deferred.changed(), if due.is_none() => {
                     self.deferred_at = Some(Instant::now() + DEFER_MAX);
@@ -441,11 +442,5 @@ impl WriterLoop {
                 done.call(Err(error.clone()));
             }
         }
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    if let Some(due) = due {
-        tokio::time::sleep_until(due).await;
     }
 }
