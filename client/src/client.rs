@@ -202,6 +202,7 @@ impl Client {
         let mut backoff = Backoff::default();
         let mut leader: Option<String> = None;
         let mut before: Option<Error> = None;
+        let mut is_open = false;
         for attempt in 1.. {
             let hint = leader.take();
             let (transport, place) = match &hint {
@@ -232,8 +233,9 @@ impl Client {
                 Duration::ZERO
             };
             if Instant::now() + pause >= deadline {
-                return Err(error);
+                return Err(if is_open { left_open(error) } else { error });
             }
+            is_open |= !error.not_applied();
             if leader.is_none() {
                 sleep(pause).await;
             }
@@ -256,9 +258,29 @@ fn out_of_time(before: Option<&Error>) -> Error {
     Error::new(Reason::DeadlineExceeded, message)
 }
 
+/// What the last attempt says, after an earlier one whose fate nobody knows.
+fn left_open(error: Error) -> Error {
+    if !error.not_applied() {
+        return error;
+    }
+    Error::unavailable(format!("{}; an earlier attempt may have been applied", error.message()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_attempt_promises_nothing_about_the_ones_before() {
+        let refused = Error::unavailable("cannot connect").with_not_applied();
+        let full = Error::new(Reason::Overloaded, "full");
+        let lost = Error::unavailable("the connection broke");
+
+        for error in [refused, full, lost] {
+            let left = left_open(error);
+            assert!(!left.not_applied() && left.is_retryable(), "{left}");
+        }
+    }
 
     #[test]
     fn an_attempt_without_an_answer_tells_why_the_one_before_failed() {
