@@ -49,7 +49,8 @@ fn plants() -> Vec<Plant> {
     let cut = Fault::CutAll { apart: 0, down: 200 };
     let sync_error = Fault::SyncErrorAll { hold: 3_000, down: 200 };
     let isolated = Fault::Isolate { target: leader, clients: false, hold: 6_000 };
-    let slow = Fault::SlowDisk { target: leader, each: 1_500, hold: 8_000 };
+    // A slow disk keeps nobody waiting while the two others make a majority.
+    let paused = Fault::Pause { target: leader, hold: 6_000 };
     let killed = Fault::KillAll { apart: 0, down: 200 };
     let plan = Plan::scripted;
     vec![
@@ -80,7 +81,7 @@ fn plants() -> Vec<Plant> {
         Plant {
             name: "timeout-as-refusal",
             bug: None,
-            plan: plan(Kind::Plain, Some(slow), 2, 3_000),
+            plan: plan(Kind::Plain, Some(paused), 6, 3_000),
             classes: &[Class::G1a],
             suspicious: false,
         },
