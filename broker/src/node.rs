@@ -152,12 +152,15 @@ pub async fn run(
     let pledge = open_pledge(&folder)?;
     let tasks = Tasks::new();
     let edges = Edges { listeners, secrets, metrics: process.metrics };
-    let outcome = Node::start(&config, (&folder, pledge), edges, &tasks, stop).await;
-    let Some(node) = outcome.map_err(|error| error.in_folder(&config.node.data))? else {
-        tasks.stop(STOP_MAX).await;
-        return Ok(());
+    let outcome = match Node::start(&config, (&folder, pledge), edges, &tasks, stop).await {
+        Ok(Some(node)) => node.stop(&tasks).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.in_folder(&config.node.data)),
     };
-    node.stop(&tasks).await
+    // However it ended: a thread that still closes the store while the process ends finds locks of
+    // RocksDB gone, and dies of it in the place of the exit code.
+    tasks.stop(STOP_MAX).await;
+    outcome
 }
 
 impl RunError {
