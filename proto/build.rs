@@ -4,6 +4,7 @@
 //! other languages), the Rust types of `weft.v1` take the same fields as raw bytes, so that events
 //! pass through clients and brokers without being decoded and encoded again.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs};
 
@@ -36,6 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut published = set.clone();
     published.file.retain(|file| !file.package().starts_with("weft.internal."));
     fs::write(out.join("descriptors.bin"), published.encode_to_vec())?;
+    fs::write(out.join("methods.rs"), methods(&published)?)?;
     take_events_as_bytes(&mut set);
     // Replicas hash and store resources: their labels need an order.
     let config = tonic_prost_build::configure().bytes(".").btree_map(".weft.v1.Resource");
@@ -53,4 +55,21 @@ fn take_events_as_bytes(set: &mut FileDescriptorSet) {
             field.type_name = None;
         }
     }
+}
+
+/// One variant for each published method: whoever decides about calls matches on all of them, and a
+/// new one that nobody decided about does not compile.
+fn methods(set: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
+    let mut list = String::new();
+    for file in set.file.iter().filter(|file| file.package().starts_with("weft.")) {
+        for service in &file.service {
+            for method in &service.method {
+                let (service, name) = (service.name(), method.name());
+                let path = format!("/{}.{service}/{name}", file.package());
+                let (up, down) = (method.client_streaming(), method.server_streaming());
+                writeln!(list, "    {service}{name} = {path:?}, {up}, {down};")?;
+            }
+        }
+    }
+    Ok(format!("methods! {{\n{list}}}\n"))
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use weft_proto::resource::check_principal;
 
 use crate::raft::machine::CHECKPOINT_BYTES;
 
@@ -23,8 +24,10 @@ pub struct Config {
     pub store: Store,
     /// What becomes of events that nobody has to keep.
     pub retention: Retention,
-    /// Certificates and the credential.
+    /// Certificates.
     pub security: Security,
+    /// Who may do what.
+    pub access: Access,
 }
 
 /// Who this node is and where its data are.
@@ -150,7 +153,7 @@ pub enum Profile {
     Small,
 }
 
-/// Certificates and the credential. Paths of PEM files.
+/// Certificates. Paths of PEM files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Security {
@@ -165,10 +168,28 @@ pub struct Security {
     pub peer_certificate: Option<PathBuf>,
     /// Its private key.
     pub peer_key: Option<PathBuf>,
-    /// File with the bearer token that clients must send, for metrics too.
-    pub token_file: Option<PathBuf>,
     /// Allows plain text or missing credentials on addresses other than loopback.
     pub insecure: bool,
+}
+
+/// Who may do what. The same on all nodes of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Access {
+    /// Whether callers must show who they are, and need grants for what they do. Without, everybody
+    /// may do everything.
+    pub enforced: bool,
+    /// Principals and groups that may do everything, whoever granted them nothing: a way in when all
+    /// keys are lost.
+    pub admins: Vec<String>,
+    /// Whether an administrative act that cannot be recorded in `_weft.audit` is refused.
+    pub audit_required: bool,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { enforced: false, admins: Vec::new(), audit_required: true }
+    }
 }
 
 /// Why a configuration cannot be used; names the key.
@@ -230,6 +251,17 @@ impl Config {
         if log_kept_ms > 86_400_000 {
             let problem = format!("{log_kept_ms} is more than a day, 86400000");
             return Err(ConfigError { key: "retention.log_kept_ms", problem });
+        }
+        for principal in &self.access.admins {
+            let checked = match principal.as_str() {
+                "*" => Err("everybody is no administrator: leave out access.enforced".to_owned()),
+                principal => check_principal(principal),
+            };
+            checked.map_err(|problem| ConfigError { key: "access.admins", problem })?;
+        }
+        if !self.access.admins.is_empty() && !self.access.enforced {
+            let problem = "it means nothing without access.enforced = true".to_owned();
+            return Err(ConfigError { key: "access.admins", problem });
         }
         self.check_timers()?;
         self.check_security()
@@ -294,8 +326,8 @@ impl Config {
             if security.certificate.is_none() {
                 return refuse(key, "set security.certificate and security.key", address);
             }
-            if security.token_file.is_none() {
-                return refuse(key, "set security.token_file", address);
+            if !self.access.enforced {
+                return refuse(key, "set access.enforced = true", address);
             }
         }
         if !is_loopback(&self.listen.peer) && security.peer_ca.is_none() {

@@ -1,6 +1,7 @@
 //! The Weft broker: log, replication, subscriptions, catalog.
 
 pub mod access;
+pub mod audit;
 pub mod birth;
 pub mod catalog;
 pub mod clock;

@@ -46,8 +46,15 @@ pub const DISK_FREE_BYTES: &str = "weft_store_disk_free_bytes";
 /// 1 while publishes are refused because the disk is nearly full.
 pub const DISK_FULL: &str = "weft_store_disk_full";
 
+/// Calls that showed no good credential.
+pub const REFUSED_CREDENTIALS: &str = "weft_access_refused_credentials_total";
+/// Records of refusals that found no room in the queue and were only counted.
+pub const AUDIT_MISSED: &str = "weft_audit_missed_total";
+
 /// Tells the recorder what the metrics mean.
 pub fn describe() {
+    describe_counter!(REFUSED_CREDENTIALS, Unit::Count, "Calls without a good credential.");
+    describe_counter!(AUDIT_MISSED, Unit::Count, "Refusals that were counted, not recorded.");
     describe_counter!(APPENDED_EVENTS, Unit::Count, "Events appended and acknowledged.");
     describe_counter!(APPENDED_BYTES, Unit::Bytes, "Bytes of events appended and acknowledged.");
     describe_counter!(REFUSED_EVENTS, Unit::Count, "Events refused, by reason.");

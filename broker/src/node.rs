@@ -16,6 +16,8 @@ use tracing::{error, info, warn};
 use weft_proto::internal;
 use weft_proto::{GroupId, NodeId};
 
+use crate::access::{self, Access, Announce};
+use crate::audit::{self, Audit};
 use crate::birth::{Birth, Founding, Introducer};
 use crate::config::{Config, ConfigError, Profile};
 use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
@@ -117,6 +119,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub struct Process {
     /// Renders the metrics that the process records.
     pub metrics: Option<PrometheusHandle>,
+    /// Shows the first key of a cluster, which nothing shows again.
+    pub first_key: Announce,
 }
 
 /// The three listeners, bound before anything else: a port in use is found at once.
@@ -131,6 +135,7 @@ struct Edges {
     listeners: Listeners,
     secrets: Secrets,
     metrics: Option<PrometheusHandle>,
+    first_key: Announce,
 }
 
 /// Runs a broker until `stop` is ready or a part fails.
@@ -151,7 +156,8 @@ pub async fn run(
     birth::check_folder(&folder, &founding(&config))?;
     let pledge = open_pledge(&folder)?;
     let tasks = Tasks::new();
-    let edges = Edges { listeners, secrets, metrics: process.metrics };
+    let Process { metrics, first_key } = process;
+    let edges = Edges { listeners, secrets, metrics, first_key };
     let outcome = match Node::start(&config, (&folder, pledge), edges, &tasks, stop).await {
         Ok(Some(node)) => node.stop(&tasks).await,
         Ok(None) => Ok(()),
@@ -235,7 +241,7 @@ impl Node {
     async fn start(
         config: &Config,
         (folder, pledge): (&Folder, Arc<Pledge>),
-        Edges { listeners, secrets, metrics }: Edges,
+        Edges { listeners, secrets, metrics, first_key }: Edges,
         tasks: &Tasks,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Option<Self>, RunError> {
@@ -249,13 +255,15 @@ impl Node {
             secrets.clients.map(|clients| (clients.grpc, clients.http)).unzip();
         let (peer_server, peer_client) =
             secrets.peers.map(|peers| (peers.server, peers.client)).unzip();
-        let credential = secrets.credential;
-        let listener =
-            Listener { tcp: listeners.grpc, tls: grpc_tls, credential: credential.clone() };
         let (groups_tx, groups_rx) = watch::channel(None);
         let (registered_tx, registered_rx) = watch::channel(false);
-        let health =
-            http::Health { groups: groups_rx, registered: registered_rx, metrics, credential };
+        let (access_tx, access_rx) = watch::channel(None);
+        let health = http::Health {
+            groups: groups_rx,
+            registered: registered_rx,
+            metrics,
+            access: access_rx,
+        };
         let http_listener = listeners.http;
         tasks.spawn("http", move |stop| http::serve(http_listener, http_tls, health, stop));
 
@@ -308,6 +316,7 @@ impl Node {
         let forwarder = Forwarder::new(transport.clone(), addresses, tasks.clone());
         let missing = |group| RunError::Failed(format!("group {group} did not start"));
         let catalog = groups.get(GroupId::CATALOG).ok_or_else(|| missing(0))?.clone();
+        let rules = crate::data::lock(&parts.catalog).rules();
         let resources = Resources::new(node, catalog, parts.catalog, forwarder.clone());
         let members = Members::new(resources.clone(), forwarder.clone(), voters.len());
         peers.admit_by(Arc::new(members.clone()));
@@ -358,6 +367,18 @@ impl Node {
         let watching = guard.clone();
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
         let gates = Gates::new(resources.clone(), &membership.cluster_uid);
+        let (audit, inbox) = if config.access.enforced {
+            let (audit, inbox) = Audit::new();
+            (audit, Some(inbox))
+        } else {
+            (Audit::none(), None)
+        };
+        let door = access::Settings {
+            enforced: config.access.enforced,
+            admins: config.access.admins.clone(),
+            audit_required: config.access.audit_required,
+        };
+        let access = Access::new(door, rules, audit);
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,
@@ -365,9 +386,25 @@ impl Node {
             gates,
             forwarder,
             guard,
+            access: access.clone(),
         });
         remote.open(ingest.clone());
-        let facts = Facts { node, cluster_uid: membership.cluster_uid };
+        if let Some(inbox) = inbox {
+            let bootstrapped = resources.clone();
+            tasks.spawn("bootstrap", move |stop| access::bootstrap(bootstrapped, first_key, stop));
+            let run =
+                access::key::random::<8>().map_err(|error| RunError::Failed(error.to_string()))?;
+            let writer = audit::chain::Writer {
+                source: format!("/weft/{}/nodes/{node}", membership.cluster_uid),
+                run: format!("{node}-{:016x}", u64::from_le_bytes(run)),
+                next: 0,
+            };
+            let parts = (ingest.clone(), history.clone());
+            let writing = audit::Loop::new(inbox, parts, access.system(), writer);
+            tasks.spawn("audit", move |stop| writing.run(stop));
+        }
+        access_tx.send_replace(Some(access.clone()));
+        let facts = Facts { node, cluster_uid: membership.cluster_uid.clone() };
         // Clients leave before the groups stop.
         let edge = tasks.part();
         let services = rpc::Services {
@@ -375,6 +412,7 @@ impl Node {
             read: rpc::ReadService::new(ingest.clone(), history.clone(), edge.token()),
             subscribe: rpc::SubscribeService::new(ingest.clone(), history.clone(), edge.clone()),
             catalog: rpc::CatalogService::new(resources.clone(), edge.token()),
+            access: rpc::AccessService::new(resources.clone(), membership.cluster_uid),
             cluster: rpc::ClusterService::new(rpc::ClusterParts {
                 facts,
                 groups: groups.clone(),
@@ -384,6 +422,7 @@ impl Node {
                 transport: Arc::new(transport),
             }),
         };
+        let listener = Listener { tcp: listeners.grpc, tls: grpc_tls, access };
         let (closing, closed) = (edge.token(), CancellationToken::new());
         let left = closed.clone();
         tasks.spawn("grpc", move |stop| async move {

@@ -17,6 +17,7 @@ use weft_proto::{
     ResourceUid, Result, SchemaId, Timestamp, internal, v1,
 };
 
+use crate::access::Rules;
 use crate::catalog::{self, Change, Changed, Reply, State, view};
 use crate::clock;
 use crate::data::lock;
@@ -41,6 +42,8 @@ pub struct CatalogMachine {
     schemas: Arc<BTreeMap<u32, v1::SchemaRef>>,
     generation: watch::Sender<u64>,
     changes: broadcast::Sender<Change>,
+    /// Who may do what, compiled.
+    rules: watch::Sender<Arc<Rules>>,
     broken: watch::Sender<Option<String>>,
 }
 
@@ -52,6 +55,7 @@ impl CatalogMachine {
             schemas: Arc::default(),
             generation: watch::Sender::new(0),
             changes: broadcast::Sender::new(CHANGES_LEN),
+            rules: watch::Sender::default(),
             broken: watch::Sender::new(None),
         }
     }
@@ -59,6 +63,15 @@ impl CatalogMachine {
     /// Tells of an entry that this release cannot read: the process must end.
     pub fn broken(&self) -> watch::Receiver<Option<String>> {
         self.broken.subscribe()
+    }
+
+    /// Who may do what, as it changes.
+    pub fn rules(&self) -> watch::Receiver<Arc<Rules>> {
+        self.rules.subscribe()
+    }
+
+    fn compile_rules(&mut self) {
+        self.rules.send_replace(Arc::new(Rules::of(&self.state)));
     }
 
     fn index_schemas(&mut self) {
@@ -83,8 +96,14 @@ impl Machine for CatalogMachine {
                 if let Some(change) = change {
                     let what = match &change.what {
                         Changed::Put(resource) | Changed::Deleted(resource) => Some(resource),
-                        Changed::Node => None,
+                        Changed::Node | Changed::Access => None,
                     };
+                    let is_rule = |resource: &v1::Resource| {
+                        [Kind::Grant, Kind::Limit].iter().any(|kind| resource.kind == kind.as_str())
+                    };
+                    if change.what == Changed::Access || what.is_some_and(|what| is_rule(what)) {
+                        self.compile_rules();
+                    }
                     if what.is_some_and(|resource| resource.kind == Kind::Schema.as_str()) {
                         self.index_schemas();
                     }
@@ -115,6 +134,7 @@ impl Machine for CatalogMachine {
             None => State::new(self.state.data_groups()),
         };
         self.index_schemas();
+        self.compile_rules();
         self.generation.send_replace(self.state.generation());
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! What the `security` section names: certificates, keys and the token, read and checked before
+//! What the `security` section names: certificates and keys, read and checked before
 //! anything starts.
 //!
-//! *Never* reads a file again: a new certificate or token needs a restart of the node.
+//! *Never* reads a file again: a new certificate needs a restart of the node.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,18 +19,13 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 use crate::clock;
 use crate::config::{Config, ConfigError, Security};
-use crate::rpc::Credential;
 
 /// A TLS handshake must end by then.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A shorter token could be guessed.
-const TOKEN_LEN_MIN: usize = 16;
 
 /// What a node shows, and what others must show to it.
 #[derive(Debug, Default)]
 pub struct Secrets {
-    /// What clients must show.
-    pub credential: Credential,
     /// Encrypts the client ports; plain text without.
     pub clients: Option<ClientPorts>,
     /// Encrypts traffic between nodes; plain text without.
@@ -63,32 +58,10 @@ impl Secrets {
     /// The key whose file cannot be used, with its path.
     pub fn load(config: &Config) -> Result<Self, ConfigError> {
         let security = &config.security;
-        let credential = match &security.token_file {
-            Some(path) => credential(path)?,
-            None => Credential::default(),
-        };
         let clients = client_ports(security)?;
         let peers = peer_tls(security, &config.listen.peer)?;
-        Ok(Self { credential, clients, peers })
+        Ok(Self { clients, peers })
     }
-}
-
-fn credential(path: &Path) -> Result<Credential, ConfigError> {
-    const KEY: &str = "security.token_file";
-    let bytes = read(KEY, path)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let text = text.trim();
-    if text.len() < TOKEN_LEN_MIN {
-        let problem =
-            format!("the token in {} has less than {TOKEN_LEN_MIN} characters", path.display());
-        return Err(ConfigError { key: KEY, problem });
-    }
-    // Clients send it in a header: others could never match.
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let problem = format!("the token in {} is not one word of ASCII", path.display());
-        return Err(ConfigError { key: KEY, problem });
-    }
-    Ok(Credential::token(text))
 }
 
 fn client_ports(security: &Security) -> Result<Option<ClientPorts>, ConfigError> {

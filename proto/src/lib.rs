@@ -8,13 +8,17 @@ mod error;
 pub mod event;
 pub mod filter;
 mod generated;
+mod method;
 pub mod packed;
+mod pattern;
 pub mod resource;
 mod types;
 
 pub use ack::AckLevel;
 pub use error::{Error, ErrorKind, Reason};
 pub use generated::{cloudevents, internal, v1};
+pub use method::Method;
+pub use pattern::{Pattern, PatternError};
 pub use types::{
     Epoch, Generation, GroupId, Name, NameError, NodeId, Offset, PartitionId, PartitionUid,
     Principal, ProducerId, QualifiedName, ResourceUid, SchemaId, Sequence, Timestamp,

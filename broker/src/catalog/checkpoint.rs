@@ -25,6 +25,8 @@ impl State {
             resources,
             nodes: self.nodes.values().cloned().collect(),
             time_us: self.time.as_micros(),
+            keys: self.keys.values().cloned().collect(),
+            key_secret: self.key_secret.clone(),
         };
         state.encode_to_vec().into()
     }
@@ -55,6 +57,8 @@ impl State {
             time: Timestamp::from_micros(state.time_us),
             resources,
             nodes: state.nodes.into_iter().map(|node| (node.id, node)).collect(),
+            keys: state.keys.into_iter().map(|key| (key.id.clone(), key)).collect(),
+            key_secret: state.key_secret,
             index,
         })
     }

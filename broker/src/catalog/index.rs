@@ -87,7 +87,7 @@ impl Index {
                     self.schema_versions.insert(SchemaId(version.id), found);
                 }
             }
-            Kind::Function => {}
+            Kind::Function | Kind::Grant | Kind::Limit => {}
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl Index {
             Kind::Stream => drop(self.streams.remove(name)),
             Kind::Subscription => drop(self.subscriptions.remove(name)),
             Kind::Schema => self.schema_versions.retain(|_, (schema, _)| schema != name),
-            Kind::Function => {}
+            Kind::Function | Kind::Grant | Kind::Limit => {}
         }
     }
 }

@@ -9,7 +9,9 @@
 mod checkpoint;
 mod command;
 mod index;
+mod keys;
 mod nodes;
+mod quotas;
 mod rules;
 mod status;
 #[cfg(test)]
@@ -18,6 +20,8 @@ pub mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 pub use command::{EntryError, KIND, Reply, decode, encode};
 pub use index::{Placement, Stream, Subscription};
@@ -38,6 +42,8 @@ pub struct State {
     time: Timestamp,
     resources: Resources,
     nodes: BTreeMap<u64, internal::CatalogNode>,
+    keys: BTreeMap<String, internal::CatalogKey>,
+    key_secret: Bytes,
     index: index::Index,
 }
 
@@ -59,6 +65,8 @@ pub enum Changed {
     Deleted(Arc<v1::Resource>),
     /// Nodes are no resources; only the generation rose.
     Node,
+    /// Neither are keys.
+    Access,
 }
 
 /// What a command did.
@@ -144,6 +152,9 @@ impl State {
             Wanted::Node(node) => self.register(node),
             Wanted::Admit(admit) => self.admit(admit),
             Wanted::Expel(expel) => self.expel(&expel),
+            Wanted::Secure(secure) => self.secure(secure),
+            Wanted::AddKey(add) => self.add_key(add.key),
+            Wanted::RevokeKey(revoke) => self.revoke_key(&revoke),
         }
     }
 
@@ -155,6 +166,7 @@ impl State {
         let old = self.resources.get(&key).cloned();
         expect(kind, name, old.as_deref(), put.expected_generation)?;
         self.check_references(kind, name, &new, old.as_deref())?;
+        self.check_quotas(kind, name, &new, old.as_deref())?;
         let warnings = rules::warnings(kind, &new)?;
         if let Some(old) = &old
             && is_same(kind, old, &new)?
@@ -287,6 +299,8 @@ fn is_same(kind: Kind, old: &v1::Resource, new: &v1::Resource) -> Result<bool, E
         Kind::Stream => equal::<resource::StreamSpec>(kind, old, new),
         Kind::Subscription => equal::<resource::SubscriptionSpec>(kind, old, new),
         Kind::Function => equal::<resource::FunctionSpec>(kind, old, new),
+        Kind::Grant => equal::<resource::GrantSpec>(kind, old, new),
+        Kind::Limit => equal::<resource::LimitSpec>(kind, old, new),
         Kind::Schema => {
             let spec: resource::SchemaSpec = resource::parse(kind, &new.spec)?;
             let hash = spec.hash()?;

@@ -21,7 +21,7 @@ impl State {
         old: Option<&v1::Resource>,
     ) -> Result<(), Error> {
         match kind {
-            Kind::Schema => Ok(()),
+            Kind::Schema | Kind::Grant | Kind::Limit => Ok(()),
             Kind::Stream => {
                 let spec: StreamSpec = resource::parse(kind, &new.spec)?;
                 if let Some(old) = old {
@@ -207,7 +207,7 @@ pub(super) fn warnings(kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Er
                 ));
             }
         }
-        Kind::Schema | Kind::Subscription => {}
+        Kind::Schema | Kind::Subscription | Kind::Grant | Kind::Limit => {}
     }
     Ok(warnings)
 }

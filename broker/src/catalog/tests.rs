@@ -525,7 +525,7 @@ proptest! {
                 Some(Changed::Deleted(old)) => {
                     watched.remove(&(kind_of(old), name_of(old)));
                 }
-                Some(Changed::Node) | None => {}
+                Some(Changed::Node | Changed::Access) | None => {}
             }
             prop_assert_eq!(&watched, state.resources());
             let risen = u64::from(changed.is_some());

@@ -1,24 +1,27 @@
-//! The HTTP port: health and metrics. Health is for everybody, metrics are for those who show the
-//! credential.
+//! The HTTP port: health and metrics. Health is for everybody, metrics are for those who look after
+//! the cluster.
 
 mod tls;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use weft_proto::Error;
+use weft_proto::resource::Verb;
 
 use self::tls::TlsListener;
+use crate::access::{Access, Admitted, authorize, tell_left};
 use crate::raft::groups::Groups;
-use crate::rpc::Credential;
+use crate::rpc::cluster_name;
 
 /// What the port tells.
 #[derive(Clone, Debug)]
@@ -29,8 +32,8 @@ pub struct Health {
     pub registered: watch::Receiver<bool>,
     /// The process's metrics.
     pub metrics: Option<PrometheusHandle>,
-    /// What whoever asks for metrics must show.
-    pub credential: Credential,
+    /// Who may ask for metrics, once the catalog of this node says so.
+    pub access: watch::Receiver<Option<Access>>,
 }
 
 impl Health {
@@ -77,13 +80,50 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(health): State<Health>, headers: HeaderMap) -> impl IntoResponse {
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if let Err(error) = health.credential.check_header(shown) {
-        return (StatusCode::UNAUTHORIZED, format!("{error}\n"));
+async fn metrics(State(health): State<Health>, request: Request) -> Response {
+    let access = health.access.borrow().clone();
+    let Some(access) = access else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "this node is starting\n").into_response();
+    };
+    let admitted = access.admit(request.headers(), request.extensions()).await;
+    let operates = admitted.and_then(|admitted| {
+        authorize(&admitted.caller, Verb::Operate, &cluster_name()).map(|_allowed| admitted)
+    });
+    let Admitted { left, call: _open, .. } = match operates {
+        Ok(admitted) => admitted,
+        Err(error) => return problem(&error),
+    };
+    let mut response = match &health.metrics {
+        Some(handle) => handle.render().into_response(),
+        None => (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response(),
+    };
+    if let Some(left) = left {
+        tell_left(response.headers_mut(), left);
     }
-    match &health.metrics {
-        Some(handle) => (StatusCode::OK, handle.render()),
-        None => (StatusCode::NOT_FOUND, "this process records no metrics\n".to_owned()),
+    response
+}
+
+/// An error as an answer.
+fn problem(error: &Error) -> Response {
+    let status = StatusCode::from_u16(error.reason().http_status());
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, format!("{error}\n")).into_response();
+    let headers = response.headers_mut();
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    if let Some(after) = error.retry_after() {
+        // Whole seconds, and never too early.
+        headers.insert(
+            header::RETRY_AFTER,
+            after
+                .as_millis()
+                .div_ceil(1_000)
+                .max(1)
+                .to_string()
+                .parse()
+                .unwrap_or(HeaderValue::from_static("1")),
+        );
+    }
+    response
 }

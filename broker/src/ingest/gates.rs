@@ -12,6 +12,7 @@ use weft_registry::{
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::access::Decision as Allowed;
 use crate::catalog::view;
 use crate::data::{SchemaIds, lock};
 use crate::resources::{Resources, StreamView};
@@ -65,7 +66,8 @@ impl Gates {
         SubjectHash::of(self.seed, subject)
     }
 
-    /// Checks each event by the rules of CloudEvents and the schema that governs it.
+    /// Checks each event by the rules of CloudEvents, what its publisher is allowed, and the schema
+    /// that governs it.
     ///
     /// # Errors
     ///
@@ -75,6 +77,7 @@ impl Gates {
         stream: &StreamView,
         partition: PartitionUid,
         events: Vec<Bytes>,
+        allowed: &Allowed,
     ) -> Result<Verdicts> {
         let gate = if stream.bindings.is_empty() { None } else { Some(self.gate(stream)?) };
         let gate = gate.filter(|gate| !gate.is_open());
@@ -87,6 +90,13 @@ impl Gates {
         for (index, bytes) in (0_u32..).zip(events) {
             let verdict = match event::check(&bytes, stream.event_bytes_max) {
                 Err(error) => Err(error),
+                Ok(view) if !allowed.passes(&view) => {
+                    let message = format!(
+                        "events of type {:?} like this may not be published to {} by this caller",
+                        view.ty, stream.name
+                    );
+                    Err(Error::new(Reason::PermissionDenied, message).with_field("type"))
+                }
                 Ok(view) => {
                     let verdict =
                         gate.as_deref().map_or(Ok(SchemaId(0)), |gate| judge(gate, &view));

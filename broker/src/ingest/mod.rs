@@ -19,12 +19,13 @@ pub use gates::{Gates, Verdicts, compile};
 pub use guard::{Guard, Reserve};
 use tokio::time::Instant;
 use weft_proto::packed::{self, Codec, PACKED_BYTES_MAX};
+use weft_proto::resource::Verb;
 use weft_proto::{
     AckLevel, Error, GroupId, NodeId, Offset, PartitionId, Principal, QualifiedName, Reason,
     Result, event, internal, v1,
 };
 
-use crate::access::{Action, authorize};
+use crate::access::{Access, Caller, Decision, authorize};
 use crate::data::{DataGroup, NewAppend, Packed, Placed, SchemaIds, identity_reused};
 use crate::entry::{Command, ProducerBatch};
 use crate::metrics as names;
@@ -171,6 +172,8 @@ pub struct Parts {
     pub forwarder: Forwarder,
     /// Whether the disk has room.
     pub guard: Guard,
+    /// Who may do what.
+    pub access: Access,
 }
 
 impl Ingest {
@@ -215,25 +218,30 @@ impl Ingest {
     /// take the batch back.
     pub async fn submit(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         stream: &StreamView,
         partition: PartitionId,
         batch: Batch,
     ) -> Result<Submitted> {
-        authorize(caller, Action::Publish, &stream.name)?;
+        let allowed = authorize(caller, Verb::Publish, &stream.name)?;
         if let Payload::Plain(events) = &batch.events {
             check_size(events)?;
         }
         let placement = stream.placement(partition)?;
-        match self.leader_of(placement.group).await? {
-            leader if leader == self.parts.node => self.submit_here(stream, partition, batch).await,
+        let (meter, limits) = (caller.meter(), caller.limits());
+        let flight = meter.in_flight(caller.principal(), &limits, batch.events.bytes() as u64)?;
+        let submitted = match self.leader_of(placement.group).await? {
+            leader if leader == self.parts.node => {
+                self.submit_here(caller, &allowed, stream, partition, batch).await?
+            }
             leader => {
                 let (events, packed) = batch.events.split();
                 let append = internal::ForwardedAppend {
                     tag: 0,
                     events,
                     packed,
-                    principal: caller.name().to_owned(),
+                    principal: caller.principal().name().to_owned(),
+                    groups: caller.groups().to_vec(),
                     stream: stream.name.to_string(),
                     stream_uid: stream.uid.get(),
                     partition: partition.get(),
@@ -243,19 +251,24 @@ impl Ingest {
                     ack: batch.ack.to_wire().into(),
                     expected_subjects: batch.expected_subjects,
                 };
-                self.parts.forwarder.append(leader, append).await
+                self.parts.forwarder.append(leader, append).await?
             }
-        }
+        };
+        Ok(Box::pin(async move {
+            let outcome = submitted.await;
+            drop(flight);
+            outcome
+        }))
     }
 
     /// The same when another node forwarded it here.
     pub async fn submit_forwarded(&self, append: internal::ForwardedAppend) -> Result<Submitted> {
-        let caller = Principal::new(append.principal);
+        let caller = self.parts.access.on_behalf(append.principal, append.groups);
         let name: QualifiedName = append.stream.parse().map_err(|error| {
             Error::internal("a node forwarded a name that is none").with_source(error)
         })?;
         let stream = self.parts.resources.stream_by_uid(&name, append.stream_uid).await?;
-        authorize(&caller, Action::Publish, &stream.name)?;
+        let allowed = authorize(&caller, Verb::Publish, &stream.name)?;
         let identity = append.identity.map(identity_in).transpose()?;
         let events = Payload::of(append.events, append.packed)?;
         let ack = AckLevel::from_wire(append.ack)?;
@@ -267,11 +280,13 @@ impl Ingest {
             expected_subjects: append.expected_subjects,
             ack,
         };
-        self.submit_here(&stream, PartitionId(append.partition), batch).await
+        self.submit_here(&caller, &allowed, &stream, PartitionId(append.partition), batch).await
     }
 
     async fn submit_here(
         &self,
+        caller: &Caller,
+        allowed: &Decision,
         stream: &StreamView,
         partition: PartitionId,
         batch: Batch,
@@ -281,7 +296,9 @@ impl Ingest {
         let group = self.group(placement.group)?;
         let (events, packed) = batch.events.open()?;
         check_size(&events)?;
-        let verdicts = self.parts.gates.check(stream, placement.uid, events)?;
+        let bytes = events.iter().map(Bytes::len).sum::<usize>() as u64;
+        caller.meter().publish(caller.principal(), &caller.limits(), bytes)?;
+        let verdicts = self.parts.gates.check(stream, placement.uid, events, allowed)?;
         // What is stored is what was accepted.
         let packed = packed.filter(|_| verdicts.refusals.is_empty());
         if !verdicts.refusals.is_empty() {

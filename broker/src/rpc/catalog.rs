@@ -7,12 +7,14 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use weft_proto::internal::catalog_command::Change as Wanted;
-use weft_proto::resource::{self, FunctionSpec, Kind, SchemaSpec, StreamSpec};
+use weft_proto::resource::{
+    self, FunctionSpec, Kind, Retention, SchemaSpec, StreamSpec, SubscriptionSpec, Verb,
+};
 use weft_proto::v1::catalog_server::Catalog;
-use weft_proto::{Error, Principal, QualifiedName, Reason, Result, internal, v1};
+use weft_proto::{Error, QualifiedName, Reason, Result, internal, v1};
 
 use super::{caller_of, until_stop};
-use crate::access::{Action, authorize};
+use crate::access::{Caller, authorize};
 use crate::catalog::{self, Change, Changed, Reply};
 use crate::ingest::compile;
 use crate::resources::Resources;
@@ -30,9 +32,9 @@ impl Service {
         Self { resources, stop }
     }
 
-    async fn change(&self, caller: &Principal, change: Wanted, dry_run: bool) -> Result<Reply> {
+    async fn change(&self, caller: &Caller, change: Wanted, dry_run: bool) -> Result<Reply> {
         if !dry_run {
-            return self.resources.change(caller, change).await;
+            return self.resources.change(caller.principal(), change).await;
         }
         let mut copy = self.resources.snapshot();
         let command = internal::CatalogCommand { change: Some(change), principal: String::new() };
@@ -41,17 +43,14 @@ impl Service {
         tried.map(|(reply, _)| reply).map_err(|error| Error::internal(error.to_string()))
     }
 
-    async fn put_one(
-        &self,
-        caller: &Principal,
-        request: v1::PutRequest,
-    ) -> Result<v1::PutResponse> {
+    async fn put_one(&self, caller: &Caller, request: v1::PutRequest) -> Result<v1::PutResponse> {
         self.resources.wait_for(request.min_generation).await?;
         let wanted = request.resource.unwrap_or_default();
         // What needs no other resource is refused here, before anything is proposed.
         resource::check(&wanted)?;
         let (kind, name) = resource::identify(&wanted)?;
-        authorize(caller, Action::Change, &name)?;
+        authorize_change(caller, kind, &name)?;
+        self.authorize_uses(caller, kind, &name, &wanted)?;
         if kind == Kind::Schema {
             let spec: SchemaSpec = resource::parse(kind, &wanted.spec)?;
             compile(spec.document()?.get())?;
@@ -61,6 +60,9 @@ impl Service {
             resource: Some(wanted),
             expected_generation: request.expected_generation,
         };
+        if !request.dry_run {
+            caller.act("put", format!("{kind} {name}")).await?;
+        }
         let reply = self.change(caller, Wanted::Put(put), request.dry_run).await?;
         warnings.extend(reply.warnings);
         let stored = reply.outcome.map_err(Error::from_refusal)?;
@@ -72,6 +74,50 @@ impl Service {
         })
     }
 
+    /// What a resource does for its owner, its owner must be allowed: else whoever may make a
+    /// function would read and publish everything by it.
+    fn authorize_uses(
+        &self,
+        caller: &Caller,
+        kind: Kind,
+        name: &QualifiedName,
+        wanted: &v1::Resource,
+    ) -> Result<()> {
+        match kind {
+            Kind::Subscription => {
+                let spec: SubscriptionSpec = resource::parse(kind, &wanted.spec)?;
+                authorize(caller, Verb::Read, &named(&spec.stream)?)?;
+            }
+            Kind::Function => {
+                let spec: FunctionSpec = resource::parse(kind, &wanted.spec)?;
+                for trigger in &spec.triggers {
+                    authorize(caller, Verb::Read, &named(&trigger.stream)?)?;
+                }
+                if let Some(reply) = &spec.reply {
+                    authorize(caller, Verb::Publish, &named(&reply.stream)?)?;
+                }
+            }
+            Kind::Stream if name.name.is_reserved() => {
+                let new: StreamSpec = resource::parse(kind, &wanted.spec)?;
+                let state = self.resources.snapshot();
+                let old = state.get(kind, name).map(|old| catalog::view::stream_spec(old));
+                let retention = Retention::clone(&new.retention);
+                if old.map(|old| StreamSpec { retention, ..old }) != Some(new) {
+                    return Err(reserved(name));
+                }
+            }
+            // Whoever names a schema sees by the answers what it demands.
+            Kind::Stream => {
+                let spec: StreamSpec = resource::parse(kind, &wanted.spec)?;
+                for binding in &spec.schemas {
+                    authorize(caller, Verb::View, &named(&binding.schema)?)?;
+                }
+            }
+            Kind::Schema | Kind::Grant | Kind::Limit => {}
+        }
+        Ok(())
+    }
+
     fn warnings(kind: Kind, wanted: &v1::Resource) -> Vec<String> {
         let mut warnings = Vec::new();
         if kind == Kind::Function
@@ -80,26 +126,21 @@ impl Service {
         {
             warnings.push("no container launcher is part of this version: a function with an image is stored, but not started".to_owned());
         }
-        if kind == Kind::Stream
-            && let Ok(spec) = resource::parse::<StreamSpec>(kind, &wanted.spec)
-            && spec != (StreamSpec { retention: resource::Retention::default(), ..spec.clone() })
-        {
-            warnings.push(
-                "this version keeps all events: retention is stored, but not carried out yet"
-                    .to_owned(),
-            );
-        }
         warnings
     }
 
     async fn delete_one(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         request: v1::DeleteRequest,
     ) -> Result<v1::DeleteResponse> {
         let kind: Kind = request.kind.parse()?;
         let name = named(&request.name)?;
-        authorize(caller, Action::Change, &name)?;
+        authorize_change(caller, kind, &name)?;
+        if name.name.is_reserved() {
+            return Err(reserved(&name));
+        }
+        caller.act("delete", format!("{kind} {name}")).await?;
         let delete = internal::CatalogDelete {
             kind: kind.as_str().to_owned(),
             namespace: name.namespace.to_string(),
@@ -113,12 +154,12 @@ impl Service {
 
     async fn set(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         request: v1::SetStatusRequest,
     ) -> Result<v1::SetStatusResponse> {
         let kind: Kind = request.kind.parse()?;
         let name = named(&request.name)?;
-        authorize(caller, Action::Change, &name)?;
+        authorize(caller, Verb::Report, &name)?;
         let status = internal::CatalogSetStatus {
             kind: kind.as_str().to_owned(),
             namespace: name.namespace.to_string(),
@@ -130,6 +171,27 @@ impl Service {
         reply.outcome.map_err(Error::from_refusal)?;
         Ok(v1::SetStatusResponse { catalog_generation: reply.generation })
     }
+}
+
+/// Grants and limits say who may do what: they are for those who decide that.
+const fn view_of(kind: Kind) -> Verb {
+    match kind {
+        Kind::Grant | Kind::Limit => Verb::Govern,
+        Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function => Verb::View,
+    }
+}
+
+fn authorize_change(caller: &Caller, kind: Kind, name: &QualifiedName) -> Result<()> {
+    let verb = match kind {
+        Kind::Grant | Kind::Limit => Verb::Govern,
+        Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function => Verb::Edit,
+    };
+    authorize(caller, verb, name).map(drop)
+}
+
+fn reserved(name: &QualifiedName) -> Error {
+    let message = format!("{name} is the cluster's own: only its retention can change");
+    Error::new(Reason::FailedPrecondition, message).with_field("name")
 }
 
 fn named(text: &str) -> Result<QualifiedName> {
@@ -146,7 +208,7 @@ impl Catalog for Service {
         &self,
         request: Request<v1::PutRequest>,
     ) -> Result<Response<v1::PutResponse>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         Ok(Response::new(self.put_one(&caller, request.into_inner()).await?))
     }
 
@@ -154,12 +216,12 @@ impl Catalog for Service {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         self.resources.wait_for(request.min_generation).await?;
         let kind: Kind = request.kind.parse()?;
         let name = named(&request.name)?;
-        authorize(&caller, Action::Look, &name)?;
+        authorize(&caller, view_of(kind), &name)?;
         let state = self.resources.snapshot();
         let Some(stored) = state.get(kind, &name) else {
             let reason =
@@ -175,7 +237,7 @@ impl Catalog for Service {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListResponse>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         self.resources.wait_for(request.min_generation).await?;
         let kind: Kind = request.kind.parse()?;
@@ -183,7 +245,7 @@ impl Catalog for Service {
         let visible = state.of_kind(kind).filter(|(name, _)| {
             let wanted =
                 request.namespace.is_empty() || name.namespace.as_str() == request.namespace;
-            wanted && authorize(&caller, Action::Look, name).is_ok()
+            wanted && caller.may(view_of(kind), name)
         });
         let resources = visible.map(|(_, stored)| v1::Resource::clone(stored)).collect();
         Ok(Response::new(v1::ListResponse { resources, catalog_generation: state.generation() }))
@@ -193,7 +255,7 @@ impl Catalog for Service {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         Ok(Response::new(self.delete_one(&caller, request.into_inner()).await?))
     }
 
@@ -201,16 +263,17 @@ impl Catalog for Service {
         &self,
         request: Request<v1::SetStatusRequest>,
     ) -> Result<Response<v1::SetStatusResponse>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         Ok(Response::new(self.set(&caller, request.into_inner()).await?))
     }
 
     type WatchStream = Frames;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Frames>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let kinds = request.kinds.iter().map(|kind| kind.parse()).collect::<Result<Vec<Kind>>>()?;
+        caller.stand_on_all();
         let wanted = Wants { caller, kinds, namespace: request.namespace };
         let (state, changes) = self.resources.watch();
         let generation = state.generation();
@@ -229,7 +292,7 @@ impl Catalog for Service {
 
 /// What a watcher wants to see, and may.
 struct Wants {
-    caller: Principal,
+    caller: Caller,
     kinds: Vec<Kind>,
     namespace: String,
 }
@@ -239,7 +302,7 @@ impl Wants {
         let Ok((kind, name)) = resource::identify(stored) else { return false };
         (self.kinds.is_empty() || self.kinds.contains(&kind))
             && (self.namespace.is_empty() || name.namespace.as_str() == self.namespace)
-            && authorize(&self.caller, Action::Look, &name).is_ok()
+            && self.caller.may(view_of(kind), &name)
     }
 }
 

@@ -7,11 +7,14 @@ use futures::future::join_all;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use weft_proto::internal::catalog_command::Change;
-use weft_proto::resource::Kind;
+use weft_proto::resource::{Kind, Verb};
 use weft_proto::v1::cluster_server::Cluster;
-use weft_proto::{Error, GroupId, NodeId, Reason, Result, Timestamp, internal, v1};
+use weft_proto::{
+    Error, GroupId, Name, NodeId, QualifiedName, Reason, Result, Timestamp, internal, v1,
+};
 
-use super::caller_of;
+use super::{caller_of, stream_name};
+use crate::access::authorize;
 use crate::catalog::State;
 use crate::data::DataGroup;
 use crate::identity::FORMAT;
@@ -162,12 +165,19 @@ impl Service {
     }
 }
 
+/// What those are granted who look after the cluster: any name in its namespace.
+pub fn cluster_name() -> QualifiedName {
+    let namespace = Name::system_namespace();
+    QualifiedName { name: namespace.clone(), namespace }
+}
+
 #[tonic::async_trait]
 impl Cluster for Service {
     async fn status(
         &self,
-        _request: Request<v1::StatusRequest>,
+        request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
+        authorize(&caller_of(&request)?, Verb::Operate, &cluster_name())?;
         let catalog = self.ingest.resources().snapshot();
         let mut groups = Vec::new();
         for group in self.groups.iter() {
@@ -219,9 +229,12 @@ impl Cluster for Service {
         &self,
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
-        let caller = caller_of(&request);
-        self.check_rest(request.get_ref().node_id).await?;
-        self.members.remove(&caller, NodeId(request.into_inner().node_id)).await?;
+        let caller = caller_of(&request)?;
+        authorize(&caller, Verb::Operate, &cluster_name())?;
+        let node = NodeId(request.into_inner().node_id);
+        self.check_rest(node.get()).await?;
+        caller.act("remove-node", format!("node {node}")).await?;
+        self.members.remove(caller.principal(), node).await?;
         Ok(Response::new(v1::RemoveNodeResponse {}))
     }
 
@@ -229,7 +242,8 @@ impl Cluster for Service {
         &self,
         request: Request<v1::DrainRequest>,
     ) -> Result<Response<v1::DrainResponse>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
+        authorize(&caller, Verb::Operate, &cluster_name())?;
         let v1::DrainRequest { node_id, undo } = request.into_inner();
         let resources = self.ingest.resources();
         let known = resources.snapshot().nodes().find(|node| node.id == node_id).cloned();
@@ -238,7 +252,9 @@ impl Cluster for Service {
             Error::invalid(message).with_field("node_id")
         };
         let node = internal::CatalogNode { draining: !undo, ..known.ok_or_else(unknown)? };
-        resources.change(&caller, Change::Node(node)).await?;
+        let act = if undo { "undrain-node" } else { "drain-node" };
+        caller.act(act, format!("node {node_id}")).await?;
+        resources.change(caller.principal(), Change::Node(node)).await?;
         Ok(Response::new(v1::DrainResponse {}))
     }
 
@@ -246,9 +262,15 @@ impl Cluster for Service {
         &self,
         request: Request<v1::RouteRequest>,
     ) -> Result<Response<v1::RouteResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let resources = self.ingest.resources();
         resources.wait_for(request.min_generation).await?;
+        let name = stream_name(&request.stream)?;
+        // Whoever may do something with a stream may know where.
+        if ![Verb::Publish, Verb::Read].iter().any(|verb| caller.may(*verb, &name)) {
+            authorize(&caller, Verb::View, &name)?;
+        }
         let stream = resources.stream_named(&request.stream)?;
         let catalog = resources.snapshot();
         let partitions = stream.placements.iter().map(|placement| {

@@ -1,6 +1,6 @@
 //! gRPC services: they translate, and call one part.
 
-mod auth;
+mod access;
 mod catalog;
 mod cluster;
 mod publish;
@@ -10,12 +10,13 @@ mod subscribe;
 
 use std::pin::Pin;
 
-pub use auth::Credential;
 use futures::{Stream, StreamExt as _, stream};
 pub use server::{Listener, serve};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
-use weft_proto::{Error, Principal};
+use weft_proto::{Error, QualifiedName, Result};
+
+use crate::access::Caller;
 
 /// All services of the client port.
 #[derive(Clone, Debug)]
@@ -30,10 +31,13 @@ pub struct Services {
     pub catalog: catalog::Service,
     /// What the cluster looks like.
     pub cluster: cluster::Service,
+    /// Keys.
+    pub access: access::Service,
 }
 
+pub use access::Service as AccessService;
 pub use catalog::Service as CatalogService;
-pub use cluster::{Facts, Parts as ClusterParts, Service as ClusterService};
+pub use cluster::{Facts, Parts as ClusterParts, Service as ClusterService, cluster_name};
 pub use publish::Service as PublishService;
 pub use read::Service as ReadService;
 pub use subscribe::Service as SubscribeService;
@@ -55,7 +59,23 @@ fn until_stop<T: Send + 'static>(
     Box::pin(frames.take_until(stop.cancelled_owned()).chain(end))
 }
 
-/// Who calls, as the credential check found out.
-fn caller_of<T>(request: &Request<T>) -> Principal {
-    request.extensions().get::<Principal>().cloned().unwrap_or_else(Principal::anonymous)
+/// The name of a stream, as a caller wrote it: asked for before it is looked up.
+///
+/// # Errors
+///
+/// `Invalid` for what is no name.
+fn stream_name(text: &str) -> Result<QualifiedName> {
+    text.parse().map_err(|error: weft_proto::NameError| {
+        Error::invalid(error.to_string()).with_field("stream")
+    })
+}
+
+/// Who calls, as the door found out.
+///
+/// # Errors
+///
+/// `Internal` for a call that did not come through the door.
+fn caller_of<T>(request: &Request<T>) -> Result<Caller> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Error::internal("the call came past the door"))
 }

@@ -10,10 +10,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::packed::PACKED_BYTES_MAX;
+use weft_proto::resource::Verb;
 use weft_proto::v1::publish_server::Publish;
-use weft_proto::{AckLevel, Error, Offset, PartitionId, Principal, Reason, Result, event, v1};
+use weft_proto::{AckLevel, Error, Offset, PartitionId, Reason, Result, event, v1};
 
-use super::caller_of;
+use super::{caller_of, stream_name};
+use crate::access::{Caller, authorize};
 use crate::data::SchemaIds;
 use crate::ingest::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Payload, Submitted, identity_in,
@@ -52,10 +54,11 @@ impl Service {
 
     async fn unary(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         request: v1::PublishRequest,
     ) -> Result<v1::PublishResponse> {
         self.ingest.resources().wait_for(request.min_generation).await?;
+        authorize(caller, Verb::Publish, &stream_name(&request.stream)?)?;
         let stream = self.ingest.resources().stream_named(&request.stream)?;
         let count = request.events.len();
         let bytes: usize = request.events.iter().map(Bytes::len).sum();
@@ -311,7 +314,7 @@ impl Publish for Service {
         &self,
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         Ok(Response::new(self.unary(&caller, request.into_inner()).await?))
     }
 
@@ -321,13 +324,14 @@ impl Publish for Service {
         &self,
         request: Request<Streaming<v1::PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         let mut frames = request.into_inner();
         let first = frames.message().await?.and_then(|first| first.frame);
         let Some(v1::publish_stream_request::Frame::Open(open)) = first else {
             return Err(Error::invalid("the first frame must be open").into());
         };
         self.ingest.resources().wait_for(open.min_generation).await?;
+        authorize(&caller, Verb::Publish, &stream_name(&open.stream)?)?;
         let stream = self.ingest.resources().stream_named(&open.stream)?;
         let (answers, receiver) = mpsc::channel(ANSWERS_LEN);
         let opened = v1::PublishOpened {
@@ -367,7 +371,7 @@ fn limits(in_flight_bytes_max: usize) -> v1::publish_stream_response::Frame {
 struct Session {
     ingest: Ingest,
     room: Room,
-    caller: Principal,
+    caller: Caller,
     stream: StreamView,
     answers: mpsc::Sender<Result<v1::PublishStreamResponse, Status>>,
 }

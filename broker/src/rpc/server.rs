@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
+use weft_proto::v1::access_server::AccessServer;
 use weft_proto::v1::catalog_server::CatalogServer;
 use weft_proto::v1::cluster_server::ClusterServer;
 use weft_proto::v1::publish_server::PublishServer;
 use weft_proto::v1::read_server::ReadServer;
 use weft_proto::v1::subscribe_server::SubscribeServer;
 
-use super::{Credential, Services};
+use super::Services;
+use crate::access::{Access, DoorLayer};
 
 /// Largest message; requests have smaller limits of their own, which answer first.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -34,8 +35,8 @@ pub struct Listener {
     pub tcp: TcpListener,
     /// Plain text without.
     pub tls: Option<ServerTlsConfig>,
-    /// What callers must show.
-    pub credential: Credential,
+    /// Who may do what.
+    pub access: Access,
 }
 
 /// Serves until `stop`.
@@ -68,27 +69,20 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(weft_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1();
-    let credential = listener.credential;
     let publish = PublishServer::new(services.publish).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let catalog = CatalogServer::new(services.catalog)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(16 << 20);
     let router = server
+        .layer(DoorLayer(listener.access))
         .add_service(health_service)
-        .add_service(InterceptedService::new(publish, credential.clone()))
-        .add_service(InterceptedService::new(ReadServer::new(services.read), credential.clone()))
-        .add_service(InterceptedService::new(
-            SubscribeServer::new(services.subscribe),
-            credential.clone(),
-        ))
-        .add_service(InterceptedService::new(catalog, credential.clone()))
-        .add_service(InterceptedService::new(
-            ClusterServer::new(services.cluster),
-            credential.clone(),
-        ))
-        .add_optional_service(
-            reflection.ok().map(|reflection| InterceptedService::new(reflection, credential)),
-        );
+        .add_service(publish)
+        .add_service(ReadServer::new(services.read))
+        .add_service(SubscribeServer::new(services.subscribe))
+        .add_service(catalog)
+        .add_service(ClusterServer::new(services.cluster))
+        .add_service(AccessServer::new(services.access))
+        .add_optional_service(reflection.ok());
     // Set here: a server given its connections ignores its own setting.
     let incoming = TcpIncoming::from(listener.tcp).with_nodelay(Some(true));
     let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());

@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use weft_broker::config::Config;
 use weft_client::{Client, ErrorKind, Options, Reason, Timeouts};
 
-use crate::node::{Files, Running, TOKEN, client, configs, options, secured};
+use crate::node::{Files, Running, client, configs, options, secured};
 use crate::pki::Authority;
 
 /// Gives up soon: what is wrong stays wrong.
@@ -21,26 +21,26 @@ fn impatient(options: Options) -> Options {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_token_is_let_in() {
-    let (_files, clients, config, running) = secured().await;
+async fn only_a_key_is_let_in() {
+    let (_files, clients, config, running, key) = secured().await;
 
     for (token, expected) in [
-        (None, "a token is needed"),
-        (Some("another-token-0123456789"), "the token is not valid"),
-        (Some(&TOKEN[1..]), "the token is not valid"),
+        (None, "a credential is needed"),
+        (Some("another-token-0123456789"), "the credential is not valid"),
+        (Some(&key[1..]), "the credential is not valid"),
     ] {
         let error = client(&config, &clients, token).status().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{token:?}");
         assert_eq!(error.reason(), Reason::Unauthenticated, "{token:?}");
         assert!(error.message().contains(expected), "{error}");
     }
-    assert!(client(&config, &clients, Some(TOKEN)).status().await.is_ok());
+    assert!(client(&config, &clients, Some(&key)).status().await.is_ok());
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_trusts_another_authority_reads_about_certificates() {
-    let (_files, clients, config, running) = secured().await;
+    let (_files, clients, config, running, key) = secured().await;
     // The same name does not help.
     let other = Authority::new("clients");
     let tls = |ca: &Authority, name: Option<&str>| weft_client::Tls {
@@ -53,7 +53,7 @@ async fn a_client_that_trusts_another_authority_reads_about_certificates() {
         (tls(&other, None), "invalid peer certificate"),
         (tls(&clients, Some("elsewhere.example")), "certificate not valid for name"),
     ] {
-        let options = impatient(options(&format!("https://{}", config.listen.grpc), Some(TOKEN)));
+        let options = impatient(options(&format!("https://{}", config.listen.grpc), Some(&key)));
         let client = Client::connect(&Options { tls: Some(tls), ..options }).unwrap();
         let error = client.status().await.unwrap_err();
         assert!(error.message().contains(expected), "{error}");
@@ -63,10 +63,10 @@ async fn a_client_that_trusts_another_authority_reads_about_certificates() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plain_text_gets_no_answer_and_a_hint() {
-    let (_files, _clients, config, running) = secured().await;
+    let (_files, _clients, config, running, key) = secured().await;
     let endpoint = format!("http://{}", config.listen.grpc);
 
-    let plain = Client::connect(&impatient(options(&endpoint, Some(TOKEN)))).unwrap();
+    let plain = Client::connect(&impatient(options(&endpoint, Some(&key)))).unwrap();
     // The kernel may throw away the alert with the connection, but not always.
     let mut hinted = false;
     for _ in 0..200 {
@@ -120,13 +120,13 @@ async fn get(config: &Config, ca: &Authority, path: &str, token: Option<&str>) -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_is_encrypted_and_metrics_need_the_token() {
-    let (_files, clients, config, running) = secured().await;
+async fn health_is_encrypted_and_metrics_need_a_key() {
+    let (_files, clients, config, running, key) = secured().await;
 
     let alive = get(&config, &clients, "/livez", None).await;
     let refused = get(&config, &clients, "/metrics", None).await;
     let wrong = get(&config, &clients, "/metrics", Some("another-token-0123456789")).await;
-    let shown = get(&config, &clients, "/metrics", Some(TOKEN)).await;
+    let shown = get(&config, &clients, "/metrics", Some(&key)).await;
     let mut plain = TcpStream::connect(&config.listen.http).await.unwrap();
     plain.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -134,9 +134,9 @@ async fn health_is_encrypted_and_metrics_need_the_token() {
 
     assert_eq!(alive, ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
     assert_eq!(refused.0, "HTTP/1.1 401 Unauthorized");
-    assert!(refused.1.contains("a token is needed"), "{}", refused.1);
+    assert!(refused.1.contains("a credential is needed"), "{}", refused.1);
     assert_eq!(wrong.0, "HTTP/1.1 401 Unauthorized");
-    // This process records no metrics; the token was enough to be told so.
+    // This process records no metrics; the key was enough to be told so.
     assert_eq!(shown.0, "HTTP/1.1 404 Not Found");
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     running.stop().await;
@@ -144,7 +144,7 @@ async fn health_is_encrypted_and_metrics_need_the_token() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_handshake_holds_up_nobody() {
-    let (_files, clients, config, running) = secured().await;
+    let (_files, clients, config, running, key) = secured().await;
 
     // More than may be in their handshake at once would be needed to hold up others.
     let mut silent = Vec::new();
@@ -153,7 +153,7 @@ async fn a_slow_handshake_holds_up_nobody() {
         silent.push(TcpStream::connect(&config.listen.grpc).await.unwrap());
     }
     let alive = get(&config, &clients, "/livez", None).await;
-    let status = client(&config, &clients, Some(TOKEN)).status().await;
+    let status = client(&config, &clients, Some(&key)).status().await;
 
     assert_eq!(alive.0, "HTTP/1.1 200 OK");
     assert!(status.is_ok(), "{status:?}");

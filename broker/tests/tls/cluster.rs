@@ -10,7 +10,7 @@ use weft_proto::cloudevents::CloudEvent;
 use weft_proto::resource::{Kind, StreamSpec};
 use weft_proto::v1::{PublishRequest, publish_result};
 
-use crate::node::{Files, HANGS, Running, TOKEN, client, configs};
+use crate::node::{Files, HANGS, Running, client, configs};
 use crate::pki::Authority;
 
 const PARTITIONS: u32 = 6;
@@ -61,11 +61,13 @@ async fn nodes_with_certificates_found_a_cluster_and_forward_to_each_other() {
     let folders: Vec<_> = configs.iter().map(|_| Files::new()).collect();
     for (config, files) in configs.iter_mut().zip(&folders) {
         config.security = files.security(&clients.node(), &peers.pem, &peers.node());
+        config.access.enforced = true;
     }
     let nodes: Vec<_> = configs.iter().cloned().map(Running::start).collect();
+    let key = Running::first_key(&nodes).await;
 
     let through: Vec<_> =
-        configs.iter().map(|config| client(config, &clients, Some(TOKEN))).collect();
+        configs.iter().map(|config| client(config, &clients, Some(&key))).collect();
     let spec = StreamSpec { partitions: PARTITIONS, ..StreamSpec::default() };
     let orders = resource_of(Kind::Stream, "orders", &spec).unwrap();
     through[0].catalog().put(orders, PutOptions::default()).await.unwrap();

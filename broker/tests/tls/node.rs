@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use weft_broker::access::Announce;
 use weft_broker::config::{Cluster, Config, Listen, Node, Profile, Security, Store};
 use weft_broker::{Process, RunError};
 use weft_client::{Client, Options, Secret, Timeouts, Tls};
 
 use crate::pki::{Authority, Signed};
 
-pub(crate) const TOKEN: &str = "a-token-for-tests-0123456789";
 /// Nothing here takes that long unless it hangs.
 pub(crate) const HANGS: Duration = Duration::from_mins(1);
 
@@ -36,7 +36,7 @@ impl Files {
         path
     }
 
-    /// Everything: a certificate for clients, one for peers, and the token.
+    /// Everything: a certificate for clients, and one for peers.
     pub(crate) fn security(&self, clients: &Signed, peer_ca: &str, peer: &Signed) -> Security {
         Security {
             certificate: Some(self.write("clients.pem", &clients.certificate)),
@@ -44,8 +44,6 @@ impl Files {
             peer_ca: Some(self.write("peer-ca.pem", peer_ca)),
             peer_certificate: Some(self.write("peer.pem", &peer.certificate)),
             peer_key: Some(self.write("peer.key", &peer.key)),
-            // A line break at the end, as editors leave it.
-            token_file: Some(self.write("token", &format!("{TOKEN}\n"))),
             insecure: false,
         }
     }
@@ -77,6 +75,7 @@ pub(crate) fn configs(count: usize, files: &Files) -> Vec<Config> {
         store: Store { profile: Profile::Small },
         retention: weft_broker::config::Retention::default(),
         security: Security::default(),
+        access: weft_broker::config::Access::default(),
     };
     addresses.chunks(3).enumerate().map(config).collect()
 }
@@ -85,6 +84,7 @@ pub(crate) fn configs(count: usize, files: &Files) -> Vec<Config> {
 pub(crate) struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), RunError>>,
+    first_key: watch::Receiver<Option<String>>,
 }
 
 impl Running {
@@ -92,8 +92,26 @@ impl Running {
     pub(crate) fn start(config: Config) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
-        let task = tokio::spawn(weft_broker::run(config, Process::default(), stopped));
-        Self { stop, task }
+        let (key, first_key) = watch::channel(None);
+        let announce = Announce::new(move |text| drop(key.send_replace(Some(text.to_owned()))));
+        let process = Process { first_key: announce, ..Process::default() };
+        let task = tokio::spawn(weft_broker::run(config, process, stopped));
+        Self { stop, task, first_key }
+    }
+
+    /// The first key of the cluster, which one of its nodes shows.
+    pub(crate) async fn first_key(nodes: &[Self]) -> String {
+        let shown = nodes.iter().map(|node| {
+            let mut first_key = node.first_key.clone();
+            Box::pin(async move {
+                let shown = first_key.wait_for(Option::is_some).await;
+                match shown.ok().and_then(|key| key.clone()) {
+                    Some(key) => key,
+                    None => std::future::pending().await,
+                }
+            })
+        });
+        timeout(HANGS, futures::future::select_all(shown)).await.unwrap().0
     }
 
     pub(crate) async fn stop(self) {
@@ -102,15 +120,17 @@ impl Running {
     }
 }
 
-/// One node with everything on, and the authority of its client port.
-pub(crate) async fn secured() -> (Files, Authority, Config, Running) {
+/// One node with everything on, the authority of its client port, and an administrator's key.
+pub(crate) async fn secured() -> (Files, Authority, Config, Running, String) {
     let (files, clients) = (Files::new(), Authority::new("clients"));
     let peers = Authority::new("peers");
     let mut config = configs(1, &files).remove(0);
     config.security = files.security(&clients.node(), &peers.pem, &peers.node());
+    config.access.enforced = true;
     let running = Running::start(config.clone());
-    client(&config, &clients, Some(TOKEN)).status().await.unwrap();
-    (files, clients, config, running)
+    let key = Running::first_key(std::slice::from_ref(&running)).await;
+    client(&config, &clients, Some(&key)).status().await.unwrap();
+    (files, clients, config, running, key)
 }
 
 pub(crate) fn client(config: &Config, authority: &Authority, token: Option<&str>) -> Client {

@@ -35,13 +35,12 @@ type File = fn(&Security) -> Option<&PathBuf>;
 
 #[tokio::test]
 async fn a_file_that_cannot_be_used_is_named_with_its_key() {
-    let keys: [(&str, File); 6] = [
+    let keys: [(&str, File); 5] = [
         ("security.certificate", |security| security.certificate.as_ref()),
         ("security.key", |security| security.key.as_ref()),
         ("security.peer_ca", |security| security.peer_ca.as_ref()),
         ("security.peer_certificate", |security| security.peer_certificate.as_ref()),
         ("security.peer_key", |security| security.peer_key.as_ref()),
-        ("security.token_file", |security| security.token_file.as_ref()),
     ];
     for (key, file) in keys {
         for wrong in [None, Some(""), Some(GARBAGE), Some(HOLLOW)] {

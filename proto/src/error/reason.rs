@@ -86,6 +86,10 @@ reasons! {
     UnknownProducer = "UNKNOWN_PRODUCER", Conflict, FailedPrecondition, 412;
     /// A queue is full.
     Overloaded = "OVERLOADED", Overloaded, ResourceExhausted, 429;
+    /// A limit of the caller, or of its namespace, is reached; it is named in the message.
+    LimitReached = "LIMIT_REACHED", Overloaded, ResourceExhausted, 429;
+    /// The namespace may not hold more; others must go first, or the limit be raised.
+    QuotaExceeded = "QUOTA_EXCEEDED", Conflict, FailedPrecondition, 412;
     /// The disk is nearly full; reading goes on.
     DiskFull = "DISK_FULL", Overloaded, ResourceExhausted, 429;
     /// No leader, no quorum, a node that stops, a connection that broke.

@@ -18,11 +18,16 @@ pub enum Kind {
     Subscription,
     /// Something that is run for events.
     Function,
+    /// Who may do what.
+    Grant,
+    /// How much of the cluster somebody may use.
+    Limit,
 }
 
 impl Kind {
     /// All kinds, in the order in which resources can be applied: what others need comes first.
-    pub const ALL: [Self; 4] = [Self::Schema, Self::Stream, Self::Subscription, Self::Function];
+    pub const ALL: [Self; 6] =
+        [Self::Schema, Self::Stream, Self::Subscription, Self::Function, Self::Grant, Self::Limit];
 
     /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
@@ -31,6 +36,8 @@ impl Kind {
             Self::Schema => "Schema",
             Self::Subscription => "Subscription",
             Self::Function => "Function",
+            Self::Grant => "Grant",
+            Self::Limit => "Limit",
         }
     }
 }
@@ -52,8 +59,8 @@ impl FromStr for Kind {
             wanted == name || wanted == format!("{name}s")
         });
         found.ok_or_else(|| {
-            let message =
-                format!("{text:?} is no kind; kinds are Stream, Schema, Subscription, Function");
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            let message = format!("{text:?} is no kind; kinds are {known}");
             Error::invalid(message).with_field("kind")
         })
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FunctionSpec, Kind, SchemaSpec, StreamSpec, SubscriptionSpec, parse, problem};
+use super::{
+    FunctionSpec, GrantSpec, Kind, LimitSpec, SchemaSpec, StreamSpec, SubscriptionSpec, parse,
+    problem,
+};
 use crate::{Error, Name, QualifiedName, Result, v1};
 
 /// The only version so far.
@@ -149,7 +152,15 @@ pub fn identify(resource: &v1::Resource) -> Result<(Kind, QualifiedName)> {
         .name
         .parse()
         .map_err(|error: crate::NameError| problem("metadata.name", error.to_string()))?;
-    Ok((kind, QualifiedName { namespace, name }))
+    let name = QualifiedName { namespace, name };
+    let is_misplaced = name.name.is_reserved() && !name.namespace.is_system();
+    if name.namespace.is_reserved()
+        || is_misplaced
+        || name.name.is_reserved() && kind != Kind::Stream
+    {
+        return Err(problem("metadata.name", format!("the name {name} is the cluster's own")));
+    }
+    Ok((kind, name))
 }
 
 /// Checks a resource as far as that needs no other one.
@@ -173,6 +184,8 @@ pub fn check(resource: &v1::Resource) -> Result<()> {
         Kind::Schema => parse::<SchemaSpec>(kind, &resource.spec)?.check(),
         Kind::Subscription => parse::<SubscriptionSpec>(kind, &resource.spec)?.check(),
         Kind::Function => parse::<FunctionSpec>(kind, &resource.spec)?.check(&name.name),
+        Kind::Grant => parse::<GrantSpec>(kind, &resource.spec)?.check(&name),
+        Kind::Limit => parse::<LimitSpec>(kind, &resource.spec)?.check(&name),
     }
 }
 
@@ -211,6 +224,12 @@ mod tests {
                 "Function",
                 r#"{"command":["a"],"timeout":"5s","triggers":[{"stream":"s","start":"earliest"}]}"#,
             ),
+            (
+                "Grant",
+                r#"{"principals":["*"],"effect":"deny","verbs":["read"],"types":["a*"],
+                "filters":[{"exact":{"subject":"a"}}]}"#,
+            ),
+            ("Limit", r#"{"principals":["*"],"open_calls":3}"#),
             ("Schema", r#"{"document":{"b": 1.0, "a": [true]}}"#),
             ("Schema", r#"{"document":{"maximum":12345678901234567890123}}"#),
             ("Schema", r#"{"document":{"maximum":1e400}}"#),
@@ -219,7 +238,7 @@ mod tests {
         for (kind, spec) in cases {
             let stored = v1::Resource {
                 kind: kind.to_owned(),
-                namespace: "shop".to_owned(),
+                namespace: if kind == "Limit" { "weft-system" } else { "shop" }.to_owned(),
                 name: "a".to_owned(),
                 labels: [("team".to_owned(), "x".to_owned())].into(),
                 spec: spec.to_owned().into(),
@@ -248,6 +267,8 @@ mod tests {
             "Stream" => equal::<StreamSpec>(left, right),
             "Subscription" => equal::<SubscriptionSpec>(left, right),
             "Function" => equal::<FunctionSpec>(left, right),
+            "Grant" => equal::<GrantSpec>(left, right),
+            "Limit" => equal::<LimitSpec>(left, right),
             _ => hash(left) == hash(right),
         }
     }

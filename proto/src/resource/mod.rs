@@ -6,8 +6,11 @@
 mod canonical;
 mod duration;
 mod function;
+mod grant;
 mod kind;
+mod limit;
 mod manifest;
+mod role;
 mod schema;
 mod stream;
 mod subscription;
@@ -17,8 +20,11 @@ pub use function::{
     Concurrency, Condition, EnvVar, FunctionSpec, FunctionStatus, Instances, LogLine, ReplySpec,
     RetrySpec, ScalingSpec, TriggerSpec, TriggerStatus,
 };
+pub use grant::{Effect, GrantSpec, PRINCIPAL_BYTES_MAX, Verb, check_principal};
 pub use kind::Kind;
+pub use limit::LimitSpec;
 pub use manifest::{API_VERSION, Manifest, Metadata, check, identify};
+pub use role::Role;
 pub use schema::{SchemaFormat, SchemaSpec, SchemaStatus, SchemaVersion};
 pub use stream::{
     BindingMode, BindingSpec, BindingVersion, MaxAge, PARTITIONS_MAX, PlacementStatus, Retention,

@@ -8,7 +8,12 @@ use serde::{Deserialize, Serialize};
 /// Longest name, in bytes: the length of a DNS label.
 const NAME_LEN_MAX: usize = 63;
 
-/// A name of 1 to 63 characters `[a-z0-9-]`.
+/// The namespace of what belongs to the whole cluster.
+const SYSTEM_NAMESPACE: &str = "weft-system";
+/// The stream of what was done and refused.
+const AUDIT: &str = "_weft.audit";
+
+/// A name of 1 to 63 characters `[a-z0-9-]`, or that of a stream that the cluster keeps for itself.
 ///
 /// Names never become file paths; storage and caches key by uid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,6 +42,21 @@ impl Name {
     pub fn default_namespace() -> Self {
         Self("default".to_owned())
     }
+
+    /// The namespace of what belongs to the whole cluster.
+    pub fn system_namespace() -> Self {
+        Self(SYSTEM_NAMESPACE.to_owned())
+    }
+
+    /// Whether it is the namespace of what belongs to the whole cluster.
+    pub fn is_system(&self) -> bool {
+        self.0 == SYSTEM_NAMESPACE
+    }
+
+    /// Whether only the cluster itself makes what has this name.
+    pub fn is_reserved(&self) -> bool {
+        self.0 == AUDIT
+    }
 }
 
 impl TryFrom<String> for Name {
@@ -45,6 +65,9 @@ impl TryFrom<String> for Name {
     fn try_from(text: String) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError("a name is missing".to_owned()));
+        }
+        if text == AUDIT {
+            return Ok(Self(text));
         }
         if text.len() > NAME_LEN_MAX {
             let length = text.len();
@@ -92,14 +115,27 @@ pub struct QualifiedName {
     pub name: Name,
 }
 
+impl QualifiedName {
+    /// The stream of what was done and refused.
+    pub fn audit() -> Self {
+        Self { namespace: Name::system_namespace(), name: Name(AUDIT.to_owned()) }
+    }
+}
+
 impl FromStr for QualifiedName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         match text.split_once('/') {
             Some((namespace, name)) => {
-                Ok(Self { namespace: namespace.parse()?, name: name.parse()? })
+                let (namespace, name): (Name, Name) = (namespace.parse()?, name.parse()?);
+                if namespace.is_reserved() || name.is_reserved() && !namespace.is_system() {
+                    let message = format!("{text:?} is no name: {AUDIT} is in {SYSTEM_NAMESPACE}");
+                    return Err(NameError(message));
+                }
+                Ok(Self { namespace, name })
             }
+            None if text == AUDIT => Ok(Self::audit()),
             None => Ok(Self { namespace: Name::default_namespace(), name: text.parse()? }),
         }
     }
@@ -139,6 +175,12 @@ mod tests {
 
     #[test]
     fn names_that_could_be_paths_are_refused() {
+        for text in ["_weft.audit", "weft-system/_weft.audit"] {
+            assert_eq!(text.parse::<QualifiedName>().unwrap(), QualifiedName::audit());
+        }
+        for text in ["shop/_weft.audit", "_weft.audit/a", "_weft.audit/_weft.audit", "_weft.x"] {
+            assert!(text.parse::<QualifiedName>().is_err(), "{text:?} was accepted");
+        }
         for text in ["", "..", "a/b/c", "Orders", "a b", "a.b", "_weft", "ä", &"a".repeat(64)] {
             assert!(text.parse::<QualifiedName>().is_err(), "{text:?} was accepted");
         }

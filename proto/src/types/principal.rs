@@ -25,6 +25,16 @@ impl Principal {
         Self("_weft".to_owned())
     }
 
+    /// Whoever can reach a cluster that asks nobody who they are.
+    pub fn is_anonymous(&self) -> bool {
+        self.0 == "anonymous"
+    }
+
+    /// Whether it is the broker itself.
+    pub fn is_system(&self) -> bool {
+        self.0 == "_weft"
+    }
+
     /// The name, for logs and for peers.
     pub fn name(&self) -> &str {
         &self.0

@@ -10,16 +10,15 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+use weft_proto::resource::Verb;
 use weft_proto::v1::read_server::Read;
-use weft_proto::{
-    Error, GroupId, Offset, PartitionId, Principal, Reason, Result, Timestamp, filter, v1,
-};
+use weft_proto::{Error, GroupId, Offset, PartitionId, Reason, Result, Timestamp, filter, v1};
 
 use self::merge::Merge;
 use self::part::{END, Part, Shared, Step};
 use self::tally::Tally;
-use super::{caller_of, until_stop};
-use crate::access::{Action, authorize};
+use super::{caller_of, stream_name, until_stop};
+use crate::access::{Caller, authorize};
 use crate::data::{Bounds, DataGroup};
 use crate::ingest::Ingest;
 use crate::planted::{self, Bug};
@@ -47,11 +46,11 @@ impl Service {
         Self { ingest, history, stop }
     }
 
-    async fn open(&self, caller: &Principal, mut request: v1::ReadRequest) -> Result<Frames> {
+    async fn open(&self, caller: &Caller, mut request: v1::ReadRequest) -> Result<Frames> {
         let resources = self.ingest.resources();
         resources.wait_for(request.min_generation).await?;
+        let visible = authorize(caller, Verb::Read, &stream_name(&request.stream)?)?;
         let stream = resources.stream_named(&request.stream)?;
-        authorize(caller, Action::Read, &stream.name)?;
         let filters = filter::from_wire(std::mem::take(&mut request.filters))?;
         let follows = request.to.is_none();
         if request.checksum && follows && request.events_max == 0 {
@@ -75,7 +74,8 @@ impl Service {
         let started = v1::ReadStarted { ranges, merged: request.merged };
         let started = frame(v1::read_response::Frame::Started(started));
         let first = stream::once(std::future::ready(Ok(started)));
-        let shared = Shared { resources: resources.clone(), filters, accept: request.accept };
+        let accept = request.accept;
+        let shared = Shared { resources: resources.clone(), filters, visible, accept };
         // A merged read gives one signal for all partitions.
         let behind = if request.merged { 1 } else { parts.len() };
         let tally = Tally::new(chosen, (request.events_max, behind), request.checksum);
@@ -157,13 +157,13 @@ impl Service {
 
     async fn offsets(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         request: v1::LocateRequest,
     ) -> Result<v1::LocateResponse> {
         let resources = self.ingest.resources();
         resources.wait_for(request.min_generation).await?;
+        authorize(caller, Verb::Read, &stream_name(&request.stream)?)?;
         let stream = resources.stream_named(&request.stream)?;
-        authorize(caller, Action::Read, &stream.name)?;
         if request.linearizable {
             self.confirm(stream.placements.iter().copied().map(Ok)).await?;
         }
@@ -271,7 +271,7 @@ impl Read for Service {
     type ReadStream = Frames;
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Frames>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         Ok(Response::new(self.open(&caller, request.into_inner()).await?))
     }
 
@@ -279,7 +279,7 @@ impl Read for Service {
         &self,
         request: Request<v1::LocateRequest>,
     ) -> Result<Response<v1::LocateResponse>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         Ok(Response::new(self.offsets(&caller, request.into_inner()).await?))
     }
 }

@@ -5,6 +5,7 @@ use weft_proto::event::EventView;
 use weft_proto::filter::{self, Filter};
 use weft_proto::{Offset, PartitionId, PartitionUid, Result, v1};
 
+use crate::access::Decision;
 use crate::data::DataGroup;
 use crate::read::{Run, Tape};
 use crate::resources::Resources;
@@ -33,6 +34,8 @@ pub(super) struct Part {
 pub(super) struct Shared {
     pub(super) resources: Resources,
     pub(super) filters: Vec<Filter>,
+    /// Which events the caller may see.
+    pub(super) visible: Decision,
     /// Ways of compression that the reader understands, by their number on the wire.
     pub(super) accept: Vec<i32>,
 }
@@ -104,14 +107,16 @@ pub(super) fn batch(partition: PartitionId, run: Run, shared: &Shared) -> Option
         schema: shared.resources.schema_ref(run.schema),
         ..v1::EventBatch::default()
     };
-    if shared.filters.is_empty() {
+    if shared.filters.is_empty() && !shared.visible.is_by_event() {
         batch.packed = run.packed.filter(|packed| shared.accept.contains(&packed.codec));
         batch.events = run.events;
         return Some(batch);
     }
     let all = run.events.len();
     let passes = |event: &Bytes| {
-        EventView::parse(event).is_some_and(|view| filter::passes_all(&shared.filters, &view))
+        EventView::parse(event).is_some_and(|view| {
+            filter::passes_all(&shared.filters, &view) && shared.visible.passes(&view)
+        })
     };
     let mut deltas = Vec::new();
     for (delta, event) in (0_u32..).zip(run.events) {

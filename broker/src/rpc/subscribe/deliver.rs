@@ -57,9 +57,11 @@ impl Session {
         let mut skipped = false;
         for (number, event) in (0_u64..).zip(run.events) {
             let offset = Offset(run.first.0.saturating_add(number));
-            let passes = self.parts.subscription.filters.is_empty()
+            let passes = (self.parts.subscription.filters.is_empty()
+                && !self.parts.visible.is_by_event())
                 || EventView::parse(&event).is_some_and(|view| {
                     filter::passes_all(&self.parts.subscription.filters, &view)
+                        && self.parts.visible.passes(&view)
                 });
             if !passes {
                 lane.window.skip_to(Offset(offset.0.saturating_add(1)));

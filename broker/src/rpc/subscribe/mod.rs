@@ -11,11 +11,12 @@ mod settle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use weft_proto::resource::Verb;
 use weft_proto::v1::subscribe_server::Subscribe;
-use weft_proto::{Error, Result, v1};
+use weft_proto::{Error, QualifiedName, Result, v1};
 
 use super::caller_of;
-use crate::access::{Action, authorize};
+use crate::access::authorize;
 use crate::entry::Member;
 use crate::ingest::Ingest;
 use crate::read::History;
@@ -49,7 +50,7 @@ impl Subscribe for Service {
         &self,
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let caller = caller_of(&request);
+        let caller = caller_of(&request)?;
         let mut frames = request.into_inner();
         let first = frames.message().await?.and_then(|first| first.frame);
         let Some(v1::subscribe_request::Frame::Open(open)) = first else {
@@ -57,8 +58,13 @@ impl Subscribe for Service {
         };
         let resources = self.ingest.resources();
         resources.wait_for(open.min_generation).await?;
+        let name: QualifiedName =
+            open.subscription.parse().map_err(|error: weft_proto::NameError| {
+                Error::invalid(error.to_string()).with_field("subscription")
+            })?;
+        let visible = authorize(&caller, Verb::Subscribe, &name)?;
         let subscription = resources.subscription_named(&open.subscription)?;
-        authorize(&caller, Action::Subscribe, &subscription.name)?;
+        let visible = visible.and(authorize(&caller, Verb::Read, &subscription.stream.name)?);
         let Some(member) = Member::new(open.member) else {
             let error = Error::invalid("the member's name is longer than 256 bytes");
             return Err(error.with_field("member").into());
@@ -69,6 +75,7 @@ impl Subscribe for Service {
             history: self.history.clone(),
             caller,
             subscription,
+            visible,
             member,
         };
         let session = session::Session::new(parts, answers);

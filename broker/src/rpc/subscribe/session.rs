@@ -10,10 +10,11 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Streaming;
-use weft_proto::{Epoch, Error, Offset, Principal, Result, v1};
+use weft_proto::{Epoch, Error, Offset, Result, v1};
 
 use super::Answers;
 use super::settle::SettleEnd;
+use crate::access::{Caller, Decision};
 use crate::data::DataGroup;
 use crate::entry::{Command, Lease, Member, OffsetRange};
 use crate::ingest::Ingest;
@@ -50,8 +51,11 @@ pub(super) struct Lane {
 pub(super) struct Parts {
     pub(super) ingest: Ingest,
     pub(super) history: History,
-    pub(super) caller: Principal,
+    pub(super) caller: Caller,
     pub(super) subscription: SubscriptionView,
+    /// Which events the caller may see; the others are passed over, as those that a filter leaves
+    /// out.
+    pub(super) visible: Decision,
     pub(super) member: Member,
 }
 
@@ -148,8 +152,11 @@ impl Session {
                 member: self.parts.member.clone(),
             };
             let command = Command::Lease(vec![lease]);
-            let reply =
-                self.parts.ingest.command(&self.parts.caller, placement.group, command).await?;
+            let reply = self
+                .parts
+                .ingest
+                .command(self.parts.caller.principal(), placement.group, command)
+                .await?;
             let Reply::Leases(leases) = reply else { return Err(unexpected()) };
             let Some(LeaseReply::Leased { epoch, watermark, settled }) = leases.into_iter().next()
             else {

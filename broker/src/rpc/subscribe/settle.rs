@@ -75,7 +75,8 @@ impl Session {
                 ranges: join(std::mem::take(&mut lane.ranges)),
             };
             let tags = std::mem::take(&mut lane.tags);
-            let (ingest, caller) = (self.parts.ingest.clone(), self.parts.caller.clone());
+            let ingest = self.parts.ingest.clone();
+            let caller = self.parts.caller.principal().clone();
             let placement = lane.placement;
             self.settling.push(Box::pin(async move {
                 let partition = placement.partition.get();

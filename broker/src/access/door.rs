@@ -1,0 +1,237 @@
+//! The door of the gRPC port: every call passes here, before any service sees it.
+//!
+//! *Owns* nothing. It finds out who calls, counts the call against the caller's limits, and ends
+//! calls that go on once their caller may not do any more what they do.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tower::{Layer, Service};
+use weft_proto::resource::Verb;
+use weft_proto::{Error, Method, Result};
+
+use super::{Access, Caller, Left, Shown, Taken};
+
+/// Health checks come from machines without credentials, and tell nothing else.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
+/// What a method asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A credential; what is shown depends on who asks.
+    Credential,
+    /// To be allowed this with the resource that the request names.
+    Verb(Verb),
+    /// To be allowed to see the resource, or this with a grant or a limit.
+    ViewOr(Verb),
+    /// To be allowed this with a stream, schema, subscription or function, or that with a grant or a
+    /// limit; and, for a subscription or function, to read its stream.
+    EditOr(Verb),
+    /// To be allowed this with the whole cluster.
+    Cluster(Verb),
+}
+
+/// What each method asks. A new method does not compile before somebody has decided.
+pub const fn needs(method: Method) -> Need {
+    match method {
+        Method::PublishPublish | Method::PublishPublishStream => Need::Verb(Verb::Publish),
+        Method::ReadRead | Method::ReadLocate => Need::Verb(Verb::Read),
+        Method::SubscribeSubscribe => Need::Verb(Verb::Subscribe),
+        Method::CatalogGet => Need::ViewOr(Verb::Govern),
+        Method::CatalogPut | Method::CatalogDelete => Need::EditOr(Verb::Govern),
+        Method::CatalogSetStatus => Need::Verb(Verb::Report),
+        Method::ClusterRoute => Need::Verb(Verb::View),
+        Method::ClusterStatus | Method::ClusterRemoveNode | Method::ClusterDrain => {
+            Need::Cluster(Verb::Operate)
+        }
+        Method::AccessCreateKey | Method::AccessRevokeKey => Need::Verb(Verb::Govern),
+        Method::CatalogList
+        | Method::CatalogWatch
+        | Method::AccessListKeys
+        | Method::AccessWhoAmI
+        | Method::AccessExplain => Need::Credential,
+    }
+}
+
+/// Puts the door in front of all services.
+#[derive(Clone, Debug)]
+pub struct DoorLayer(pub Access);
+
+impl<S> Layer<S> for DoorLayer {
+    type Service = Door<S>;
+
+    fn layer(&self, inner: S) -> Door<S> {
+        Door { access: self.0.clone(), inner }
+    }
+}
+
+/// The door.
+#[derive(Clone, Debug)]
+pub struct Door<S> {
+    access: Access,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Door<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, std::result::Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The one that was asked whether it is ready is the one that is called.
+        let inner = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, inner);
+        if request.uri().path().starts_with(HEALTH) {
+            return inner.call(request).boxed();
+        }
+        let access = self.access.clone();
+        async move {
+            let method = Method::from_path(request.uri().path());
+            let goes_on = method
+                .is_none_or(|method| method.is_client_streaming() || method.is_server_streaming());
+            let admitted = match access.admit(request.headers(), request.extensions()).await {
+                Ok(admitted) => admitted,
+                Err(error) => return Ok(Status::from(error).into_http()),
+            };
+            let Admitted { caller, left, call } = admitted;
+            let caller = if goes_on { caller.standing() } else { caller };
+            let lost = goes_on.then(|| caller.clone().until_lost().boxed());
+            request.extensions_mut().insert(caller);
+            let response = inner.call(request).await?;
+            Ok(response_of(response, left, call, lost))
+        }
+        .boxed()
+    }
+}
+
+/// A call that may begin.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Who calls.
+    pub caller: Caller,
+    /// What is left of its rate of requests.
+    pub left: Option<Left>,
+    /// Open until it is dropped.
+    pub call: Taken,
+}
+
+impl Access {
+    /// Finds out who calls and counts the call.
+    ///
+    /// # Errors
+    ///
+    /// `Unauthenticated`, `LimitReached`.
+    pub async fn admit(
+        &self,
+        headers: &HeaderMap,
+        extensions: &http::Extensions,
+    ) -> Result<Admitted> {
+        let shown = Shown {
+            authorization: headers
+                .get(header::AUTHORIZATION)
+                .map(|value| value.to_str().unwrap_or_default()),
+            certificate: None,
+            remote: remote_of(extensions),
+        };
+        let caller = self.authenticate(shown).await?;
+        let limits = caller.limits();
+        let left = caller.meter().request(caller.principal(), &limits)?;
+        let call = caller.meter().call(caller.principal(), &limits)?;
+        Ok(Admitted { caller, left, call })
+    }
+}
+
+fn remote_of(extensions: &http::Extensions) -> Option<IpAddr> {
+    let plain = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let tls = || {
+        let info = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+        info.and_then(|info| info.get_ref().remote_addr())
+    };
+    plain.or_else(tls).map(|address| address.ip())
+}
+
+/// Tells what is left of a rate. Source: draft-ietf-httpapi-ratelimit-headers-10.
+pub fn tell_left(headers: &mut HeaderMap, Left { per_second, left }: Left) {
+    let policy = HeaderValue::try_from(format!("\"requests\";q={per_second};w=1"));
+    let rest = HeaderValue::try_from(format!("\"requests\";r={left};t=1"));
+    if let (Ok(policy), Ok(rest)) = (policy, rest) {
+        headers.insert("ratelimit-policy", policy);
+        headers.insert("ratelimit", rest);
+    }
+}
+
+fn response_of(
+    response: Response<Body>,
+    left: Option<Left>,
+    call: Taken,
+    lost: Option<BoxFuture<'static, Error>>,
+) -> Response<Body> {
+    let (mut parts, inner) = response.into_parts();
+    if let Some(left) = left {
+        tell_left(&mut parts.headers, left);
+    }
+    let body = Guarded { inner, lost, ended: false, _call: call };
+    Response::from_parts(parts, Body::new(body))
+}
+
+/// The answer of a call, until its caller may not have more of it.
+struct Guarded {
+    inner: Body,
+    lost: Option<BoxFuture<'static, Error>>,
+    ended: bool,
+    _call: Taken,
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(lost) = &mut self.lost
+            && let Poll::Ready(error) = Pin::new(lost).poll(context)
+        {
+            self.ended = true;
+            self.lost = None;
+            // What the service still has is dropped with the body.
+            self.inner = Body::empty();
+            let mut trailers = HeaderMap::new();
+            Status::from(error).add_header(&mut trailers)?;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        self.ended = frame.is_none();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || (self.lost.is_none() && self.inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.lost.is_none() { self.inner.size_hint() } else { SizeHint::default() }
+    }
+}

@@ -1,0 +1,184 @@
+//! From what a call shows to who calls.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ring::digest;
+use tokio::time::Instant;
+use weft_proto::{Error, Principal, Reason, Result, Timestamp};
+
+use super::caller::{Caller, Identity};
+use super::gcra::{Answer, Gcra, Rate};
+use super::{Access, IDENTITIES_MAX, key};
+use crate::audit::{Outcome, Record};
+use crate::clock;
+use crate::data::lock;
+
+/// Credentials that are none, from one address; beyond it nothing is looked at. A client with an old
+/// key comes again, but not so often.
+const FAILURES: Rate = Rate { per_second: 5, burst: 50 };
+/// The same for all addresses together, while too many are known.
+const FAILURES_ALL: Rate = Rate { per_second: 500, burst: 1_000 };
+const ADDRESSES_MAX: usize = 4_096;
+
+/// What a call shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown<'a> {
+    /// The header `authorization`; what cannot be read as text is none that is good.
+    pub authorization: Option<&'a str>,
+    /// Identities in the certificate of the connection, and when it ends.
+    pub certificate: Option<(&'a [String], Timestamp)>,
+    /// Where it comes from.
+    pub remote: Option<IpAddr>,
+}
+
+/// How many credentials were none, by address.
+pub(super) struct Failures {
+    began: Instant,
+    by_address: Mutex<BTreeMap<IpAddr, Arc<Gcra>>>,
+    rest: Arc<Gcra>,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { began: Instant::now(), by_address: Mutex::default(), rest: Arc::default() }
+    }
+}
+
+impl Failures {
+    fn take(&self, address: Option<IpAddr>, units: u64) -> Option<Duration> {
+        let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let mut by_address = lock(&self.by_address);
+        let (gcra, rate) = match address {
+            Some(address)
+                if by_address.len() < ADDRESSES_MAX || by_address.contains_key(&address) =>
+            {
+                (Arc::clone(by_address.entry(address).or_default()), FAILURES)
+            }
+            _ => (Arc::clone(&self.rest), FAILURES_ALL),
+        };
+        drop(by_address);
+        match gcra.take(rate, units, now) {
+            Answer::Wait(wait) => Some(wait),
+            Answer::Pass { .. } | Answer::Never => None,
+        }
+    }
+
+    /// Whether an address has failed too often.
+    fn check(&self, address: Option<IpAddr>) -> Result<()> {
+        let is_known = address.is_some_and(|address| lock(&self.by_address).contains_key(&address));
+        // A failure is counted when it happens; here it is only asked whether one more would fit.
+        let full = if is_known { self.is_full(address) } else { None };
+        full.map_or(Ok(()), |wait| {
+            let message = "too many calls from this address showed no good credential";
+            Err(Error::new(Reason::LimitReached, message).with_retry_after(wait))
+        })
+    }
+
+    fn is_full(&self, address: Option<IpAddr>) -> Option<Duration> {
+        self.take(address, 0)
+    }
+}
+
+fn hash_of(kind: u8, text: &str) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&[kind]);
+    context.update(text.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+impl Access {
+    /// Says who calls.
+    ///
+    /// # Errors
+    ///
+    /// `Unauthenticated`, always with the same words for a credential that is none, or
+    /// `LimitReached` for an address that failed too often.
+    pub async fn authenticate(&self, shown: Shown<'_>) -> Result<Caller> {
+        if !self.is_enforced() {
+            return Ok(self.on_behalf(Principal::anonymous().name().to_owned(), Vec::new()));
+        }
+        let now = clock::now();
+        // What was shown on purpose counts, and not what the connection happens to have.
+        let (kind, text) = match (shown.authorization, shown.certificate) {
+            (Some(header), _) => (0, header),
+            (None, Some(([uri], _))) => (1, uri.as_str()),
+            (None, Some(_)) => {
+                self.failed(shown.remote, "a certificate without exactly one URI")?;
+                let message = "the certificate must have exactly one URI among its names: it is \
+                               the principal";
+                return Err(Error::new(Reason::Unauthenticated, message));
+            }
+            (None, None) => {
+                let message = "a credential is needed: an API key or a token, sent as \
+                               `authorization: Bearer CREDENTIAL`, or a client certificate";
+                return Err(Error::new(Reason::Unauthenticated, message));
+            }
+        };
+        let hash = hash_of(kind, text);
+        if let Some(identity) = self.known().by_credential.get(&hash)
+            && identity.expires.is_none_or(|expires| now < expires)
+        {
+            return Ok(Caller::new(Arc::clone(identity), self.clone()));
+        }
+        self.0.failures.check(shown.remote)?;
+        let found = match (kind, shown.certificate) {
+            (1, Some((_, expires))) if now < expires => {
+                let principal = Principal::new(format!("cert:{text}"));
+                Ok(self.identity(principal, Vec::new(), Some(expires), None))
+            }
+            (1, _) => Err("a certificate that has expired"),
+            _ => self.of_header(text, now).await,
+        };
+        match found {
+            Ok(identity) => {
+                let identity = Arc::new(identity);
+                let mut known = self.known();
+                if known.by_credential.len() >= IDENTITIES_MAX {
+                    known.by_credential.clear();
+                }
+                known.by_credential.insert(hash, Arc::clone(&identity));
+                drop(known);
+                Ok(Caller::new(identity, self.clone()))
+            }
+            Err(what) => {
+                self.failed(shown.remote, what)?;
+                Err(Error::new(Reason::Unauthenticated, "the credential is not valid"))
+            }
+        }
+    }
+
+    async fn of_header(&self, header: &str, now: Timestamp) -> Result<Identity, &'static str> {
+        let Some((scheme, token)) = header.split_once(' ') else {
+            return Err("a header without scheme");
+        };
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err("a scheme other than bearer");
+        }
+        if key::looks_like_key(token) {
+            let id = key::id_of(token).ok_or("a key of the wrong form")?;
+            let (principal, expires) =
+                self.rules().principal_of_key(id, token, now).ok_or("a key that is none")?;
+            return Ok(self.identity(principal, Vec::new(), expires, Some(id.to_owned())));
+        }
+        Err("a token of no known kind")
+    }
+
+    /// Counts and records a credential that was none.
+    fn failed(&self, remote: Option<IpAddr>, what: &'static str) -> Result<()> {
+        let record = Record::new("unauthenticated", &Principal::new("unknown"), Outcome::Denied);
+        self.audit().note(record.because(what).from(remote));
+        metrics::counter!(crate::metrics::REFUSED_CREDENTIALS).increment(1);
+        match self.0.failures.take(remote, 1) {
+            None => Ok(()),
+            Some(wait) => {
+                let message = "too many calls from this address showed no good credential";
+                Err(Error::new(Reason::LimitReached, message).with_retry_after(wait))
+            }
+        }
+    }
+}

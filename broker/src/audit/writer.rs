@@ -1,0 +1,215 @@
+//! Writes this node's records to `_weft.audit`, behind those of the other nodes.
+//!
+//! *Owns* the queue's other end. The chain needs no lock between nodes: an event goes exactly where
+//! its writer saw the end, or nowhere, and then the writer looks again.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use weft_proto::event::EventView;
+use weft_proto::{AckLevel, Error, Offset, PartitionId, Principal, QualifiedName, Reason, Result};
+
+use super::chain::{self, FIRST, Link, Writer};
+use super::{Entry, Inbox, Outcome, Record};
+use crate::access::Caller;
+use crate::ingest::{Batch, Ingest, Payload};
+use crate::read::{History, Tape};
+
+/// Records of one batch.
+const BATCH_LEN: usize = 256;
+/// How long refusals may wait for others like them: a flood of them becomes a few records.
+const GATHER: Duration = Duration::from_millis(200);
+/// Between two attempts while the stream cannot be written.
+const RETRY: Duration = Duration::from_millis(200);
+/// Whoever waits for its record is told by then that it is not stored.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Read at once while the end is looked for.
+const READ_BYTES: usize = 256 << 10;
+
+/// The writer of one node.
+#[derive(Debug)]
+pub struct Loop {
+    inbox: Inbox,
+    ingest: Ingest,
+    history: History,
+    system: Caller,
+    writer: Writer,
+    /// The end of the stream and the hash of its last event, as far as this node knows.
+    end: Option<(Offset, Link)>,
+}
+
+/// A record and who waits for it.
+struct Pending {
+    id: String,
+    entry: Entry,
+}
+
+impl Loop {
+    /// A writer over this node's groups.
+    pub fn new(
+        inbox: Inbox,
+        (ingest, history): (Ingest, History),
+        system: Caller,
+        writer: Writer,
+    ) -> Self {
+        Self { inbox, ingest, history, system, writer, end: None }
+    }
+
+    /// Writes until `stop`.
+    ///
+    /// # Errors
+    ///
+    /// None: what cannot be written now is tried again.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                first = self.inbox.entries.recv() => first,
+            };
+            let Some(first) = first else { return Ok(()) };
+            let batch = self.gather(first).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = self.store(batch) => {}
+            }
+        }
+    }
+
+    /// What is in the queue, refusals of the same kind counted together.
+    async fn gather(&mut self, first: Entry) -> Vec<Pending> {
+        if first.done.is_none() {
+            // Nobody waits for it; others like it may come.
+            let waited = self.inbox.entries.is_empty() && self.inbox.entries.is_closed();
+            if !waited {
+                sleep(GATHER).await;
+            }
+        }
+        let mut batch: Vec<Pending> = Vec::new();
+        let mut next = Some(first);
+        while let Some(entry) = next.take() {
+            let like = batch.iter_mut().find(|other| {
+                let waits = other.entry.done.is_some() || entry.done.is_some();
+                !waits && other.entry.record.is_like(&entry.record)
+            });
+            match like {
+                Some(other) => other.entry.record.count += entry.record.count,
+                None => batch.push(Pending { id: self.writer.id(), entry }),
+            }
+            if batch.len() < BATCH_LEN {
+                next = self.inbox.entries.try_recv().ok();
+            }
+        }
+        let missed = self.inbox.missed.swap(0, Ordering::Relaxed);
+        if missed > 0 {
+            let mut record = Record::new("missed", &Principal::system(), Outcome::Denied)
+                .because("refusals that came faster than they could be recorded");
+            record.count = missed;
+            let entry = Entry { record, done: None };
+            batch.push(Pending { id: self.writer.id(), entry });
+        }
+        batch
+    }
+
+    /// Stores a batch, however long it takes; tells whoever waits when that is too long.
+    async fn store(&mut self, mut batch: Vec<Pending>) {
+        let until = Instant::now() + PATIENCE;
+        // Where an attempt of unknown fate would have gone.
+        let mut open = None;
+        loop {
+            let error = match self.attempt(&batch, &mut open).await {
+                Ok(()) => {
+                    for pending in batch {
+                        if let Some(done) = pending.entry.done {
+                            // Whoever left it may have gone.
+                            _ = done.send(Ok(()));
+                        }
+                    }
+                    return;
+                }
+                Err(error) => error,
+            };
+            self.end = None;
+            if error.reason() == Reason::WrongOffset {
+                continue;
+            }
+            if Instant::now() >= until {
+                for pending in &mut batch {
+                    if let Some(done) = pending.entry.done.take() {
+                        let message = format!("the act cannot be recorded in _weft.audit: {error}");
+                        _ = done.send(Err(Error::unavailable(message).with_retry_after(RETRY)));
+                    }
+                }
+                warn!(%error, "audit records wait to be written");
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn attempt(&mut self, batch: &[Pending], open: &mut Option<Offset>) -> Result<()> {
+        let stream = self.ingest.resources().stream_named(&QualifiedName::audit().to_string())?;
+        let partition = PartitionId(0);
+        let (end, mut last) = match self.end {
+            Some(known) => known,
+            None => {
+                let placement = stream.placement(partition)?;
+                self.ingest.confirm(placement.group).await?;
+                let group = self.ingest.group(placement.group)?.clone();
+                let bounds = group.bounds(placement.uid);
+                let from = open.unwrap_or(bounds.end).max(bounds.floor);
+                let from = Offset(from.get().min(bounds.end.get().saturating_sub(1)));
+                let mut tape =
+                    Tape::new(group, placement.uid, self.history.clone(), from.max(bounds.floor));
+                let mut last = FIRST;
+                let ours = batch.first().map(|pending| pending.id.as_str());
+                while tape.next() < bounds.end {
+                    let runs = tape.read(bounds.end, READ_BYTES).await?;
+                    if runs.is_empty() {
+                        return Err(Error::unavailable("the end of _weft.audit is not here yet"));
+                    }
+                    for event in runs.iter().flat_map(|run| &run.events) {
+                        let id = EventView::parse(event).map(|view| view.id.to_owned());
+                        // A batch is stored as a whole.
+                        if open.is_some() && id.as_deref() == ours {
+                            return Ok(());
+                        }
+                        last = Link::of(event);
+                    }
+                }
+                (bounds.end, last)
+            }
+        };
+        let mut events = Vec::with_capacity(batch.len());
+        for pending in batch {
+            let event = chain::event(&self.writer.source, &pending.id, &pending.entry.record, last);
+            last = Link::of(&event);
+            events.push(Bytes::from(event));
+        }
+        let count = events.len() as u64;
+        let wanted = Batch {
+            events: Payload::Plain(events),
+            identity: None,
+            atomic: true,
+            expected_offset: Some(end),
+            expected_subjects: Vec::new(),
+            ack: AckLevel::Durable,
+        };
+        let stored =
+            async { self.ingest.submit(&self.system, &stream, partition, wanted).await?.await };
+        let outcome = stored.await.inspect_err(|error| {
+            if !error.not_applied() && open.is_none() {
+                *open = Some(end);
+            }
+        })?;
+        if let Some(refused) = outcome.refusals.into_iter().next() {
+            return Err(Error::from_refusal(refused.refusal.unwrap_or_default()));
+        }
+        self.end = Some((Offset(end.get().saturating_add(count)), last));
+        Ok(())
+    }
+}
