@@ -11,6 +11,8 @@ mod identify;
 pub mod key;
 mod meter;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
