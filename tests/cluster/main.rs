@@ -6,6 +6,7 @@
 #![expect(clippy::panic, reason = "a failed step is a failed test")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the logs of its processes")]
 
+mod access;
 mod catalog;
 mod checker;
 mod checker_tests;

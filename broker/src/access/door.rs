@@ -34,8 +34,8 @@ pub enum Need {
     Verb(Verb),
     /// To be allowed to see the resource, or this with a grant or a limit.
     ViewOr(Verb),
-    /// To be allowed this with a stream, schema, subscription or function, or that with a grant or a
-    /// limit; and, for a subscription or function, to read its stream.
+    /// To be allowed to edit the resource, or this with a grant or a limit; and what a resource does
+    /// with others that it names: a function reads the streams of its triggers.
     EditOr(Verb),
     /// To be allowed this with the whole cluster.
     Cluster(Verb),

@@ -16,8 +16,8 @@ use crate::audit::{Outcome, Record};
 use crate::clock;
 use crate::data::lock;
 
-/// Credentials that are none, from one address; beyond it nothing is looked at. A client with an old
-/// key comes again, but not so often.
+/// Credentials that are none, from one address; beyond it they are told to slow down. Whoever shows a
+/// good one is let in all the same: many share an address.
 const FAILURES: Rate = Rate { per_second: 5, burst: 50 };
 /// The same for all addresses together, while too many are known.
 const FAILURES_ALL: Rate = Rate { per_second: 500, burst: 1_000 };
@@ -48,7 +48,7 @@ impl Default for Failures {
 }
 
 impl Failures {
-    fn take(&self, address: Option<IpAddr>, units: u64) -> Option<Duration> {
+    fn take(&self, address: Option<IpAddr>) -> Option<Duration> {
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut by_address = lock(&self.by_address);
         let (gcra, rate) = match address {
@@ -60,25 +60,10 @@ impl Failures {
             _ => (Arc::clone(&self.rest), FAILURES_ALL),
         };
         drop(by_address);
-        match gcra.take(rate, units, now) {
+        match gcra.take(rate, 1, now) {
             Answer::Wait(wait) => Some(wait),
             Answer::Pass { .. } | Answer::Never => None,
         }
-    }
-
-    /// Whether an address has failed too often.
-    fn check(&self, address: Option<IpAddr>) -> Result<()> {
-        let is_known = address.is_some_and(|address| lock(&self.by_address).contains_key(&address));
-        // A failure is counted when it happens; here it is only asked whether one more would fit.
-        let full = if is_known { self.is_full(address) } else { None };
-        full.map_or(Ok(()), |wait| {
-            let message = "too many calls from this address showed no good credential";
-            Err(Error::new(Reason::LimitReached, message).with_retry_after(wait))
-        })
-    }
-
-    fn is_full(&self, address: Option<IpAddr>) -> Option<Duration> {
-        self.take(address, 0)
     }
 }
 
@@ -125,7 +110,6 @@ impl Access {
         {
             return Ok(Caller::new(Arc::clone(identity), self.clone()));
         }
-        self.0.failures.check(shown.remote)?;
         let found = match (kind, shown.certificate) {
             (1, Some((_, expires))) if now < expires => {
                 let principal = Principal::new(format!("cert:{text}"));
@@ -173,7 +157,7 @@ impl Access {
         let record = Record::new("unauthenticated", &Principal::new("unknown"), Outcome::Denied);
         self.audit().note(record.because(what).from(remote));
         metrics::counter!(crate::metrics::REFUSED_CREDENTIALS).increment(1);
-        match self.0.failures.take(remote, 1) {
+        match self.0.failures.take(remote) {
             None => Ok(()),
             Some(wait) => {
                 let message = "too many calls from this address showed no good credential";

@@ -75,7 +75,8 @@ impl Service {
     }
 
     /// What a resource does for its owner, its owner must be allowed: else whoever may make a
-    /// function would read and publish everything by it.
+    /// function would read and publish everything by it. And of what it names, its owner must be
+    /// allowed to see whether it is there.
     fn authorize_uses(
         &self,
         caller: &Caller,
@@ -86,7 +87,9 @@ impl Service {
         match kind {
             Kind::Subscription => {
                 let spec: SubscriptionSpec = resource::parse(kind, &wanted.spec)?;
-                authorize(caller, Verb::Read, &named(&spec.stream)?)?;
+                // Its members must be allowed to read the stream themselves; the answer would tell
+                // whether there is one.
+                authorize(caller, Verb::View, &named(&spec.stream)?)?;
             }
             Kind::Function => {
                 let spec: FunctionSpec = resource::parse(kind, &wanted.spec)?;
