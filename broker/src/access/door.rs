@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
@@ -114,9 +115,16 @@ where
             let Admitted { caller, left, call } = admitted;
             let caller = if goes_on { caller.standing() } else { caller };
             let lost = goes_on.then(|| caller.clone().until_lost().boxed());
+            let shows_events =
+                matches!(method, Some(Method::ReadRead | Method::SubscribeSubscribe));
+            let paced = shows_events.then(|| caller.clone());
             request.extensions_mut().insert(caller);
-            let response = inner.call(request).await?;
-            Ok(response_of(response, left, call, lost))
+            let (mut parts, inner) = inner.call(request).await?.into_parts();
+            if let Some(left) = left {
+                tell_left(&mut parts.headers, left);
+            }
+            let body = Guarded { inner, lost, paced, pause: None, ended: false, _call: call };
+            Ok(Response::from_parts(parts, Body::new(body)))
         }
         .boxed()
     }
@@ -178,24 +186,13 @@ pub fn tell_left(headers: &mut HeaderMap, Left { per_second, left }: Left) {
     }
 }
 
-fn response_of(
-    response: Response<Body>,
-    left: Option<Left>,
-    call: Taken,
-    lost: Option<BoxFuture<'static, Error>>,
-) -> Response<Body> {
-    let (mut parts, inner) = response.into_parts();
-    if let Some(left) = left {
-        tell_left(&mut parts.headers, left);
-    }
-    let body = Guarded { inner, lost, ended: false, _call: call };
-    Response::from_parts(parts, Body::new(body))
-}
-
 /// The answer of a call, until its caller may not have more of it.
 struct Guarded {
     inner: Body,
     lost: Option<BoxFuture<'static, Error>>,
+    /// Whose rate of bytes counts.
+    paced: Option<Caller>,
+    pause: Option<Pin<Box<Sleep>>>,
     ended: bool,
     _call: Taken,
 }
@@ -222,8 +219,20 @@ impl http_body::Body for Guarded {
             Status::from(error).add_header(&mut trailers)?;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
         self.ended = frame.is_none();
+        if let Some(caller) = &self.paced
+            && let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            // This one goes; the next one waits until its time has come.
+            let wait = caller.meter().read(&caller.limits(), data.len() as u64);
+            self.pause = (!wait.is_zero()).then(|| Box::pin(sleep(wait)));
+        }
         Poll::Ready(frame)
     }
 

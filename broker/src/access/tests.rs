@@ -210,7 +210,9 @@ fn roles_are_what_the_table_in_the_docs_says() {
         |role: Role| -> Vec<&str> { role.verbs().iter().map(|verb| verb.as_str()).collect() };
     assert_eq!(table(Role::Reader), ["view", "read", "subscribe"]);
     assert_eq!(table(Role::Writer), ["view", "publish"]);
-    assert_eq!(table(Role::Operator), ["view", "edit", "report", "operate"]);
+    assert_eq!(table(Role::Operator), ["view", "edit", "operate"]);
+    let dispatcher = ["view", "read", "subscribe", "publish", "edit", "report"];
+    assert_eq!(table(Role::Dispatcher), dispatcher);
     assert_eq!(table(Role::Admin).len(), Verb::ALL.len());
 }
 

@@ -15,20 +15,26 @@ pub enum Role {
     /// Makes, changes and deletes resources and looks after the cluster; reads and publishes no
     /// events.
     Operator,
+    /// What a dispatcher does: runs functions, and makes the subscriptions of their triggers.
+    Dispatcher,
     /// May do everything.
     Admin,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::Reader, Self::Writer, Self::Operator, Self::Admin];
+    pub const ALL: [Self; 5] =
+        [Self::Reader, Self::Writer, Self::Operator, Self::Dispatcher, Self::Admin];
 
     /// Its verbs.
     pub const fn verbs(self) -> &'static [Verb] {
         match self {
             Self::Reader => &[Verb::View, Verb::Read, Verb::Subscribe],
             Self::Writer => &[Verb::View, Verb::Publish],
-            Self::Operator => &[Verb::View, Verb::Edit, Verb::Report, Verb::Operate],
+            Self::Operator => &[Verb::View, Verb::Edit, Verb::Operate],
+            Self::Dispatcher => {
+                &[Verb::View, Verb::Read, Verb::Subscribe, Verb::Publish, Verb::Edit, Verb::Report]
+            }
             Self::Admin => &Verb::ALL,
         }
     }

@@ -108,6 +108,11 @@ async fn acts_refusals_and_wrong_credentials_are_recorded_and_nothing_secret() {
         assert!(!text.contains(&secret[18..]));
     }
     assert!(!text.contains("a-very-private-id"));
+    // Nor is any of them in the log, but for the first key, which is shown once.
+    let mut secured = secured;
+    let log = secured.cluster.nodes[0].running().log();
+    assert!(!log.contains(&key[18..]) && !log.contains(&wrong[18..]));
+    assert_eq!(log.matches(&secured.root[18..]).count(), 1);
 
     // Only those read it who may, nobody writes to it, and it stays.
     let read = v1::ReadRequest { stream: "_weft.audit".to_owned(), ..v1::ReadRequest::default() };

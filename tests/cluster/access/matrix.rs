@@ -161,7 +161,7 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 uid: 1,
                 status: Bytes::from_static(b"{}"),
             };
-            vec![case("function", "nnnyyy", &request)]
+            vec![case("function", "nnnnyy", &request)]
         }
         Method::ClusterStatus => vec![case("all", "nnnnny", &v1::StatusRequest {})],
         Method::ClusterRoute => {

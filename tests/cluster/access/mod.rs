@@ -14,7 +14,6 @@ use bytes::Bytes;
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
-use tonic::Code;
 use weft_client::{Client, Options, PutOptions, Secret};
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::resource::Kind;
@@ -51,10 +50,6 @@ impl Secured {
     /// A client with a key, of the first node.
     fn client(&self, key: &str) -> Client {
         client_of(&self.endpoint(), key)
-    }
-
-    fn admin(&self) -> Client {
-        self.client(&self.root)
     }
 
     async fn put(&self, kind: Kind, name: &str, spec: Value) {
@@ -136,8 +131,4 @@ fn event(id: &str, ty: &str) -> Bytes {
     }
     .encode_to_vec()
     .into()
-}
-
-fn is_refused(code: Code) -> bool {
-    matches!(code, Code::PermissionDenied | Code::Unauthenticated)
 }
