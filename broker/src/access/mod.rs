@@ -8,6 +8,7 @@ mod caller;
 mod door;
 pub mod gcra;
 mod identify;
+pub mod jwt;
 pub mod key;
 mod meter;
 mod rules;
