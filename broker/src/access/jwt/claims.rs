@@ -9,7 +9,7 @@ use weft_proto::Timestamp;
 use super::token::{decode, is_visible};
 use super::{IssuerConfig, JwtError};
 
-/// As OpenID Connect has it.
+/// As `OpenID` Connect has it.
 const SUBJECT_LEN_MAX: usize = 255;
 const GROUPS_MAX: usize = 256;
 const GROUP_LEN_MAX: usize = 256;

@@ -51,9 +51,19 @@ struct State {
     asked: Option<Instant>,
     /// Attempts that are over.
     attempts: u64,
-    is_asking: bool,
-    /// A caller misses a key.
-    is_wanted: bool,
+    phase: Phase,
+}
+
+/// What becomes of the next attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// It comes when it is time.
+    #[default]
+    Quiet,
+    /// A caller misses a key: the loop begins at once.
+    Wanted,
+    /// It goes on.
+    Asking,
 }
 
 /// What the issuer says of itself; much more is of no interest here.
@@ -84,8 +94,11 @@ enum RefreshError {
 
 impl Issuer {
     pub(super) fn new(config: IssuerConfig, source: Source, limits: Limits) -> Self {
-        let state =
-            State { is_asking: matches!(source, Source::Remote { .. }), ..State::default() };
+        let phase = match source {
+            Source::Remote { .. } => Phase::Asking,
+            Source::File => Phase::Quiet,
+        };
+        let state = State { phase, ..State::default() };
         Self {
             name: config.name.as_str().into(),
             config,
@@ -149,10 +162,13 @@ impl Issuer {
     fn is_worth_waiting(&self, seen: u64) -> bool {
         let (mut is_wanted, mut is_coming) = (false, false);
         self.state.send_if_modified(|state| {
-            is_coming = state.is_asking || state.attempts > seen;
+            is_coming = state.phase != Phase::Quiet || state.attempts > seen;
             let may_ask = state.asked.is_none_or(|at| at.elapsed() >= self.limits.retry_min);
             is_wanted = may_ask && !is_coming;
-            state.is_wanted |= is_wanted;
+            if is_wanted {
+                state.phase = Phase::Wanted;
+            }
+            // Nobody waits for a wish.
             false
         });
         if is_wanted {
@@ -174,11 +190,12 @@ impl Issuer {
                 () = stop.cancelled() => return,
                 () = sleep_until(next) => {}
                 // Left over when both came at once: nothing is missing any more.
-                () = self.wanted.notified() => if !self.state.borrow().is_wanted { continue },
+                () = self.wanted.notified() => if self.state.borrow().phase != Phase::Wanted {
+                    continue;
+                },
             }
             self.state.send_modify(|state| {
-                state.is_asking = true;
-                state.is_wanted = false;
+                state.phase = Phase::Asking;
                 state.asked = Some(Instant::now());
             });
             let result = tokio::select! {
@@ -254,7 +271,7 @@ impl Issuer {
             }
             state.keys = keys;
             state.attempts += 1;
-            state.is_asking = false;
+            state.phase = Phase::Quiet;
         });
     }
 
@@ -295,7 +312,7 @@ impl Issuer {
     pub(super) async fn asked_again(&self) {
         let mut states = self.state.subscribe();
         let before = self.state.borrow();
-        let seen = before.attempts + u64::from(before.is_asking);
+        let seen = before.attempts + u64::from(before.phase == Phase::Asking);
         drop(before);
         states.wait_for(|state| state.attempts > seen).await.unwrap();
     }

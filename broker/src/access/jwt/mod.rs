@@ -1,5 +1,5 @@
-//! Tokens of identity providers: JSON Web Tokens, checked strictly, by keys that are looked up by
-//! OpenID Connect discovery.
+//! Tokens of identity providers: JSON Web Tokens, checked strictly, by keys that are looked up
+//! as `OpenID` Connect Discovery says.
 //!
 //! *Owns* the keys of the issuers and the tokens that were verified. *Never* decides what a caller
 //! may do, and never takes an address from a token.
@@ -49,7 +49,7 @@ pub use self::error::JwtError;
 pub use self::token::{TOKEN_LEN_MAX, looks_like_jwt};
 
 /// Between two looks for verified tokens that have expired.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_mins(1);
 
 /// What bounds the work for tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,7 +30,7 @@ impl Url {
         Ok(url)
     }
 
-    /// Where the issuer describes itself, by OpenID Connect Discovery 1.0, section 4.
+    /// Where the issuer describes itself, by `OpenID` Connect Discovery 1.0, section 4.
     pub(super) fn discovery(&self) -> Self {
         let path = self.path.trim_end_matches('/');
         Self { path: format!("{path}/.well-known/openid-configuration"), ..self.clone() }

@@ -25,6 +25,9 @@ fn text(status: u16, kind: &'static str, body: impl Into<String>) -> Answer {
 
 const JSON: &str = "application/json";
 
+/// Makes the provider answer something else.
+type Change<'a> = &'a dyn Fn(&Provider, &Signer);
+
 /// What becomes of a good token when the issuer's first answers are these.
 async fn verified_after(change: impl FnOnce(&Provider, &Signer)) -> Result<(), JwtError> {
     let signer = Signer::es256("a");
@@ -39,7 +42,6 @@ async fn verified_after(change: impl FnOnce(&Provider, &Signer)) -> Result<(), J
 async fn answers_that_are_wrong_in_any_way_are_not_used() {
     let described =
         |issuer: String, keys: String| Answer::Json(json!({"issuer": issuer, "jwks_uri": keys}));
-    type Change<'a> = &'a dyn Fn(&Provider, &Signer);
     let description = |answer: fn(&str) -> Answer| {
         move |provider: &Provider, _: &Signer| provider.answer_description(answer(&provider.url))
     };

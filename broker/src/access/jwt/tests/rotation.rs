@@ -34,7 +34,8 @@ async fn a_new_key_is_asked_for_when_its_first_token_comes() {
     let provider = Provider::start(&[&old]).await;
     let running = Running::start(&[config(&provider.url)], at_once());
     let claims = good_claims(&provider.url);
-    assert!(running.verify(&old.token(&claims)).await.is_ok());
+    let by_old = old.token(&claims);
+    assert!(running.verify(&by_old).await.is_ok());
     let asked = provider.asked();
 
     provider.set_keys(&[&old, &new]);
@@ -42,8 +43,8 @@ async fn a_new_key_is_asked_for_when_its_first_token_comes() {
     assert!(running.verify(&new.token(&claims)).await.is_ok());
     assert_eq!(provider.asked(), asked + 2);
     // The old key is the same as before: what it proved still counts.
-    assert!(running.has_cached(&old.token(&claims)) || old.algorithm == "ES256");
-    assert!(running.verify(&old.token(&claims)).await.is_ok());
+    assert!(running.has_cached(&by_old));
+    assert!(running.verify(&by_old).await.is_ok());
     assert_eq!(provider.asked(), asked + 2);
 }
 
