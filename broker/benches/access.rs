@@ -87,7 +87,7 @@ fn cluster() -> (Access, String, watch::Sender<Arc<Rules>>) {
     put(&mut state, "Limit", "weft-system", "all", limit);
     let (rules, seen) = watch::channel(Arc::new(Rules::of(&state)));
     let settings = Settings { enforced: true, ..Settings::default() };
-    (Access::new(settings, seen, Audit::none()), text, rules)
+    (Access::new(settings, seen, None, Audit::none()), text, rules)
 }
 
 fn headers(text: &str) -> HeaderMap {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use weft_proto::resource::check_principal;
 
+use crate::access::jwt::IssuerConfig;
 use crate::raft::machine::CHECKPOINT_BYTES;
 
 /// A checkpoint costs a few kilobytes; without any, nothing could be given back.
@@ -175,6 +176,7 @@ pub struct Security {
 /// Who may do what. The same on all nodes of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Access {
     /// Whether callers must show who they are, and need grants for what they do. Without, everybody
     /// may do everything.
@@ -184,11 +186,13 @@ pub struct Access {
     pub admins: Vec<String>,
     /// Whether an administrative act that cannot be recorded in `_weft.audit` is refused.
     pub audit_required: bool,
+    /// Identity providers whose tokens are taken.
+    pub issuers: Vec<IssuerConfig>,
 }
 
 impl Default for Access {
     fn default() -> Self {
-        Self { enforced: false, admins: Vec::new(), audit_required: true }
+        Self { enforced: false, admins: Vec::new(), audit_required: true, issuers: Vec::new() }
     }
 }
 
@@ -259,12 +263,29 @@ impl Config {
             };
             checked.map_err(|problem| ConfigError { key: "access.admins", problem })?;
         }
+        self.check_issuers()?;
         if !self.access.admins.is_empty() && !self.access.enforced {
             let problem = "it means nothing without access.enforced = true".to_owned();
             return Err(ConfigError { key: "access.admins", problem });
         }
         self.check_timers()?;
         self.check_security()
+    }
+
+    fn check_issuers(&self) -> Result<(), ConfigError> {
+        let issuers = &self.access.issuers;
+        for (place, issuer) in issuers.iter().enumerate() {
+            issuer.check()?;
+            if issuers.iter().take(place).any(|other| other.name == issuer.name) {
+                let problem = format!("{} is there twice", issuer.name);
+                return Err(ConfigError { key: "access.issuers.name", problem });
+            }
+        }
+        if !issuers.is_empty() && !self.access.enforced {
+            let problem = "they mean nothing without access.enforced = true".to_owned();
+            return Err(ConfigError { key: "access.issuers", problem });
+        }
+        Ok(())
     }
 
     fn check_timers(&self) -> Result<(), ConfigError> {

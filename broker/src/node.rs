@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use weft_proto::internal;
 use weft_proto::{GroupId, NodeId};
 
+use crate::access::jwt::Issuers;
 use crate::access::{self, Access, Announce};
 use crate::audit::{self, Audit};
 use crate::birth::{Birth, Founding, Introducer};
@@ -378,7 +379,18 @@ impl Node {
             admins: config.access.admins.clone(),
             audit_required: config.access.audit_required,
         };
-        let access = Access::new(door, rules, audit);
+        let issuers = if config.access.issuers.is_empty() {
+            None
+        } else {
+            let issuers = Issuers::new(&config.access.issuers, access::jwt::Limits::default())?;
+            let fetching = issuers.clone();
+            tasks.spawn("issuers", move |stop| async move {
+                fetching.run(stop).await;
+                Ok::<_, std::convert::Infallible>(())
+            });
+            Some(issuers)
+        };
+        let access = Access::new(door, rules, issuers, audit);
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,

@@ -25,7 +25,9 @@ const GRANT: &str =
 
 /// Shows the first key to whoever started the node, once.
 #[derive(Clone, Default)]
-pub struct Announce(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Announce(Option<Show>);
+
+type Show = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Announce {
     /// Shows it by a function.

@@ -61,9 +61,9 @@ impl Drop for Taken {
     }
 }
 
-impl Meter {
+impl Default for Meter {
     /// Nothing was used yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             began: Instant::now(),
             requests: Gcra::default(),
@@ -74,7 +74,9 @@ impl Meter {
             in_flight_bytes: AtomicU64::new(0),
         }
     }
+}
 
+impl Meter {
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -190,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_limit_refuses_names_itself_and_gives_back() {
-        let (meter, who) = (Arc::new(Meter::new()), Principal::new("key:a/b"));
+        let (meter, who) = (Arc::new(Meter::default()), Principal::new("key:a/b"));
         let limits = Limits {
             requests_per_second: Some(2),
             publish_bytes_per_second: Some(2 << 20),

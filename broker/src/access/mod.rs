@@ -27,10 +27,11 @@ pub use caller::Caller;
 use caller::Identity;
 pub use door::{Admitted, Door, DoorLayer, Need, needs, tell_left};
 use identify::Failures;
-pub use identify::Shown;
+pub use identify::{Certificate, Shown};
 pub use meter::{Left, Meter, Taken};
 pub use rules::{Decision, Explanation, Limits, Rules, Table};
 
+use crate::access::jwt::Issuers;
 use crate::audit::{Audit, Outcome, Record};
 use crate::data::lock;
 
@@ -39,6 +40,7 @@ const IDENTITIES_MAX: usize = 16_384;
 
 /// What an operator decides about access.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Settings {
     /// Whether callers must show who they are; without, everybody may do everything.
     pub enforced: bool,
@@ -58,6 +60,7 @@ struct Inner {
     known: Mutex<Known>,
     meters: Mutex<BTreeMap<Principal, Arc<Meter>>>,
     failures: Failures,
+    issuers: Option<Issuers>,
     audit: Audit,
 }
 
@@ -79,9 +82,15 @@ struct Known {
 
 impl Access {
     /// A door with these rules.
-    pub fn new(settings: Settings, rules: watch::Receiver<Arc<Rules>>, audit: Audit) -> Self {
+    pub fn new(
+        settings: Settings,
+        rules: watch::Receiver<Arc<Rules>>,
+        issuers: Option<Issuers>,
+        audit: Audit,
+    ) -> Self {
         Self(Arc::new(Inner {
             settings,
+            issuers,
             rules,
             known: Mutex::default(),
             meters: Mutex::default(),
@@ -169,7 +178,7 @@ impl Access {
             // Whoever uses nothing now gets a full rate, which is what a pause gives, too.
             meters.retain(|_, meter| Arc::strong_count(meter) > 1 || !meter.is_idle());
         }
-        let meter = Arc::new(Meter::new());
+        let meter = Arc::new(Meter::default());
         meters.insert(principal.clone(), Arc::clone(&meter));
         meter
     }

@@ -13,7 +13,7 @@ use weft_proto::{Principal, QualifiedName, Reason, Timestamp, internal, v1};
 
 use super::key::{self, Hasher};
 use super::rules::{Decision, Rules};
-use super::{Access, Settings, Shown, authorize};
+use super::{Access, Certificate, Settings, Shown, authorize};
 use crate::audit::{Audit, Outcome};
 use crate::catalog::{self, State};
 use crate::clock;
@@ -94,7 +94,7 @@ impl World {
     fn access_with(&self, audit: Audit) -> Access {
         let admins = vec!["cert:spiffe://acme/root".to_owned()];
         let settings = Settings { enforced: true, admins, audit_required: true };
-        Access::new(settings, self.rules.subscribe(), audit)
+        Access::new(settings, self.rules.subscribe(), None, audit)
     }
 }
 
@@ -126,6 +126,10 @@ fn event(ty: &str, subject: &str) -> Vec<u8> {
 
 fn name(text: &str) -> QualifiedName {
     text.parse().unwrap()
+}
+
+fn certificate(uris: &[String], not_after: Timestamp) -> Certificate<'_> {
+    Certificate { uris, not_after, thumbprint: [1; 32] }
 }
 
 fn bearer(key: &str) -> String {
@@ -338,7 +342,7 @@ async fn a_certificate_is_the_principal_of_its_one_uri() {
     let later = Timestamp::from_micros(now + 60_000_000);
     let uris = |uris: &[&str]| uris.iter().map(|&uri| uri.to_owned()).collect::<Vec<_>>();
     let one = uris(&["spiffe://acme/root"]);
-    let shown = Shown { certificate: Some((&one, later)), ..Shown::default() };
+    let shown = Shown { certificate: Some(certificate(&one, later)), ..Shown::default() };
 
     let caller = access.authenticate(shown).await.unwrap();
 
@@ -347,12 +351,12 @@ async fn a_certificate_is_the_principal_of_its_one_uri() {
     // It is an administrator by the configuration.
     assert_eq!(authorize(&caller, Verb::Govern, &name("any/thing")).unwrap(), Decision::Allowed);
     for wrong in [uris(&[]), uris(&["spiffe://a/b", "spiffe://a/c"])] {
-        let shown = Shown { certificate: Some((&wrong, later)), ..Shown::default() };
+        let shown = Shown { certificate: Some(certificate(&wrong, later)), ..Shown::default() };
         assert_eq!(access.authenticate(shown).await.unwrap_err().reason(), Reason::Unauthenticated);
     }
-    let over = Shown { certificate: Some((&one, Timestamp::from_micros(now - 1))), ..shown };
     let other = uris(&["spiffe://acme/other"]);
-    let over = Shown { certificate: over.certificate.map(|(_, at)| (&other[..], at)), ..over };
+    let past = Timestamp::from_micros(now - 1);
+    let over = Shown { certificate: Some(certificate(&other, past)), ..shown };
     assert_eq!(access.authenticate(over).await.unwrap_err().reason(), Reason::Unauthenticated);
     // What is shown on purpose counts: a wrong key is not saved by the connection.
     let both = Shown { authorization: Some("Bearer x"), ..shown };
@@ -415,7 +419,8 @@ async fn a_call_that_goes_on_ends_with_what_it_stands_on() {
 #[tokio::test]
 async fn what_the_cluster_writes_nobody_else_does() {
     let access = World::new().access();
-    let open = Access::new(Settings::default(), World::new().rules.subscribe(), Audit::none());
+    let open =
+        Access::new(Settings::default(), World::new().rules.subscribe(), None, Audit::none());
     let anonymous = open.authenticate(Shown::default()).await.unwrap();
     let audit = QualifiedName::audit();
 

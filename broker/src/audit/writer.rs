@@ -18,6 +18,7 @@ use super::{Entry, Inbox, Outcome, Record};
 use crate::access::Caller;
 use crate::ingest::{Batch, Ingest, Payload};
 use crate::read::{History, Tape};
+use crate::resources::StreamView;
 
 /// Records of one batch.
 const BATCH_LEN: usize = 256;
@@ -27,6 +28,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(200);
 /// Whoever waits for its record is told by then that it is not stored.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The stream has one, so that it has one order.
+const PARTITION: PartitionId = PartitionId(0);
 /// Read at once while the end is looked for.
 const READ_BYTES: usize = 256 << 10;
 
@@ -153,36 +156,12 @@ impl Loop {
 
     async fn attempt(&mut self, batch: &[Pending], open: &mut Option<Offset>) -> Result<()> {
         let stream = self.ingest.resources().stream_named(&QualifiedName::audit().to_string())?;
-        let partition = PartitionId(0);
         let (end, mut last) = match self.end {
             Some(known) => known,
-            None => {
-                let placement = stream.placement(partition)?;
-                self.ingest.confirm(placement.group).await?;
-                let group = self.ingest.group(placement.group)?.clone();
-                let bounds = group.bounds(placement.uid);
-                let from = open.unwrap_or(bounds.end).max(bounds.floor);
-                let from = Offset(from.get().min(bounds.end.get().saturating_sub(1)));
-                let mut tape =
-                    Tape::new(group, placement.uid, self.history.clone(), from.max(bounds.floor));
-                let mut last = FIRST;
-                let ours = batch.first().map(|pending| pending.id.as_str());
-                while tape.next() < bounds.end {
-                    let runs = tape.read(bounds.end, READ_BYTES).await?;
-                    if runs.is_empty() {
-                        return Err(Error::unavailable("the end of _weft.audit is not here yet"));
-                    }
-                    for event in runs.iter().flat_map(|run| &run.events) {
-                        let id = EventView::parse(event).map(|view| view.id.to_owned());
-                        // A batch is stored as a whole.
-                        if open.is_some() && id.as_deref() == ours {
-                            return Ok(());
-                        }
-                        last = Link::of(event);
-                    }
-                }
-                (bounds.end, last)
-            }
+            None => match self.find_end(&stream, batch, *open).await? {
+                Some(found) => found,
+                None => return Ok(()),
+            },
         };
         let mut events = Vec::with_capacity(batch.len());
         for pending in batch {
@@ -200,7 +179,7 @@ impl Loop {
             ack: AckLevel::Durable,
         };
         let stored =
-            async { self.ingest.submit(&self.system, &stream, partition, wanted).await?.await };
+            async { self.ingest.submit(&self.system, &stream, PARTITION, wanted).await?.await };
         let outcome = stored.await.inspect_err(|error| {
             if !error.not_applied() && open.is_none() {
                 *open = Some(end);
@@ -211,5 +190,39 @@ impl Loop {
         }
         self.end = Some((Offset(end.get().saturating_add(count)), last));
         Ok(())
+    }
+
+    /// Looks where the stream ends now; nothing when the batch is there already, by an attempt of
+    /// unknown fate that would have gone to `open`.
+    async fn find_end(
+        &self,
+        stream: &StreamView,
+        batch: &[Pending],
+        open: Option<Offset>,
+    ) -> Result<Option<(Offset, Link)>> {
+        let placement = stream.placement(PARTITION)?;
+        self.ingest.confirm(placement.group).await?;
+        let group = self.ingest.group(placement.group)?.clone();
+        let bounds = group.bounds(placement.uid);
+        let newest = Offset(bounds.end.get().saturating_sub(1));
+        let from = open.unwrap_or(newest).min(newest).max(bounds.floor);
+        let mut tape = Tape::new(group, placement.uid, self.history.clone(), from);
+        let mut last = FIRST;
+        let ours = batch.first().map(|pending| pending.id.as_str());
+        while tape.next() < bounds.end {
+            let runs = tape.read(bounds.end, READ_BYTES).await?;
+            if runs.is_empty() {
+                return Err(Error::unavailable("the end of _weft.audit is not here yet"));
+            }
+            for event in runs.iter().flat_map(|run| &run.events) {
+                let id = EventView::parse(event).map(|view| view.id.to_owned());
+                // A batch is stored as a whole.
+                if open.is_some() && id.as_deref() == ours {
+                    return Ok(None);
+                }
+                last = Link::of(event);
+            }
+        }
+        Ok(Some((bounds.end, last)))
     }
 }

@@ -164,7 +164,8 @@ impl GrantSpec {
         check_patterns("namespaces", &self.namespaces)?;
         check_patterns("types", &self.types)?;
         let is_about_events = self.verbs().iter().any(|verb| verb.is_about_events());
-        if !is_about_events && !(self.types.is_empty() && self.filters.is_empty()) {
+        let has_condition = !(self.types.is_empty() && self.filters.is_empty());
+        if has_condition && !is_about_events {
             let field = if self.types.is_empty() { "spec.filters" } else { "spec.types" };
             let message = "types and filters only matter to publish, read and subscribe";
             return Err(problem(field, message));
