@@ -24,7 +24,11 @@ pub(crate) fn process() -> weft_broker::Process {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder();
     weft_broker::metrics::describe();
     // A second recorder is refused: the first one goes on, and this broker shows none.
-    weft_broker::Process { metrics: recorder.ok(), first_key: Announce::new(show_first_key) }
+    weft_broker::Process {
+        metrics: recorder.ok(),
+        first_key: Announce::new(show_first_key),
+        ..weft_broker::Process::default()
+    }
 }
 
 /// The only thing that a broker writes to standard output: logs are kept by others, a key must not be.

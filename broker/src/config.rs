@@ -11,6 +11,9 @@ use crate::raft::machine::CHECKPOINT_BYTES;
 /// A checkpoint costs a few kilobytes; without any, nothing could be given back.
 const CHECKPOINT_BYTES_RANGE: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30;
 
+/// Fewer would not do for a client library and a look at the metrics.
+const CONNECTIONS_RANGE: std::ops::RangeInclusive<usize> = 8..=1 << 20;
+
 /// The configuration of one broker, as written. Unknown keys are errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -57,6 +60,10 @@ pub struct Listen {
     pub peer: String,
     /// The address that is told to clients; `grpc` when empty.
     pub advertise: String,
+    /// Connections of `grpc`, and as many of `http`; fewer where the process may not open so many.
+    pub connections: usize,
+    /// Of these from one address; an IPv6 network of 64 bits counts as one.
+    pub connections_per_address: usize,
 }
 
 impl Default for Listen {
@@ -66,6 +73,8 @@ impl Default for Listen {
             http: "127.0.0.1:7500".to_owned(),
             peer: "127.0.0.1:7600".to_owned(),
             advertise: String::new(),
+            connections: 4_096,
+            connections_per_address: 1_024,
         }
     }
 }
@@ -157,6 +166,7 @@ pub enum Profile {
 /// Certificates. Paths of PEM files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "three switches that have nothing in common")]
 pub struct Security {
     /// Certificate chain shown to clients, on both ports that they reach.
     pub certificate: Option<PathBuf>,
@@ -169,6 +179,13 @@ pub struct Security {
     pub peer_certificate: Option<PathBuf>,
     /// Its private key.
     pub peer_key: Option<PathBuf>,
+    /// Authority that signs certificates of clients: who shows one is known by it, the others show
+    /// another credential.
+    pub client_ca: Option<PathBuf>,
+    /// The certificate of a node must name its id, as the URI `weft://node/ID`.
+    pub peer_ids: bool,
+    /// Lets clients speak TLS 1.2 too; nodes speak 1.3 only.
+    pub tls12: bool,
     /// Allows plain text or missing credentials on addresses other than loopback.
     pub insecure: bool,
 }
@@ -224,6 +241,7 @@ impl Config {
         if !listen.advertise.is_empty() {
             check_address("listen.advertise", &listen.advertise)?;
         }
+        self.check_connections()?;
         for founder in &self.cluster.founders {
             check_address("cluster.founders", founder)?;
         }
@@ -288,6 +306,21 @@ impl Config {
         Ok(())
     }
 
+    fn check_connections(&self) -> Result<(), ConfigError> {
+        let Listen { connections, connections_per_address, .. } = self.listen;
+        if !CONNECTIONS_RANGE.contains(&connections) {
+            let problem = format!("{connections} is not in {CONNECTIONS_RANGE:?}");
+            return Err(ConfigError { key: "listen.connections", problem });
+        }
+        if !(1..=connections).contains(&connections_per_address) {
+            let problem = format!(
+                "{connections_per_address} is not in 1..={connections}, which are listen.connections"
+            );
+            return Err(ConfigError { key: "listen.connections_per_address", problem });
+        }
+        Ok(())
+    }
+
     fn check_timers(&self) -> Result<(), ConfigError> {
         let Cluster { heartbeat_ms, election_min_ms, election_max_ms, balance_ms, .. } =
             self.cluster;
@@ -322,6 +355,9 @@ impl Config {
                 security.peer_certificate.is_some() == security.peer_key.is_some(),
             ),
             ("security.peer_ca", security.peer_certificate.is_some() == security.peer_ca.is_some()),
+            ("security.client_ca", security.client_ca.is_none() || security.certificate.is_some()),
+            ("security.tls12", !security.tls12 || security.certificate.is_some()),
+            ("security.peer_ids", !security.peer_ids || security.peer_certificate.is_some()),
         ];
         for (key, whole) in pairs {
             if !whole {
@@ -413,6 +449,12 @@ mod tests {
         assert_eq!(key_of(|c| c.cluster.election_max_ms = 450), Some("cluster.election_max_ms"));
         assert_eq!(key_of(|c| c.cluster.founders = vec!["x".to_owned()]), Some("cluster.founders"));
         assert_eq!(key_of(|c| c.security.certificate = Some("c".into())), Some("security.key"));
+        assert_eq!(key_of(|c| c.security.client_ca = Some("c".into())), Some("security.client_ca"));
+        assert_eq!(key_of(|c| c.security.tls12 = true), Some("security.tls12"));
+        assert_eq!(key_of(|c| c.security.peer_ids = true), Some("security.peer_ids"));
+        assert_eq!(key_of(|c| c.listen.connections = 7), Some("listen.connections"));
+        let per_address = |c: &mut Config| c.listen.connections_per_address = 4_097;
+        assert_eq!(key_of(per_address), Some("listen.connections_per_address"));
     }
 
     #[test]

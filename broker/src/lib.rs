@@ -12,6 +12,7 @@ pub mod entry;
 pub mod http;
 pub mod identity;
 pub mod ingest;
+pub mod listen;
 pub mod members;
 pub mod metrics;
 mod node;

@@ -50,6 +50,13 @@ pub const DISK_FULL: &str = "weft_store_disk_full";
 pub const REFUSED_CREDENTIALS: &str = "weft_access_refused_credentials_total";
 /// Records of refusals that found no room in the queue and were only counted.
 pub const AUDIT_MISSED: &str = "weft_audit_missed_total";
+/// Connections that were not accepted, or closed before anybody proved who they are, by port and
+/// reason.
+pub const REFUSED_CONNECTIONS: &str = "weft_listen_refused_connections_total";
+/// When the certificate in use expires, in seconds since 1970, by port: `client` or `peer`.
+pub const CERTIFICATE_EXPIRES: &str = "weft_security_certificate_expires_timestamp_seconds";
+/// Changed files that are not in use because something is wrong with them, by set.
+pub const REFUSED_FILES: &str = "weft_security_refused_files_total";
 
 /// Tells the recorder what the metrics mean.
 pub fn describe() {
@@ -84,4 +91,15 @@ pub fn describe() {
     describe_counter!(LEADER_MOVES, "Leaderships given to the node that shall have them.");
     describe_gauge!(DISK_FREE_BYTES, Unit::Bytes, "Free bytes of the disk that holds the store.");
     describe_gauge!(DISK_FULL, "1 while publishes are refused because the disk is nearly full.");
+    describe_counter!(
+        REFUSED_CONNECTIONS,
+        Unit::Count,
+        "Connections that were not accepted, or closed before anybody proved who they are."
+    );
+    describe_gauge!(CERTIFICATE_EXPIRES, Unit::Seconds, "When the certificate in use expires.");
+    describe_counter!(
+        REFUSED_FILES,
+        Unit::Count,
+        "Changed certificates, keys and authorities that cannot be used; the old ones are."
+    );
 }

@@ -24,6 +24,7 @@ use crate::config::{Config, ConfigError, Profile};
 use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
+use crate::listen::{self, Limits, Port};
 use crate::members::Members;
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::{Peer, server};
@@ -39,6 +40,7 @@ use crate::resources::{CatalogMachine, Resources};
 use crate::retention::{Leader, Pace, Replica};
 use crate::rpc::{self, Facts, Listener};
 use crate::security::Secrets;
+use crate::security::watched::Watch;
 use crate::store::{self, RocksEngine, StoreError, Writer, WriterOptions};
 use crate::tasks::Tasks;
 use crate::{birth, http, retention};
@@ -122,6 +124,8 @@ pub struct Process {
     pub metrics: Option<PrometheusHandle>,
     /// Shows the first key of a cluster, which nothing shows again.
     pub first_key: Announce,
+    /// Looks at the files of certificates and keys; the process may ask it to.
+    pub watch: Watch,
 }
 
 /// The three listeners, bound before anything else: a port in use is found at once.
@@ -150,14 +154,15 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
     config.check()?;
-    let secrets = Secrets::load(&config)?;
+    let secrets = Secrets::load(&config, process.watch)?;
+    listen::raise_open_files_limit();
     let listeners = bind(&config).await?;
     let folder = Folder::open(&config.node.data)?;
     // Before anything is written to it.
     birth::check_folder(&folder, &founding(&config))?;
     let pledge = open_pledge(&folder)?;
     let tasks = Tasks::new();
-    let Process { metrics, first_key } = process;
+    let Process { metrics, first_key, .. } = process;
     let edges = Edges { listeners, secrets, metrics, first_key };
     let outcome = match Node::start(&config, (&folder, pledge), edges, &tasks, stop).await {
         Ok(Some(node)) => node.stop(&tasks).await,
@@ -252,10 +257,14 @@ impl Node {
             stop.await;
             signal.cancel();
         });
-        let (grpc_tls, http_tls) =
-            secrets.clients.map(|clients| (clients.grpc, clients.http)).unzip();
-        let (peer_server, peer_client) =
-            secrets.peers.map(|peers| (peers.server, peers.client)).unzip();
+        let open = |tcp, port, tls| {
+            listen::Listener::new(tcp, port, Limits::new(port, &config.listen), tls)
+        };
+        let grpc_port = open(listeners.grpc, Port::Grpc, secrets.grpc());
+        let http_port = open(listeners.http, Port::Http, secrets.http());
+        let peer_port = open(listeners.peer, Port::Peer, secrets.peer());
+        let Secrets { peers: peer_tls, watch, .. } = secrets;
+        tasks.spawn("secrets", move |stop| watch.run(stop));
         let (groups_tx, groups_rx) = watch::channel(None);
         let (registered_tx, registered_rx) = watch::channel(false);
         let (access_tx, access_rx) = watch::channel(None);
@@ -265,20 +274,16 @@ impl Node {
             metrics,
             access: access_rx,
         };
-        let http_listener = listeners.http;
-        tasks.spawn("http", move |stop| http::serve(http_listener, http_tls, health, stop));
+        tasks.spawn("http", move |stop| http::serve(http_port, health, stop));
 
         // Other founders may ask who this is before anybody knows the cluster.
         let birth = Birth::new(folder, Arc::clone(&pledge), founding(config))?;
         let introduction = birth.introduction();
-        let peers = server::Node::new(birth.introduction());
+        let peers = server::Node::new(birth.introduction()).demanding_ids(config.security.peer_ids);
         let remote = Remote::new();
         let (known, requests) = (peers.clone(), remote.clone());
-        let peer_listener = listeners.peer;
-        tasks.spawn("peers", move |stop| {
-            server::serve(peer_listener, known, requests, peer_server, stop)
-        });
-        let nameless = Grpc::nameless(peer_client.clone(), tasks.clone());
+        tasks.spawn("peers", move |stop| server::serve(peer_port, known, requests, stop));
+        let nameless = Grpc::nameless(peer_tls.clone(), tasks.clone());
         let membership = tokio::select! {
             biased;
             () = asked.cancelled() => return Ok(None),
@@ -292,7 +297,7 @@ impl Node {
         let parts = Store::open(config, (folder, &pledge), &membership, tasks)?;
         tasks.spawn("pledge", move |stop| pledge.run(stop));
         let name = Name { cluster_uid: membership.cluster_uid.clone(), node };
-        let transport = Grpc::new(name.clone(), peer_client, tasks.clone());
+        let transport = Grpc::new(name.clone(), peer_tls, tasks.clone());
         let timers = Timers {
             heartbeat: Duration::from_millis(config.cluster.heartbeat_ms),
             election_min: Duration::from_millis(config.cluster.election_min_ms),
@@ -302,7 +307,7 @@ impl Node {
         let guard = Guard::new(&config.node.data, reserve(config.store.profile));
         let groups = Groups::start(&settings, parts.rafts, tasks).await?;
         let groups = groups.closed_while(guard.out_of_room());
-        peers.join(name, Arc::new(groups.clone()));
+        peers.join(name, Arc::new(groups.clone()), Arc::new(groups.clone()));
         let voters: Vec<Peer> = membership
             .founders
             .iter()
@@ -434,7 +439,7 @@ impl Node {
                 transport: Arc::new(transport),
             }),
         };
-        let listener = Listener { tcp: listeners.grpc, tls: grpc_tls, access };
+        let listener = Listener { port: grpc_port, access };
         let (closing, closed) = (edge.token(), CancellationToken::new());
         let left = closed.clone();
         tasks.spawn("grpc", move |stop| async move {

@@ -4,8 +4,8 @@
 //! calls that go on once their caller may not do any more what they do.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -16,12 +16,12 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower::{Layer, Service};
 use weft_proto::resource::Verb;
 use weft_proto::{Error, Method, Result};
 
 use super::{Access, Caller, Left, Shown, Taken};
+use crate::listen::Connection;
 
 /// Health checks come from machines without credentials, and tell nothing else.
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -152,28 +152,24 @@ impl Access {
         headers: &HeaderMap,
         extensions: &http::Extensions,
     ) -> Result<Admitted> {
+        let connection = extensions.get::<Arc<Connection>>();
+        let certificate = connection.and_then(|connection| connection.certificate());
         let shown = Shown {
             authorization: headers
                 .get(header::AUTHORIZATION)
                 .map(|value| value.to_str().unwrap_or_default()),
-            certificate: None,
-            remote: remote_of(extensions),
+            certificate: certificate.map(|shown| (shown.uris.as_slice(), shown.not_after)),
+            remote: connection.map(|connection| connection.remote().ip()),
         };
         let caller = self.authenticate(shown).await?;
+        if let Some(connection) = connection {
+            connection.prove();
+        }
         let limits = caller.limits();
         let left = caller.meter().request(caller.principal(), &limits)?;
         let call = caller.meter().call(caller.principal(), &limits)?;
         Ok(Admitted { caller, left, call })
     }
-}
-
-fn remote_of(extensions: &http::Extensions) -> Option<IpAddr> {
-    let plain = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    let tls = || {
-        let info = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
-        info.and_then(|info| info.get_ref().remote_addr())
-    };
-    plain.or_else(tls).map(|address| address.ip())
 }
 
 /// Tells what is left of a rate. Source: draft-ietf-httpapi-ratelimit-headers-10.

@@ -1,9 +1,9 @@
 //! The HTTP port: health and metrics. Health is for everybody, metrics are for those who look after
 //! the cluster.
 
-mod tls;
+mod serve;
 
-use std::sync::Arc;
+use std::convert::Infallible;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -11,15 +11,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_proto::Error;
 use weft_proto::resource::Verb;
 
-use self::tls::TlsListener;
 use crate::access::{Access, Admitted, authorize, tell_left};
+use crate::listen::Listener;
 use crate::raft::groups::Groups;
 use crate::rpc::cluster_name;
 
@@ -51,26 +49,18 @@ impl Health {
     }
 }
 
-/// Serves until `stop`; in plain text without `tls`.
+/// Serves until `stop`.
 pub async fn serve(
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    listener: Listener,
     health: Health,
     stop: CancellationToken,
-) -> Result<(), std::io::Error> {
+) -> Result<(), Infallible> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(health);
-    let stopped = stop.cancelled_owned();
-    match tls {
-        Some(tls) => {
-            let listener = TlsListener::new(listener, tls);
-            axum::serve(listener, router).with_graceful_shutdown(stopped).await
-        }
-        None => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
-    }
+    serve::serve(listener, router, stop).await
 }
 
 async fn ready(State(health): State<Health>) -> impl IntoResponse {

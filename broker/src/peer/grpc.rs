@@ -14,14 +14,16 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use weft_proto::NodeId;
 use weft_proto::internal as wire;
 use weft_proto::internal::peer_client::PeerClient;
 
 use super::heartbeat::{self, Beat};
-use super::{Error, Messages, Peer, Transport};
+use super::{Error, Messages, Peer, Transport, dial};
+use crate::security::PeerTls;
+use crate::security::watched::Watched;
 use crate::tasks::Tasks;
 
 /// Longest message between nodes; the longest entry and its company stay far below.
@@ -61,6 +63,9 @@ pub enum Lane {
     Requests,
 }
 
+/// Where a connection leads: a node, once it is known which one is meant, at an address.
+type Way = (String, Option<NodeId>, Lane);
+
 /// The gRPC transport of one node.
 #[derive(Clone)]
 pub struct Grpc {
@@ -70,9 +75,9 @@ pub struct Grpc {
 struct Shared {
     name: Option<Name>,
     /// Without, everything travels in plain text.
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Watched<PeerTls>>,
     tasks: Tasks,
-    channels: Mutex<BTreeMap<(String, Lane), Channel>>,
+    channels: Mutex<BTreeMap<Way, Channel>>,
     beats: Mutex<BTreeMap<Peer, mpsc::Sender<Beat>>>,
 }
 
@@ -104,43 +109,45 @@ impl Interceptor for Badge {
 
 impl Grpc {
     /// Creates the transport of a member of a cluster.
-    pub fn new(name: Name, tls: Option<ClientTlsConfig>, tasks: Tasks) -> Self {
+    pub fn new(name: Name, tls: Option<Watched<PeerTls>>, tasks: Tasks) -> Self {
         Self::with_name(Some(name), tls, tasks)
     }
 
     /// Creates a transport that can only `identify`: for a node whose cluster is not born yet.
-    pub fn nameless(tls: Option<ClientTlsConfig>, tasks: Tasks) -> Self {
+    pub fn nameless(tls: Option<Watched<PeerTls>>, tasks: Tasks) -> Self {
         Self::with_name(None, tls, tasks)
     }
 
-    fn with_name(name: Option<Name>, tls: Option<ClientTlsConfig>, tasks: Tasks) -> Self {
+    fn with_name(name: Option<Name>, tls: Option<Watched<PeerTls>>, tasks: Tasks) -> Self {
         let (channels, beats) = (Mutex::default(), Mutex::default());
         Self { shared: Arc::new(Shared { name, tls, tasks, channels, beats }) }
     }
 
     /// Returns a connection to an address; it is made when first used, and again when it broke.
-    fn channel(&self, address: &str, lane: Lane) -> Result<Channel, Error> {
+    fn channel(&self, address: &str, node: Option<NodeId>, lane: Lane) -> Result<Channel, Error> {
         let mut channels = self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&(address.to_owned(), lane)) {
+        let way = (address.to_owned(), node, lane);
+        if let Some(channel) = channels.get(&way) {
             return Ok(channel.clone());
         }
         let wrong = |error: tonic::transport::Error| {
             Error::Refused(with_cause(&format!("{address} is no address"), Some(&error)))
         };
-        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+        // Encrypted below what tonic knows of, so that each connection takes the settings of then.
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(wrong)?
             .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        if let Some(tls) = &self.shared.tls {
-            // The peer's certificate must be for the host of this address.
-            endpoint = endpoint.tls_config(tls.clone()).map_err(wrong)?;
-        }
-        let channel = endpoint.connect_lazy();
-        channels.insert((address.to_owned(), lane), channel.clone());
+        let channel = match &self.shared.tls {
+            Some(tls) => {
+                let connector = dial::connector(tls.clone(), address.to_owned(), node);
+                endpoint.connect_with_connector_lazy(connector)
+            }
+            None => endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
+        };
+        channels.insert(way, channel.clone());
         Ok(channel)
     }
 
@@ -159,7 +166,7 @@ impl Grpc {
             from: name.node.get().into(),
             to: to.node.get().into(),
         };
-        Ok(InterceptedService::new(self.channel(&to.address, lane)?, badge))
+        Ok(InterceptedService::new(self.channel(&to.address, Some(to.node), lane)?, badge))
     }
 
     fn client(&self, to: &Peer, lane: Lane) -> Result<Client, Error> {
@@ -315,7 +322,7 @@ impl Transport for Grpc {
         address: &str,
         request: wire::IdentifyRequest,
     ) -> BoxFuture<'static, Result<wire::IdentifyResponse, Error>> {
-        let channel = self.channel(address, Lane::Control);
+        let channel = self.channel(address, None, Lane::Control);
         Box::pin(async move {
             let mut request = Request::new(request);
             // An id for a node that joins is a change of the catalog.

@@ -2,6 +2,7 @@
 //!
 //! *Owns* connections. *Never* decides anything about consensus: it carries messages.
 
+mod dial;
 pub mod grpc;
 mod heartbeat;
 pub mod router;
@@ -129,11 +130,19 @@ pub trait Admit: Send + Sync + 'static {
     -> BoxFuture<'static, Result<NodeId, Error>>;
 }
 
+/// Knows where nodes are: what a node's certificate must be for.
+pub trait Directory: Send + Sync + 'static {
+    /// The peer address of a member of the cluster.
+    fn address_of(&self, node: NodeId) -> Option<String>;
+}
+
 /// Tells other nodes who this one is, before and after its cluster is born.
 pub trait Introduce: Send + Sync + 'static {
     /// Answers a node, or refuses it.
     fn identify(&self, request: wire::IdentifyRequest) -> Result<wire::IdentifyResponse, Error>;
 }
 
+#[cfg(test)]
+mod pin_tests;
 #[cfg(test)]
 mod tests;

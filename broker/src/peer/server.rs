@@ -9,23 +9,24 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::StreamExt as _;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::Extensions;
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
-use weft_proto::Error as Failure;
 use weft_proto::internal as wire;
 use weft_proto::internal::peer_server::{self, PeerServer};
+use weft_proto::{Error as Failure, NodeId};
 
 use weft_proto::internal::forward_server::ForwardServer;
 
 use super::grpc::{CLUSTER_KEY, FROM_KEY, MESSAGE_BYTES_MAX, Name, TO_KEY};
-use super::{Admit, Error, Handler, Introduce, Messages, heartbeat};
+use super::{Admit, Directory, Error, Handler, Introduce, Messages, dial, heartbeat};
 use crate::ingest::Remote;
+use crate::listen::{Connection, Listener, OnlyGrpc};
+use crate::security::host_of;
 
 /// Largest snapshot that is taken; it is held in memory once.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
@@ -43,6 +44,8 @@ pub struct Node {
     introduce: Arc<dyn Introduce>,
     member: Arc<OnceLock<Member>>,
     admission: Arc<OnceLock<Arc<dyn Admit>>>,
+    /// Certificates must name their node.
+    must_name: bool,
     /// Ends the streams, which would otherwise go on while the connection lives.
     stop: CancellationToken,
 }
@@ -50,6 +53,7 @@ pub struct Node {
 struct Member {
     name: Name,
     handler: Arc<dyn Handler>,
+    directory: Arc<dyn Directory>,
 }
 
 impl fmt::Debug for Node {
@@ -63,7 +67,13 @@ impl Node {
     /// Creates a node that only introduces itself.
     pub fn new(introduce: Arc<dyn Introduce>) -> Self {
         let (member, admission) = (Arc::default(), Arc::default());
-        Self { introduce, member, admission, stop: CancellationToken::new() }
+        Self { introduce, member, admission, must_name: false, stop: CancellationToken::new() }
+    }
+
+    /// Whether a certificate must name its node.
+    #[must_use]
+    pub fn demanding_ids(self, must_name: bool) -> Self {
+        Self { must_name, ..self }
     }
 
     /// Lets nodes join the cluster by this one; the first call counts.
@@ -72,16 +82,17 @@ impl Node {
     }
 
     /// Lets the node take part in its cluster; the first call counts.
-    pub fn join(&self, name: Name, handler: Arc<dyn Handler>) {
-        _ = self.member.set(Member { name, handler });
+    pub fn join(&self, name: Name, handler: Arc<dyn Handler>, directory: Arc<dyn Directory>) {
+        _ = self.member.set(Member { name, handler, directory });
     }
 
     /// Checks that a call comes from the own cluster and is meant for this node.
     fn handler<T>(&self, request: &Request<T>) -> Result<Arc<dyn Handler>, Status> {
-        self.admit(request.metadata()).map(|member| Arc::clone(&member.handler))
+        let member = self.admit(request.metadata(), request.extensions())?;
+        Ok(Arc::clone(&member.handler))
     }
 
-    fn admit(&self, metadata: &MetadataMap) -> Result<&Member, Status> {
+    fn admit(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<&Member, Status> {
         let not_now = |message| Failure::unavailable(message).with_not_applied();
         if self.stop.is_cancelled() {
             return Err(not_now("this node stops").into());
@@ -109,16 +120,62 @@ impl Node {
             Ok(from) if from == member.name.node.get() => Err(Status::failed_precondition(
                 format!("the call says it comes from node {from}, which is this one"),
             )),
-            Ok(_from) => Ok(member),
+            Ok(from) => {
+                if let Some(connection) = extensions.get::<Arc<Connection>>() {
+                    self.pin(connection, member, NodeId(from))?;
+                    connection.prove();
+                }
+                Ok(member)
+            }
             Err(_error) => Err(Status::invalid_argument("the caller's node id is no number")),
         }
+    }
+}
+
+impl Node {
+    /// Checks that whoever shows a certificate is the node that it says.
+    fn pin(&self, connection: &Connection, member: &Member, from: NodeId) -> Result<(), Status> {
+        // Plain text, which only this machine can reach.
+        let Some(certificate) = connection.certificate() else { return Ok(()) };
+        let denied = |problem: String| {
+            Status::permission_denied(format!(
+                "the call says it comes from node {from}, but {problem}"
+            ))
+        };
+        dial::check(certificate, Some(from), self.must_name).map_err(denied)?;
+        let Some(address) = member.directory.address_of(from) else {
+            let unknown = format!("this node does not know a node {from}");
+            return Err(Failure::unavailable(unknown).with_not_applied().into());
+        };
+        let host = host_of(&address);
+        if certificate.covers(host) {
+            return Ok(());
+        }
+        Err(denied(format!("its certificate is not for {host}, where node {from} is")))
+    }
+
+    /// Checks that whoever shows a certificate may listen at the address that it says.
+    fn check_address(extensions: &Extensions, address: &str) -> Result<(), Status> {
+        let Some(connection) = extensions.get::<Arc<Connection>>() else { return Ok(()) };
+        if let Some(certificate) = connection.certificate() {
+            let denied = |problem| Status::permission_denied(format!("{address}: {problem}"));
+            // A node that joins has no id that its certificate could name.
+            dial::check(certificate, None, false).map_err(denied)?;
+            if !certificate.covers(host_of(address)) {
+                return Err(denied(
+                    "the certificate of the caller is not for this host".to_owned(),
+                ));
+            }
+        }
+        connection.prove();
+        Ok(())
     }
 }
 
 /// The same check in front of a service that does not do it itself.
 impl Interceptor for Node {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        self.admit(request.metadata())?;
+        self.admit(request.metadata(), request.extensions())?;
         Ok(request)
     }
 }
@@ -146,6 +203,7 @@ impl peer_server::Peer for Node {
         &self,
         request: Request<wire::IdentifyRequest>,
     ) -> Result<Response<wire::IdentifyResponse>, Status> {
+        Self::check_address(request.extensions(), &request.get_ref().address)?;
         let request = request.into_inner();
         let joins = request.joins.then(|| (request.node_uid.clone(), request.address.clone()));
         let mut answer = self.introduce.identify(request).map_err(status)?;
@@ -241,6 +299,10 @@ pub fn limited() -> Server {
         .http2_max_pending_accept_reset_streams(Some(20))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
+        // As many as there are streams: between nodes nothing may wait for something else. No
+        // greatest age either, for a leader's streams of entries last as long as its term.
+        .concurrency_limit_per_connection(STREAMS_MAX as usize)
+        .accept_http1(false)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .timeout(UNARY_TIMEOUT)
@@ -253,27 +315,22 @@ pub fn service(node: Node) -> PeerServer<Node> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// Serves the peer port until `stop`; in plain text without `tls`.
+/// Serves the peer port until `stop`.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     mut node: Node,
     remote: Remote,
-    tls: Option<ServerTlsConfig>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    // Set here: a server given its connections ignores its own setting.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     node.stop = stop.clone();
     let forward = ForwardServer::new(remote)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let forward = InterceptedService::new(forward, node.clone());
-    let mut server = limited();
-    if let Some(tls) = tls {
-        server = server.tls_config(tls)?;
-    }
+    let mut server = limited().layer(tower::layer::layer_fn(OnlyGrpc::new));
     let server = server.add_service(service(node)).add_service(forward);
-    let serving = server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let serving =
+        server.serve_with_incoming_shutdown(listener.incoming(), stop.clone().cancelled_owned());
     let late = async {
         stop.cancelled().await;
         tokio::time::sleep(CLOSE_TIMEOUT).await;

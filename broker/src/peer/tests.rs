@@ -12,13 +12,14 @@ use weft_proto::internal::forward_client::ForwardClient;
 
 use super::grpc::{Grpc, Lane, Name};
 use super::server::{Node, serve};
-use super::{Error, Handler, Introduce, Messages, Peer, Transport as _};
+use super::{Directory, Error, Handler, Introduce, Messages, Peer, Transport as _};
 use crate::ingest::Remote;
+use crate::listen::{Listener, Port};
 use crate::tasks::Tasks;
 
 /// Echoes what it gets.
 #[derive(Default)]
-struct Echo {
+pub(super) struct Echo {
     snapshot: Mutex<Option<Bytes>>,
 }
 
@@ -56,6 +57,12 @@ impl Handler for Arc<Echo> {
     }
 }
 
+impl Directory for Echo {
+    fn address_of(&self, _node: NodeId) -> Option<String> {
+        None
+    }
+}
+
 impl Introduce for Echo {
     fn identify(&self, request: wire::IdentifyRequest) -> Result<wire::IdentifyResponse, Error> {
         if request.address.is_empty() {
@@ -88,7 +95,9 @@ async fn unborn() -> Server {
     let (echo, tasks) = (Arc::new(Echo::default()), Tasks::new());
     let node = Node::new(Arc::clone(&echo) as _);
     let serving = node.clone();
-    tasks.spawn("peers", move |stop| serve(listener, serving, Remote::new(), None, stop));
+    tasks.spawn("peers", move |stop| {
+        serve(Listener::plain(listener, Port::Peer), serving, Remote::new(), stop)
+    });
     Server { peer: Peer { node: NodeId(2), address }, node, echo, tasks }
 }
 
@@ -96,7 +105,7 @@ async fn unborn() -> Server {
 async fn member() -> Server {
     let server = unborn().await;
     let name = Name { cluster_uid: "c".to_owned(), node: NodeId(2) };
-    server.node.join(name, Arc::new(Arc::clone(&server.echo)));
+    server.node.join(name, Arc::new(Arc::clone(&server.echo)), Arc::clone(&server.echo) as _);
     server
 }
 
@@ -142,7 +151,9 @@ async fn heartbeats_reach_a_peer_that_came_back() {
     let down = lasting.heartbeat(&peer, request(3)).await;
     let listener = TcpListener::bind(&peer.address).await.unwrap();
     let (serving, again) = (server.node.clone(), Tasks::new());
-    again.spawn("peers", move |stop| serve(listener, serving, Remote::new(), None, stop));
+    again.spawn("peers", move |stop| {
+        serve(Listener::plain(listener, Port::Peer), serving, Remote::new(), stop)
+    });
 
     assert!(down.is_err());
     let back = async {

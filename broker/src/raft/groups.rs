@@ -25,7 +25,7 @@ use super::wire::{
     stored_membership_in, transfer_in, transfer_result_out, vote_in, vote_out, vote_request_in,
     vote_response_out,
 };
-use crate::peer::{self, Handler, Messages, Peer, Transport};
+use crate::peer::{self, Directory, Handler, Messages, Peer, Transport};
 use crate::tasks::Tasks;
 
 /// What all groups of a node have in common.
@@ -145,6 +145,12 @@ impl Groups {
         let unknown =
             || peer::Error::Unreachable(format!("node {} has no group {group}", self.node));
         self.groups.get(&GroupId(group)).cloned().ok_or_else(unknown)
+    }
+}
+
+impl Directory for Groups {
+    fn address_of(&self, node: NodeId) -> Option<String> {
+        self.iter().find_map(|group| group.address_of(node))
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Server, ServerTlsConfig};
+use tonic::transport::Server;
 use weft_proto::v1::access_server::AccessServer;
 use weft_proto::v1::catalog_server::CatalogServer;
 use weft_proto::v1::cluster_server::ClusterServer;
@@ -15,6 +13,7 @@ use weft_proto::v1::subscribe_server::SubscribeServer;
 
 use super::Services;
 use crate::access::{Access, DoorLayer};
+use crate::listen::{self, OnlyGrpc};
 
 /// Largest message; requests have smaller limits of their own, which answer first.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -28,13 +27,21 @@ const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long connections may take to end once this node stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Then a connection takes no more calls, and the client makes another one: so that clients spread
+/// over nodes that came back, and take up new certificates. tonic cuts the connection at the end of
+/// a grace period and never says so before; without a grace period it sends GOAWAY, and streams that
+/// are open go on, as subscriptions must.
+const AGE_MAX: Duration = Duration::from_hours(1);
+/// Calls of one connection that are worked on; the others wait for these. A call counts until its
+/// response begins: open streams do not. Refusing (`load_shed`) would fail calls of clients that
+/// keep within the streams they may open, and there are few enough of these to let them wait.
+const CALLS_MAX: usize = 64;
+
 /// The listener of the client port.
 #[derive(Debug)]
 pub struct Listener {
-    /// Bound already.
-    pub tcp: TcpListener,
-    /// Plain text without.
-    pub tls: Option<ServerTlsConfig>,
+    /// The port.
+    pub port: listen::Listener,
     /// Who may do what.
     pub access: Access,
 }
@@ -46,7 +53,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     // tonic removes hyper's own limits, so each one is set here (RUSTSEC-2024-0003).
-    let mut server = Server::builder()
+    let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_local_error_reset_streams(Some(1024))
         .http2_max_pending_accept_reset_streams(Some(20))
@@ -56,10 +63,11 @@ pub async fn serve(
         .initial_connection_window_size(4 * WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .timeout(UNARY_TIMEOUT);
-    if let Some(tls) = listener.tls {
-        server = server.tls_config(tls)?;
-    }
+        .max_connection_age(AGE_MAX)
+        .concurrency_limit_per_connection(CALLS_MAX)
+        .accept_http1(false)
+        .timeout(UNARY_TIMEOUT)
+        .layer(tower::layer::layer_fn(OnlyGrpc::new));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PublishServer<super::PublishService>>().await;
     health.set_serving::<ReadServer<super::ReadService>>().await;
@@ -83,8 +91,7 @@ pub async fn serve(
         .add_service(ClusterServer::new(services.cluster))
         .add_service(AccessServer::new(services.access))
         .add_optional_service(reflection.ok());
-    // Set here: a server given its connections ignores its own setting.
-    let incoming = TcpIncoming::from(listener.tcp).with_nodelay(Some(true));
+    let incoming = listener.port.incoming();
     let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let late = async {
         stop.cancelled().await;

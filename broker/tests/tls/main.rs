@@ -3,6 +3,7 @@
 
 mod clients;
 mod cluster;
+mod matrix;
 mod node;
 mod peers;
 mod pki;

@@ -44,7 +44,7 @@ impl Files {
             peer_ca: Some(self.write("peer-ca.pem", peer_ca)),
             peer_certificate: Some(self.write("peer.pem", &peer.certificate)),
             peer_key: Some(self.write("peer.key", &peer.key)),
-            insecure: false,
+            ..Security::default()
         }
     }
 }
@@ -62,7 +62,7 @@ pub(crate) fn configs(count: usize, files: &Files) -> Vec<Config> {
             grpc: ports[0].clone(),
             http: ports[1].clone(),
             peer: ports[2].clone(),
-            advertise: String::new(),
+            ..Listen::default()
         },
         cluster: Cluster {
             founders: if count == 1 { Vec::new() } else { founders.clone() },

@@ -300,6 +300,15 @@ impl Group {
         core.trigger().purge_log(index).await.map_err(stopped)
     }
 
+    /// The peer address of a voter or learner, as the newest membership of the log has it.
+    pub fn address_of(&self, node: NodeId) -> Option<String> {
+        let core = self.core();
+        let metrics = core.metrics();
+        let metrics = metrics.borrow_watched();
+        let known = metrics.membership_config.get_node(&node.get());
+        known.map(|known| known.address.clone())
+    }
+
     #[cfg(test)]
     pub(in crate::raft) fn membership(&self) -> crate::raft::types::StoredMembership {
         (*self.core().metrics().borrow_watched().membership_config).clone()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::listen::{Listener, Port};
 use crate::peer::grpc::{Grpc, Name};
 use crate::peer::router::Router;
 use crate::peer::server::{self, Node as PeerNode};
@@ -173,9 +174,10 @@ impl Cluster {
                     None => tokio::net::TcpListener::bind(&node.address).await.unwrap(),
                 };
                 let serving = PeerNode::new(Arc::new(Silent));
-                serving.join(name, Arc::new(groups.clone()));
+                serving.join(name, Arc::new(groups.clone()), Arc::new(groups.clone()));
                 tasks.spawn("peers", move |stop| {
-                    server::serve(listener, serving, crate::ingest::Remote::new(), None, stop)
+                    let listener = Listener::plain(listener, Port::Peer);
+                    server::serve(listener, serving, crate::ingest::Remote::new(), stop)
                 });
             }
         }
