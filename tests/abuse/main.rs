@@ -1,0 +1,20 @@
+//! Attacks by hand on the three ports of a real broker: each has one expected answer, and after each
+//! group the broker works as before and has not grown.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod attack;
+mod bodies;
+mod connections;
+#[path = "../harness/daemon.rs"]
+#[allow(dead_code, reason = "the cluster tests use more of it")]
+mod daemon;
+mod frames;
+mod h1;
+mod h2;
+#[path = "../harness/ports.rs"]
+mod ports;
+#[path = "../harness/probe.rs"]
+mod probe;
+mod requests;
+mod server;
+mod tls;
