@@ -20,7 +20,7 @@ use tower::{Layer, Service};
 use weft_proto::resource::Verb;
 use weft_proto::{Error, Method, Result};
 
-use super::{Access, Caller, Left, Shown, Taken};
+use super::{Access, Caller, Certificate, Left, Shown, Taken};
 use crate::listen::Connection;
 
 /// Health checks come from machines without credentials, and tell nothing else.
@@ -158,14 +158,20 @@ impl Access {
             authorization: headers
                 .get(header::AUTHORIZATION)
                 .map(|value| value.to_str().unwrap_or_default()),
-            certificate: certificate.map(|shown| (shown.uris.as_slice(), shown.not_after)),
+            certificate: certificate.map(|shown| Certificate {
+                uris: &shown.uris,
+                not_after: shown.not_after,
+                thumbprint: shown.thumbprint,
+            }),
             remote: connection.map(|connection| connection.remote().ip()),
         };
         let caller = self.authenticate(shown).await?;
-        if let Some(connection) = connection {
+        let limits = caller.limits();
+        if let Some(connection) = connection.filter(|connection| !connection.is_proven()) {
+            // It counts for whoever comes first; refused, it is closed like one that proves nothing.
+            connection.hold(caller.meter().connection(caller.principal(), &limits)?);
             connection.prove();
         }
-        let limits = caller.limits();
         let left = caller.meter().request(caller.principal(), &limits)?;
         let call = caller.meter().call(caller.principal(), &limits)?;
         Ok(Admitted { caller, left, call })

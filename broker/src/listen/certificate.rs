@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ring::digest::{SHA256, digest};
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
@@ -22,6 +23,8 @@ pub struct ClientCertificate {
     pub uris: Vec<String>,
     /// From then on it is worth nothing; a connection may live longer.
     pub not_after: Timestamp,
+    /// SHA-256 of its encoding: tokens may belong to it (RFC 8705).
+    pub thumbprint: [u8; 32],
     der: CertificateDer<'static>,
 }
 
@@ -48,7 +51,9 @@ impl ClientCertificate {
         }
         let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
         let not_after = Timestamp::from_micros(0).saturating_add(Duration::from_secs(seconds));
-        Ok(Self { uris, not_after, der: der.clone().into_owned() })
+        let mut thumbprint = [0; 32];
+        thumbprint.copy_from_slice(digest(&SHA256, der).as_ref());
+        Ok(Self { uris, not_after, thumbprint, der: der.clone().into_owned() })
     }
 
     /// Whether it is for this host: a DNS name, or an IP address.
