@@ -22,6 +22,7 @@ fn types(answer: &super::Answer) -> Vec<String> {
     types
 }
 
+#[expect(clippy::too_many_lines, reason = "one story")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn some_events_are_let_through_and_the_others_are_not() {
     let secured = Secured::start(3).await;

@@ -26,19 +26,16 @@ fn case(what: &'static str, may: &'static str, message: &impl prost::Message) ->
     Case { what, message: message.encode_to_vec().into(), may }
 }
 
-fn resource(kind: Kind, name: &str, spec: serde_json::Value) -> Option<v1::Resource> {
+fn put(kind: Kind, name: &str, spec: &serde_json::Value, dry_run: bool) -> v1::PutRequest {
     let (namespace, name) = name.split_once('/').unwrap();
-    Some(v1::Resource {
+    let resource = v1::Resource {
         kind: kind.as_str().to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         spec: spec.to_string().into(),
         ..v1::Resource::default()
-    })
-}
-
-fn put(kind: Kind, name: &str, spec: serde_json::Value, dry_run: bool) -> v1::PutRequest {
-    v1::PutRequest { resource: resource(kind, name, spec), dry_run, ..v1::PutRequest::default() }
+    };
+    v1::PutRequest { resource: Some(resource), dry_run, ..v1::PutRequest::default() }
 }
 
 #[expect(clippy::too_many_lines, reason = "one table")]
@@ -96,26 +93,26 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
             let limit = json!({"principals": ["key:shop/x"], "open_calls": 9});
             let abroad = json!({"stream": "other/orders"});
             vec![
-                case("stream", "nnnyyy", &put(Kind::Stream, "shop/new", stream.clone(), false)),
-                case("dry run", "nnnyyy", &put(Kind::Stream, "shop/newer", stream, true)),
+                case("stream", "nnnyyy", &put(Kind::Stream, "shop/new", &stream, false)),
+                case("dry run", "nnnyyy", &put(Kind::Stream, "shop/newer", &stream, true)),
                 case(
                     "subscription",
                     "nnnyyy",
-                    &put(Kind::Subscription, "shop/s2", subscription, false),
+                    &put(Kind::Subscription, "shop/s2", &subscription, false),
                 ),
                 // A stream of another namespace is not theirs to read.
-                case("abroad", "nnnnny", &put(Kind::Subscription, "shop/s3", abroad, false)),
+                case("abroad", "nnnnny", &put(Kind::Subscription, "shop/s3", &abroad, false)),
                 // A function reads and publishes: whoever may not, may not by it.
-                case("function", "nnnnyy", &put(Kind::Function, "shop/f", function, true)),
-                case("replies", "nnnnyy", &put(Kind::Function, "shop/f", replies, true)),
+                case("function", "nnnnyy", &put(Kind::Function, "shop/f", &function, true)),
+                case("replies", "nnnnyy", &put(Kind::Function, "shop/f", &replies, true)),
                 case(
                     "schema",
                     "nnnyyy",
-                    &put(Kind::Schema, "shop/s", json!({"document": {}}), false),
+                    &put(Kind::Schema, "shop/s", &json!({"document": {}}), false),
                 ),
-                case("grant", "nnnnyy", &put(Kind::Grant, "shop/g", grant.clone(), false)),
-                case("grant to all", "nnnnny", &put(Kind::Grant, "weft-system/g", grant, false)),
-                case("limit", "nnnnny", &put(Kind::Limit, "weft-system/l", limit, false)),
+                case("grant", "nnnnyy", &put(Kind::Grant, "shop/g", &grant, false)),
+                case("grant to all", "nnnnny", &put(Kind::Grant, "weft-system/g", &grant, false)),
+                case("limit", "nnnnny", &put(Kind::Limit, "weft-system/l", &limit, false)),
             ]
         }
         Method::CatalogGet => {
@@ -242,8 +239,14 @@ async fn every_method_lets_in_whom_it_should_and_nobody_else() {
                 let is_right = match (may, answer.code) {
                     ('n', code) => code == Code::PermissionDenied && answer.messages.is_empty(),
                     ('h', code) => code == Code::NotFound && answer.messages.is_empty(),
-                    (_, Code::PermissionDenied | Code::Unauthenticated) => false,
-                    (_, Code::Unimplemented | Code::Internal | Code::Unknown) => false,
+                    (
+                        _,
+                        Code::PermissionDenied
+                        | Code::Unauthenticated
+                        | Code::Unimplemented
+                        | Code::Internal
+                        | Code::Unknown,
+                    ) => false,
                     _ => true,
                 };
                 // Nothing of one namespace is shown to the other, whatever was asked.

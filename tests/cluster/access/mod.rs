@@ -1,6 +1,7 @@
 //! Clusters that ask everybody who they are: what each may do, what none finds out, what is recorded.
 
 mod audit;
+mod dispatched;
 mod events;
 mod limits;
 mod matrix;
@@ -23,7 +24,7 @@ use self::wire::{Answer, call};
 use crate::harness::Cluster;
 
 /// For whatever happens at once on a machine that is busy.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const NAMESPACE: &str = "shop";
 
 /// A cluster with access control, and an administrator's key.

@@ -91,7 +91,7 @@ async fn every_call_that_goes_on_ends_with_its_grant_or_its_key() {
                 (path, answer.code)
             }
         });
-        tokio::task::JoinSet::from_iter(open)
+        open.collect::<tokio::task::JoinSet<_>>()
     };
 
     let open = start(&key);

@@ -25,6 +25,7 @@ fn bytes(message: &impl prost::Message) -> Bytes {
     message.encode_to_vec().into()
 }
 
+#[expect(clippy::too_many_lines, reason = "one question after the other")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_does_not_tell_whether_something_of_others_is_there() {
     let secured = Secured::start(1).await;

@@ -54,7 +54,7 @@ pub(crate) async fn call(
 
 /// The same until the end, however long nothing comes.
 pub(crate) async fn until_end(endpoint: &str, key: &str, path: &str, message: Bytes) -> Answer {
-    call_for(endpoint, Some(key), path, vec![message], Duration::from_secs(300)).await
+    call_for(endpoint, Some(key), path, vec![message], Duration::from_mins(5)).await
 }
 
 async fn call_for(

@@ -1,6 +1,7 @@
 //! Tokens of an issuer in this process.
 
 mod accepted;
+mod door;
 mod keys;
 mod oidc;
 mod property;
