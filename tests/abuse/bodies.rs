@@ -108,14 +108,14 @@ async fn half_open_bodies_of_many_connections_take_little() {
         attack.extend(frame(DATA, 0, stream, &claim));
     }
 
-    let mut held = Vec::new();
+    let mut open = Vec::new();
     for _ in 0..50 {
         let mut stream = TcpStream::connect(address(server.ports.grpc)).await.unwrap();
         stream.write_all(&attack).await.unwrap();
-        held.push(stream);
+        open.push(stream);
     }
     // While all of them are open.
     server.is_well().await;
-    drop(held);
+    drop(open);
     server.is_well().await;
 }

@@ -90,6 +90,7 @@ fn floods() -> Vec<Case> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn broken_frames() -> Vec<Case> {
     let get = get();
     let none: [u8; 4] = [0; 4];
@@ -180,6 +181,7 @@ fn broken_frames() -> Vec<Case> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn broken_headers() -> Vec<Case> {
     let get = get();
     let raw = |block: &[u8]| sent(&[request(WHOLE, 1, block)]);

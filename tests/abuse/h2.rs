@@ -131,7 +131,8 @@ const HUFFMAN: &[(&str, char)] = &[
 ];
 
 fn huffman(bytes: &[u8]) -> String {
-    let bits: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
+    let bits: Vec<_> = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
+    let bits = bits.concat();
     let (mut rest, mut text) = (bits.as_str(), String::new());
     while let Some((code, letter)) = HUFFMAN.iter().find(|(code, _)| rest.starts_with(code)) {
         text.push(*letter);

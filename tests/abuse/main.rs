@@ -1,12 +1,13 @@
 //! Attacks by hand on the three ports of a real broker: each has one expected answer, and after each
 //! group the broker works as before and has not grown.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the log of its broker")]
 
 mod attack;
 mod bodies;
 mod connections;
 #[path = "../harness/daemon.rs"]
-#[allow(dead_code, reason = "the cluster tests use more of it")]
+#[expect(dead_code, reason = "the cluster tests use more of it")]
 mod daemon;
 mod frames;
 mod h1;

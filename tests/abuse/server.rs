@@ -1,7 +1,7 @@
 //! The broker under attack: a process of its own, and how it is found to be well.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -65,9 +65,9 @@ impl Server {
             (String::new(), options)
         };
         let config = format!(
-            "[node]\ndata = {:?}\n[listen]\ngrpc = {:?}\nhttp = {:?}\npeer = {:?}\n{}\n\
+            "[node]\ndata = {}\n[listen]\ngrpc = {:?}\nhttp = {:?}\npeer = {:?}\n{}\n\
              [cluster]\ndata_groups = 1\n[store]\nprofile = \"small\"\n{security}",
-            folder.path().join("data"),
+            quoted(&folder.path().join("data")),
             address(ports.grpc),
             address(ports.http),
             address(ports.peer),
@@ -80,8 +80,8 @@ impl Server {
         let daemon = Daemon::start("the broker", command, &folder.path().join("broker.log"));
         options.timeouts.call = SOON;
         let client = Client::connect(&options).unwrap();
-        let (_folder, _room) = (folder, room);
-        let mut server = Self { daemon, ports, client, rss: 0, published: 0, _folder, _room };
+        let mut server =
+            Self { daemon, ports, client, rss: 0, published: 0, _folder: folder, _room: room };
         server.prepare(setup.secured).await;
         server
     }
@@ -168,6 +168,11 @@ pub(crate) fn event(id: &str, ty: &str, json: Option<String>) -> CloudEvent {
     }
 }
 
+/// A path as TOML has it.
+fn quoted(path: &Path) -> String {
+    format!("{:?}", path.to_str().unwrap())
+}
+
 struct Files {
     folder: PathBuf,
 }
@@ -188,15 +193,15 @@ impl Files {
         let path = |name: &str, text: &str| {
             let path = self.folder.join(name);
             fs::write(&path, text).unwrap();
-            path
+            quoted(&path)
         };
         let (certificate, key) =
             (path("node.pem", &certificate), path("node.key", &key.serialize_pem()));
         let authority = path("ca.pem", &ca);
         let section = format!(
-            "[security]\ncertificate = {certificate:?}\nkey = {key:?}\n\
-             client_ca = {authority:?}\n\
-             peer_ca = {authority:?}\npeer_certificate = {certificate:?}\npeer_key = {key:?}\n"
+            "[security]\ncertificate = {certificate}\nkey = {key}\n\
+             client_ca = {authority}\n\
+             peer_ca = {authority}\npeer_certificate = {certificate}\npeer_key = {key}\n"
         );
         (section, ca)
     }

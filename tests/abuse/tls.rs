@@ -67,7 +67,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("an empty hello", record(22, 0x0301, &handshake(1, b"")), "alert 50"),
         ("a hello of 64 KiB of junk", record(22, 0x0301, &handshake(1, &[3; 16_000])), "alert 50"),
         ("a hello that claims 16 MiB", record(22, 0x0301, &[1, 255, 255, 255]), "closed"),
-        ("a record too long", [&[22, 3, 1, 255, 255][..], &[0; 70_000]].concat(), "alert 50"),
+        ("a record too long", [&[22, 3, 1, 255, 255][..], &vec![0; 70_000]].concat(), "alert 50"),
         ("an empty record", record(22, 0x0301, b""), "alert 50"),
         ("data before the handshake", record(23, 0x0303, &[1; 64]), "alert 10"),
         ("an end before the handshake", handshake_end(), "alert 10"),
