@@ -48,7 +48,7 @@ async fn a_dispatcher_with_its_role_runs_functions_of_its_namespace() {
     secured.put(Kind::Function, "shop/confirm", function).await;
     let publish = v1::PublishRequest {
         stream: "shop/orders".to_owned(),
-        events: vec![event("1", "order.placed")],
+        events: vec![event("1", "shop.order.placed")],
         ..v1::PublishRequest::default()
     };
     let _: v1::PublishResponse =
@@ -66,7 +66,7 @@ async fn a_dispatcher_with_its_role_runs_functions_of_its_namespace() {
         let path = "/weft.v1.Read/Read";
         let answer = call(&secured.endpoint(), Some(&secured.root), path, message).await;
         assert_eq!(answer.code, Code::Ok, "{answer:?}");
-        if answer.contains("order") {
+        if answer.contains("order.confirmed") {
             break;
         }
         assert!(Instant::now() < until, "no reply came: {answer:?}");
