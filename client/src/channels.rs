@@ -6,13 +6,12 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
+use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Request, Status};
 use weft_proto::{Error, Result};
 
+use crate::credential::Credential;
 use crate::options::{Options, Tls};
 
 /// A dead peer is noticed after interval plus timeout, even while nothing is sent.
@@ -25,19 +24,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// A channel that adds the credential to every call.
 pub(crate) type Transport = InterceptedService<Channel, Credential>;
-
-/// The bearer token as metadata, if there is one.
-#[derive(Clone, Debug)]
-pub(crate) struct Credential(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Credential {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        Ok(request)
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Channels {
@@ -80,6 +66,11 @@ impl Channels {
         Ok((channels, endpoints))
     }
 
+    /// What calls show.
+    pub(crate) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
     /// The channel to an address; a bare `host:port`, as nodes tell it, gets our scheme.
     pub(crate) fn get(&self, address: &str) -> Result<Transport> {
         let address = with_scheme(address, self.scheme);
@@ -95,7 +86,7 @@ impl Channels {
     }
 
     fn endpoint(&self, address: &str) -> Result<Endpoint> {
-        if self.credential.0.is_some() && !address.starts_with("https://") && !is_local(address) {
+        if !self.credential.is_none() && !address.starts_with("https://") && !is_local(address) {
             let message = format!("the token would travel to {address} in plain text; use https");
             return Err(Error::invalid(message).with_field("endpoints"));
         }
@@ -131,18 +122,13 @@ fn with_scheme(address: &str, scheme: &str) -> String {
 }
 
 fn credential(options: &Options) -> Result<Credential> {
-    let Some(token) = &options.token else { return Ok(Credential(None)) };
-    if token.expose().is_empty() {
-        return Err(Error::invalid("the token is empty").with_field("token"));
-    }
-    match format!("Bearer {}", token.expose()).parse::<MetadataValue<Ascii>>() {
-        Ok(mut value) => {
-            value.set_sensitive(true);
-            Ok(Credential(Some(value)))
-        }
-        Err(error) => {
-            let message = "the token has characters that cannot be sent; is there a line break?";
-            Err(Error::invalid(message).with_field("token").with_source(error))
+    match (&options.token, &options.token_file) {
+        (None, None) => Ok(Credential::none()),
+        (Some(token), None) => Credential::token(token),
+        (None, Some(path)) => Credential::file(path),
+        (Some(_), Some(_)) => {
+            let message = "a token and a file with one are given: give one of them";
+            Err(Error::invalid(message).with_field("token_file"))
         }
     }
 }
@@ -159,6 +145,16 @@ fn tls(tls: Option<&Tls>) -> Result<ClientTlsConfig> {
     }
     let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
     if let Some((certificate, key)) = &tls.identity_pem {
+        let problem = if !certificate.contains("-----BEGIN CERTIFICATE-----") {
+            Some("the file of this client's certificate holds no certificate in PEM")
+        } else if !key.expose().contains("PRIVATE KEY-----") {
+            Some("the file of this client's key holds no private key in PEM")
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            return Err(Error::invalid(problem).with_field("tls.identity_pem"));
+        }
         config = config.identity(Identity::from_pem(certificate, key.expose()));
     }
     if let Some(name) = &tls.server_name {
@@ -241,6 +237,28 @@ mod tests {
             (Options::new(["http://a b:1"]), "endpoints"),
             (Options { token: Some(Secret::new("a\nb")), ..Options::new(["a:1"]) }, "token"),
             (Options { token: Some(Secret::new("t")), ..Options::new(["a:1"]) }, "endpoints"),
+            (
+                Options { token_file: Some("/no/such".into()), ..Options::new(["a:1"]) },
+                "token_file",
+            ),
+            (
+                Options {
+                    token: Some(Secret::new("t")),
+                    token_file: Some("/no/such".into()),
+                    ..Options::new(["127.0.0.1:1"])
+                },
+                "token_file",
+            ),
+            (
+                Options {
+                    tls: Some(Tls {
+                        identity_pem: Some((PEM.to_owned(), Secret::new("x"))),
+                        ..tls(PEM)
+                    }),
+                    ..Options::new(["a:1"])
+                },
+                "tls.identity_pem",
+            ),
         ];
         for (options, field) in cases {
             let error = Channels::new(&options).unwrap_err();

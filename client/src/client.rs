@@ -177,6 +177,18 @@ impl Client {
         self.inner.channels.get(address)
     }
 
+    /// A number for the credential that calls show now.
+    pub(crate) fn shows(&self) -> u64 {
+        self.inner.channels.credential().version()
+    }
+
+    /// Whether a call that was refused may be made once more: there is another credential to show
+    /// than the one that it showed.
+    pub(crate) fn shows_another(&self, error: &Error, shown: u64) -> bool {
+        error.kind() == ErrorKind::Denied
+            && self.inner.channels.credential().has_changed_since(shown)
+    }
+
     /// The node at this place did not answer: the next call begins with the one after it.
     pub(crate) fn avoid(&self, place: usize) {
         let next = (place + 1) % self.inner.endpoints.len();
@@ -189,7 +201,8 @@ impl Client {
         );
     }
 
-    /// Makes a call at one node after the other until one answers.
+    /// Makes a call at one node after the other until one answers. A refusal ends it, unless the
+    /// credential has changed since; a limit that is reached is waited for.
     pub(crate) async fn call<T, F>(
         &self,
         repeat: Repeat,
@@ -211,11 +224,15 @@ impl Client {
             };
             let left = deadline.saturating_duration_since(Instant::now());
             let limit = self.inner.timeouts.attempt.min(left);
+            let shown = self.shows();
             let error = match timeout(limit, call(transport)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => error_of(status),
                 Err(_elapsed) => out_of_time(before.as_ref()),
             };
+            if self.shows_another(&error, shown) {
+                continue;
+            }
             if error.is_retryable()
                 && let Some(place) = place
             {

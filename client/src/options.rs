@@ -1,7 +1,10 @@
 //! How to reach a cluster, and how long to try.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 /// How to reach a cluster.
 ///
@@ -20,6 +23,9 @@ pub struct Options {
     pub endpoints: Vec<String>,
     /// Bearer token that goes with every call.
     pub token: Option<Secret>,
+    /// File with the token; instead of `token`. When it is replaced, later calls show what it holds
+    /// then, see [`crate::Credential::file`]: a long-running program takes up a new key by itself.
+    pub token_file: Option<PathBuf>,
     /// Certificates for `https` endpoints.
     pub tls: Option<Tls>,
     /// How long to try.
@@ -38,7 +44,8 @@ impl Options {
 pub struct Tls {
     /// Authorities to trust. Required: no authority of the system is trusted on its own.
     pub ca_pem: String,
-    /// Certificate and private key of this client, where the cluster asks for one.
+    /// Certificate, with its chain, and private key of this client, where the cluster asks for one.
+    /// Read once: for another certificate, make another [`crate::Client`].
     pub identity_pem: Option<(String, Secret)>,
     /// Name to expect in the server's certificate, if it is not the endpoint's host.
     pub server_name: Option<String>,
@@ -68,17 +75,18 @@ impl Default for Timeouts {
     }
 }
 
-/// A text that is never shown.
+/// A text that is never shown by accident, and overwritten in memory when it is dropped.
 #[derive(Clone)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Hides the text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The text, for whoever must pass it on. Neither log it nor put it into an error.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -94,10 +102,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_output_hides_the_token() {
+    fn debug_output_hides_the_token_and_the_key() {
+        let secret = || Secret::new("hunter2");
+        let tls = Tls { identity_pem: Some((String::new(), secret())), ..Tls::default() };
         let options =
-            Options { token: Some(Secret::new("hunter2")), ..Options::new(["http://a:1"]) };
+            Options { token: Some(secret()), tls: Some(tls), ..Options::new(["http://a:1"]) };
 
         assert!(!format!("{options:?}").contains("hunter2"));
+        assert_eq!(secret().expose(), "hunter2");
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Lane {
     window: Window<Batch>,
     link: Link,
     attempt: usize,
+    /// The credential that the link showed.
+    shown: u64,
     /// Jobs taken and jobs settled since the start.
     taken: u64,
     settled: u64,
@@ -116,6 +118,7 @@ impl Lane {
             window: Window::new(limits),
             link: Link::Closed,
             attempt: 0,
+            shown: 0,
             taken: 0,
             settled: 0,
             flushes: VecDeque::new(),
@@ -149,6 +152,7 @@ impl Lane {
             }
             if self.link.is_closed() && self.window.may_connect(now) {
                 let client = self.client.clone();
+                self.shown = client.shows();
                 self.link = Link::Opening(link::open(
                     client,
                     self.stream.clone(),
@@ -333,7 +337,9 @@ impl Lane {
         tracing::debug!(stream = self.stream, partition = self.partition, %error, "link broken");
         let after = error.retry_after();
         self.window.handle_broken(after, now, rand::random());
-        let hopeless = !error.is_retryable() && error.kind() != ErrorKind::Internal;
+        let hopeless = !error.is_retryable()
+            && error.kind() != ErrorKind::Internal
+            && !self.client.shows_another(&error, self.shown);
         if hopeless {
             self.give_up(&error);
         } else {
@@ -349,7 +355,10 @@ impl Lane {
             match end {
                 End::NotStored => self.fail(batch, &copy_of(error).with_not_applied()),
                 End::Answered => self.fail(batch, error),
-                End::Unknown => self.abandon(batch, end),
+                End::Unknown => {
+                    let message = format!("not acknowledged, it may be stored or not: {error}");
+                    self.fail(batch, &Error::unavailable(message));
+                }
             }
         }
         for (job, _) in std::mem::take(&mut self.queue) {
@@ -433,7 +442,6 @@ impl Lane {
     }
 }
 
-/// What a failure means to the window, and whether another node should be asked.
 /// A batch compressed, if that makes it smaller.
 fn smaller(codec: Codec, batch: &Batch) -> Option<v1::PackedEvents> {
     let bytes: usize = batch.events.iter().map(Bytes::len).sum();
@@ -441,6 +449,7 @@ fn smaller(codec: Codec, batch: &Batch) -> Option<v1::PackedEvents> {
     (packed.body.len() < bytes).then_some(packed)
 }
 
+/// What a failure means to the window, and whether another node should be asked.
 fn answer_of(error: &Error) -> (Answer, bool) {
     let later = Answer::Later { certain: error.not_applied(), after: error.retry_after() };
     match (error.reason(), error.kind()) {

@@ -43,6 +43,8 @@ pub(super) struct Leg {
     connection: Option<Streaming<v1::ReadResponse>>,
     /// The endpoint that was asked last, for the leader or for the events.
     place: Option<usize>,
+    /// The credential that the connection showed.
+    shown: u64,
     caught_up: bool,
     attempt: usize,
     backoff: Backoff,
@@ -75,6 +77,7 @@ impl Leg {
             broken: false,
             connection: None,
             place: None,
+            shown: 0,
             caught_up: false,
             attempt: 0,
             backoff: Backoff::default(),
@@ -171,6 +174,7 @@ impl Leg {
     }
 
     async fn connect(&mut self) -> Result<Streaming<v1::ReadResponse>> {
+        self.shown = self.client.shows();
         let mut request = self.request.clone();
         request.min_generation = self.client.generation();
         request.resume = self.left.values().copied().collect();
@@ -217,6 +221,9 @@ impl Leg {
 
     /// Waits before the next attempt, or gives the error back if none makes sense.
     async fn pause(&mut self, error: Error) -> Result<()> {
+        if self.client.shows_another(&error, self.shown) {
+            return Ok(());
+        }
         // After a start, an offset that is "not stored" may be one that this replica lacks yet; what
         // retention took will not come back, and the node then says nothing of trying again.
         let lags = error.reason() == Reason::OffsetOutOfRange

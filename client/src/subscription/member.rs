@@ -41,6 +41,8 @@ pub(super) struct Member {
     backoff: Backoff,
     failing_since: Option<Instant>,
     was_connected: bool,
+    /// The credential that the connection showed.
+    shown: u64,
 }
 
 struct Session {
@@ -81,6 +83,7 @@ impl Member {
             backoff: Backoff::default(),
             failing_since: None,
             was_connected: false,
+            shown: 0,
         }
     }
 
@@ -117,6 +120,7 @@ impl Member {
     }
 
     async fn connect(&mut self) -> Result<Session> {
+        self.shown = self.client.shows();
         let open =
             v1::SubscribeOpen { min_generation: self.client.generation(), ..self.open.clone() };
         let (transport, place) = self.client.any_node()?;
@@ -283,6 +287,9 @@ impl Member {
 
     /// Waits before the next connection, or gives the error back if none makes sense.
     async fn pause(&mut self, error: Error, leaving: bool) -> Result<()> {
+        if self.client.shows_another(&error, self.shown) {
+            return Ok(());
+        }
         // Fenced by a newer member: it would be rude, and endless, to take the partitions back.
         if !error.is_retryable() && error.kind() != ErrorKind::Internal {
             return Err(error);

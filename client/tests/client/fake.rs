@@ -1,6 +1,6 @@
 //! A cluster of two nodes with one shared log in memory, and a list of faults to come.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -10,9 +10,12 @@ use futures::Stream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::service::InterceptorLayer;
 use tonic::{Request, Response, Status, Streaming};
 use weft_client::{Client, Error, Options, Reason, Timeouts};
-use weft_proto::v1::{self, cluster_server, publish_server, read_server, subscribe_server};
+use weft_proto::v1::{
+    self, access_server, cluster_server, publish_server, read_server, subscribe_server,
+};
 
 /// What happens to the next batch that arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,14 @@ pub(crate) struct State {
     pub(crate) subscribed: u64,
     pub(crate) settled: std::collections::BTreeSet<u64>,
     pub(crate) credit_violations: u32,
+    /// Tokens that are let in; without, everybody is.
+    pub(crate) tokens: Option<BTreeSet<String>>,
+    /// Calls that were let in or not.
+    pub(crate) calls: u32,
+    /// What the next questions who the caller is are answered with.
+    pub(crate) refusals: VecDeque<Reason>,
+    /// Each ends one stream.
+    pub(crate) lost: Vec<Reason>,
     addresses: Vec<String>,
     /// This node is cut off from the others: it takes streams, and calls itself the leader.
     pub(crate) isolated: Option<usize>,
@@ -64,6 +75,11 @@ pub(crate) struct Fake(Arc<Mutex<State>>, usize);
 impl Fake {
     /// Starts two nodes.
     pub(crate) async fn start(partitions: usize) -> (Self, Client) {
+        Self::start_for(partitions, Options::default()).await
+    }
+
+    /// Starts two nodes, for a client with these options.
+    pub(crate) async fn start_for(partitions: usize, options: Options) -> (Self, Client) {
         let fake = Self(Arc::default(), 0);
         fake.state().partitions.resize_with(partitions, Partition::default);
         for node in 0..2 {
@@ -74,13 +90,17 @@ impl Fake {
         }
         let addresses = fake.state().addresses.clone();
         let timeouts = Timeouts { publish: Duration::from_secs(20), ..Timeouts::default() };
-        let client = Client::connect(&Options { timeouts, ..Options::new(addresses) }).unwrap();
+        let options = Options { timeouts, endpoints: addresses, ..options };
+        let client = Client::connect(&options).unwrap();
         (fake, client)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the nodes of a test end with its runtime")]
     fn serve(self, listener: TcpListener) {
+        let door = self.clone();
         let server = tonic::transport::Server::builder()
+            .layer(InterceptorLayer::new(move |request| door.admit(request)))
+            .add_service(access_server::AccessServer::new(self.clone()))
             .add_service(publish_server::PublishServer::new(self.clone()))
             .add_service(cluster_server::ClusterServer::new(self.clone()))
             .add_service(read_server::ReadServer::new(self.clone()))
@@ -91,6 +111,30 @@ impl Fake {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
+    }
+
+    #[expect(clippy::result_large_err, reason = "this is how tonic asks")]
+    fn admit(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        let mut state = self.state();
+        state.calls += 1;
+        let shown = request.metadata().get("authorization");
+        let shown = shown.and_then(|shown| shown.to_str().ok()?.strip_prefix("Bearer "));
+        match &state.tokens {
+            Some(tokens) if !shown.is_some_and(|shown| tokens.contains(shown)) => {
+                Err(Error::new(Reason::Unauthenticated, "the credential is not valid").into())
+            }
+            _ => Ok(request),
+        }
+    }
+
+    /// Waits until this stream shall end.
+    async fn lost(&self) -> Status {
+        loop {
+            if let Some(reason) = self.state().lost.pop() {
+                return Error::new(reason, "lost").into();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn is_isolated(&self) -> bool {
@@ -188,7 +232,15 @@ impl publish_server::Publish for Fake {
             let opened = v1::publish_stream_response::Frame::Opened(v1::PublishOpened::default());
             let send = |frame| answers.send(Ok(v1::PublishStreamResponse { frame: Some(frame) }));
             _ = send(opened).await;
-            while let Ok(Some(frame)) = frames.message().await {
+            loop {
+                let frame = tokio::select! {
+                    frame = frames.message() => frame,
+                    lost = fake.lost() => {
+                        _ = answers.send(Err(lost)).await;
+                        return;
+                    }
+                };
+                let Ok(Some(frame)) = frame else { return };
                 let Some(v1::publish_stream_request::Frame::Batch(batch)) = frame.frame else {
                     return;
                 };
@@ -313,6 +365,7 @@ impl read_server::Read for Fake {
         let from = resolve(request.from, 0);
         let to = resolve(request.to, end);
         let isolated = self.is_isolated_in(&state);
+        let fake = self.clone();
         Ok(answer(|answers| async move {
             use v1::read_response::Frame;
             if isolated {
@@ -345,7 +398,12 @@ impl read_server::Read for Fake {
             }
             if follows {
                 _ = send(Frame::CaughtUp(v1::CaughtUp {})).await;
-                answers.closed().await;
+                tokio::select! {
+                    () = answers.closed() => {}
+                    lost = fake.lost() => {
+                        _ = answers.send(Err(lost)).await;
+                    }
+                }
             } else {
                 _ = send(Frame::End(v1::ReadEnd::default())).await;
             }
@@ -410,7 +468,14 @@ impl subscribe_server::Subscribe for Fake {
                     _ = send(Out::Delivery(v1::Delivery { epoch, batch: Some(batch) })).await;
                     continue;
                 }
-                match frames.message().await {
+                let frame = tokio::select! {
+                    frame = frames.message() => frame,
+                    lost = fake.lost() => {
+                        _ = answers.send(Err(lost)).await;
+                        return;
+                    }
+                };
+                match frame {
                     Ok(Some(v1::SubscribeRequest { frame: Some(In::Credit(more)) })) => {
                         credit += more.events;
                         fake.state().credit_violations += u32::from(credit > 8);
@@ -435,5 +500,48 @@ impl subscribe_server::Subscribe for Fake {
                 }
             }
         }))
+    }
+}
+
+#[tonic::async_trait]
+impl access_server::Access for Fake {
+    async fn who_am_i(
+        &self,
+        _: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        if let Some(reason) = self.state().refusals.pop_front() {
+            let error = Error::new(reason, "not now");
+            return Err(error.with_retry_after(Duration::from_millis(30)).into());
+        }
+        Ok(Response::new(v1::WhoAmIResponse { enforced: true, ..v1::WhoAmIResponse::default() }))
+    }
+
+    /// The connection breaks after the key was made.
+    async fn create_key(
+        &self,
+        _: Request<v1::CreateKeyRequest>,
+    ) -> Result<Response<v1::CreateKeyResponse>, Status> {
+        Err(Status::unavailable("connection reset"))
+    }
+
+    async fn list_keys(
+        &self,
+        _: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn revoke_key(
+        &self,
+        _: Request<v1::RevokeKeyRequest>,
+    ) -> Result<Response<v1::RevokeKeyResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        Err(Status::unimplemented("not here"))
     }
 }

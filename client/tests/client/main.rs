@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod fake;
 mod publish;
 mod read;
 mod subscribe;
+mod tls;

@@ -10,7 +10,7 @@ use weft_proto::event::EventView;
 
 use crate::fake::{Fake, Fault};
 
-fn event(number: usize) -> Bytes {
+pub(crate) fn event(number: usize) -> Bytes {
     named(&format!("{number:06}"))
 }
 
