@@ -12,7 +12,8 @@ use weft_proto::{Error, Result};
 pub struct Config {
     /// Addresses of brokers, `host:port`. Any one is enough; several survive the loss of one.
     pub endpoints: Vec<String>,
-    /// File that holds the token to present to the brokers.
+    /// File that holds the key to show to the brokers. When it is replaced, the new one is shown
+    /// from then on.
     pub token_file: Option<PathBuf>,
     /// Encryption towards the brokers.
     pub tls: Tls,
@@ -28,6 +29,10 @@ pub struct Tls {
     pub enabled: bool,
     /// File with the certificates of those who sign the brokers' certificates.
     pub ca_file: Option<PathBuf>,
+    /// File with the certificate to show to the brokers, and its chain.
+    pub certificate: Option<PathBuf>,
+    /// File with the private key of the certificate.
+    pub key: Option<PathBuf>,
 }
 
 /// Functions as processes of this host.
@@ -72,6 +77,19 @@ impl Config {
             let message = "a certificate file is given, but encryption is not enabled";
             return Err(Error::invalid(message).with_field("tls.enabled"));
         }
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            let (given, missing) = if self.tls.key.is_some() {
+                ("key", "certificate")
+            } else {
+                ("certificate", "key")
+            };
+            let message = format!("tls.{given} is given, and its {missing} is not");
+            return Err(Error::invalid(message).with_field(format!("tls.{missing}")));
+        }
+        if self.tls.certificate.is_some() && !self.tls.enabled {
+            let message = "a certificate to show is given, but encryption is not enabled";
+            return Err(Error::invalid(message).with_field("tls.enabled"));
+        }
         Ok(())
     }
 }
@@ -94,16 +112,25 @@ mod tests {
             enabled,
             directories: directories.iter().map(PathBuf::from).collect(),
         };
+        let tls = |given: &[&str]| {
+            let file = |name| given.contains(&name).then(|| PathBuf::from(name));
+            Tls {
+                enabled: given.contains(&"on"),
+                ca_file: file("ca_file"),
+                certificate: file("certificate"),
+                key: file("key"),
+            }
+        };
         let cases = [
             ("endpoints", Config { endpoints: Vec::new(), ..good.clone() }),
             ("process.directories", Config { process: process(true, &[]), ..good.clone() }),
             ("process.directories", Config { process: process(true, &["bin"]), ..good.clone() }),
-            (
-                "tls.enabled",
-                Config { tls: Tls { enabled: false, ca_file: Some("ca".into()) }, ..good.clone() },
-            ),
+            ("tls.enabled", Config { tls: tls(&["ca_file"]), ..good.clone() }),
+            ("tls.enabled", Config { tls: tls(&["certificate", "key"]), ..good.clone() }),
+            ("tls.key", Config { tls: tls(&["on", "ca_file", "certificate"]), ..good.clone() }),
+            ("tls.certificate", Config { tls: tls(&["on", "ca_file", "key"]), ..good.clone() }),
             ("tls.enabled", Config { token_file: Some("token".into()), ..good.clone() }),
-            ("tls.ca_file", Config { tls: Tls { enabled: true, ca_file: None }, ..good }),
+            ("tls.ca_file", Config { tls: tls(&["on"]), ..good }),
         ];
         for near in ["127.0.0.1:1", "localhost:1", "[::1]:1"] {
             let token_file = Some("token".into());

@@ -53,7 +53,7 @@ pub(crate) struct State {
     pub(crate) read_frames_max: Option<usize>,
     pub(crate) reads: u32,
     pub(crate) subscribed: u64,
-    pub(crate) settled: std::collections::BTreeSet<u64>,
+    pub(crate) settled: BTreeSet<u64>,
     pub(crate) credit_violations: u32,
     /// Tokens that are let in; without, everybody is.
     pub(crate) tokens: Option<BTreeSet<String>>,
@@ -113,7 +113,6 @@ impl Fake {
         self.0.lock().unwrap()
     }
 
-    #[expect(clippy::result_large_err, reason = "this is how tonic asks")]
     fn admit(&self, request: Request<()>) -> Result<Request<()>, Status> {
         let mut state = self.state();
         state.calls += 1;
@@ -134,6 +133,21 @@ impl Fake {
                 return Error::new(reason, "lost").into();
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The next frame, if there is one and the stream shall not end.
+    async fn next<T, A>(
+        &self,
+        frames: &mut Streaming<T>,
+        answers: &mpsc::Sender<Result<A, Status>>,
+    ) -> Option<T> {
+        tokio::select! {
+            frame = frames.message() => frame.ok().flatten(),
+            lost = self.lost() => {
+                _ = answers.send(Err(lost)).await;
+                None
+            }
         }
     }
 
@@ -233,14 +247,7 @@ impl publish_server::Publish for Fake {
             let send = |frame| answers.send(Ok(v1::PublishStreamResponse { frame: Some(frame) }));
             _ = send(opened).await;
             loop {
-                let frame = tokio::select! {
-                    frame = frames.message() => frame,
-                    lost = fake.lost() => {
-                        _ = answers.send(Err(lost)).await;
-                        return;
-                    }
-                };
-                let Ok(Some(frame)) = frame else { return };
+                let Some(frame) = fake.next(&mut frames, &answers).await else { return };
                 let Some(v1::publish_stream_request::Frame::Batch(batch)) = frame.frame else {
                     return;
                 };
@@ -468,19 +475,12 @@ impl subscribe_server::Subscribe for Fake {
                     _ = send(Out::Delivery(v1::Delivery { epoch, batch: Some(batch) })).await;
                     continue;
                 }
-                let frame = tokio::select! {
-                    frame = frames.message() => frame,
-                    lost = fake.lost() => {
-                        _ = answers.send(Err(lost)).await;
-                        return;
-                    }
-                };
-                match frame {
-                    Ok(Some(v1::SubscribeRequest { frame: Some(In::Credit(more)) })) => {
+                match fake.next(&mut frames, &answers).await {
+                    Some(v1::SubscribeRequest { frame: Some(In::Credit(more)) }) => {
                         credit += more.events;
                         fake.state().credit_violations += u32::from(credit > 8);
                     }
-                    Ok(Some(v1::SubscribeRequest { frame: Some(In::Settle(settle)) })) => {
+                    Some(v1::SubscribeRequest { frame: Some(In::Settle(settle)) }) => {
                         settles += 1;
                         if settles == 3 && epoch != 5 {
                             _ = answers.send(Err(Status::unavailable("reset"))).await;

@@ -1,5 +1,6 @@
 //! The mesh over gRPC.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,9 +9,10 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Streaming};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Response, Status, Streaming};
+use weft_client::{Credential, Secret};
 use weft_proto::v1::catalog_client::CatalogClient;
 use weft_proto::v1::publish_client::PublishClient;
 use weft_proto::v1::subscribe_client::SubscribeClient;
@@ -40,8 +42,11 @@ const FRAMES_LEN: usize = 16;
 #[derive(Clone, Debug)]
 pub struct WireMesh {
     channel: Channel,
-    token: Option<MetadataValue<Ascii>>,
+    credential: Credential,
 }
+
+/// A channel that shows the credential with every call.
+type Transport = InterceptedService<Channel, Credential>;
 
 impl WireMesh {
     /// Prepares connections to the brokers; they are made when needed and again when they break.
@@ -54,30 +59,44 @@ impl WireMesh {
         let tls = tls(config)?;
         let endpoints = config.endpoints.iter().map(|address| endpoint(address, tls.as_ref()));
         let endpoints = endpoints.collect::<Result<Vec<_>>>()?;
-        Ok(Self { channel: Channel::balance_list(endpoints.into_iter()), token: token(config)? })
+        let credential = match &config.token_file {
+            Some(path) => Credential::file(path)?,
+            None => Credential::none(),
+        };
+        Ok(Self { channel: Channel::balance_list(endpoints.into_iter()), credential })
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", token.clone());
+    fn transport(&self) -> Transport {
+        InterceptedService::new(self.channel.clone(), self.credential.clone())
+    }
+
+    fn catalog(&self) -> CatalogClient<Transport> {
+        CatalogClient::new(self.transport()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Makes a call; once more when it was refused and the file has another credential since.
+    async fn ask<T, F>(&self, call: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let shown = self.credential.version();
+        let error = match call().await.map_err(Error::from) {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(error) => error,
+        };
+        if error.kind() == ErrorKind::Denied && self.credential.has_changed_since(shown) {
+            return Ok(call().await?.into_inner());
         }
-        request
-    }
-
-    fn call<T>(&self, message: T) -> Request<T> {
-        let mut request = self.request(message);
-        request.set_timeout(CALL_TIMEOUT);
-        request
-    }
-
-    fn catalog(&self) -> CatalogClient<Channel> {
-        CatalogClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        Err(error)
     }
 
     async fn watch(&self) -> Result<BoxStream<'static, Result<Change>>> {
         let watch = WatchRequest { kinds: vec![FUNCTION.to_owned()], namespace: String::new() };
-        let frames = self.catalog().watch(self.request(watch)).await?.into_inner();
+        let open = || {
+            let watch = watch.clone();
+            async { self.catalog().watch(watch).await }
+        };
+        let frames = self.ask(open).await?;
         let changes = frames.filter_map(|answer| async {
             match answer {
                 Err(status) => Some(Err(status.into())),
@@ -96,10 +115,17 @@ impl WireMesh {
         };
         let sender = WireMember { frames_tx, frames: None };
         sender.send(Sent::Open(open)).await?;
-        let requests = self.request(ReceiverStream::new(frames_rx));
         let mut client =
-            SubscribeClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let frames = client.subscribe(requests).await?.into_inner();
+            SubscribeClient::new(self.transport()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let shown = self.credential.version();
+        let opened = client.subscribe(ReceiverStream::new(frames_rx)).await.map_err(Error::from);
+        let frames = opened.map_err(|error| {
+            let denied = error.kind() == ErrorKind::Denied;
+            // Whoever joins tries again after what is unavailable.
+            let again = denied && self.credential.has_changed_since(shown);
+            if again { Error::unavailable(error.message()) } else { error }
+        })?;
+        let frames = frames.into_inner();
         Ok(Box::new(WireMember { frames: Some(frames), ..sender }))
     }
 
@@ -111,8 +137,11 @@ impl WireMesh {
         let count = events.len();
         let message =
             PublishRequest { stream: stream.to_string(), events, ..PublishRequest::default() };
-        let mut client = PublishClient::new(self.channel.clone());
-        let results = client.publish(self.call(message)).await?.into_inner().results;
+        let publish = || {
+            let request = limited(message.clone());
+            async { PublishClient::new(self.transport()).publish(request).await }
+        };
+        let results = self.ask(publish).await?.results;
         if results.len() != count {
             return Err(Error::internal("the broker did not answer for each event"));
         }
@@ -139,25 +168,31 @@ fn tls(config: &Config) -> Result<Option<ClientTlsConfig>> {
         }
         tls = tls.ca_certificate(Certificate::from_pem(text));
     }
+    if let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) {
+        let pem = |path: &Path, marker, what, field| {
+            let text = Secret::new(read(path)?);
+            if !text.expose().contains(marker) {
+                let message = format!("{} holds no {what} in PEM", path.display());
+                return Err(Error::invalid(message).with_field(field));
+            }
+            Ok(text)
+        };
+        let shown =
+            pem(certificate, "-----BEGIN CERTIFICATE-----", "certificate", "tls.certificate")?;
+        let key = pem(key, "PRIVATE KEY-----", "private key", "tls.key")?;
+        tls = tls.identity(Identity::from_pem(shown.expose(), key.expose()));
+    }
     Ok(Some(tls))
 }
 
-fn token(config: &Config) -> Result<Option<MetadataValue<Ascii>>> {
-    let Some(path) = &config.token_file else { return Ok(None) };
-    let text = read(path)?;
-    // The text is a secret: say where it is, not what.
-    let wrong = || {
-        let message = format!("{} holds no usable token", path.display());
-        Error::invalid(message).with_field("token_file")
-    };
-    let token = Some(text.trim()).filter(|token| !token.is_empty()).ok_or_else(wrong)?;
-    let value = format!("Bearer {token}").parse();
-    let mut value: MetadataValue<Ascii> = value.ok().ok_or_else(wrong)?;
-    value.set_sensitive(true);
-    Ok(Some(value))
+/// A call that does not wait for ever.
+fn limited<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
 }
 
-fn read(path: &std::path::Path) -> Result<String> {
+fn read(path: &Path) -> Result<String> {
     let wrong = |error: std::io::Error| {
         Error::invalid(format!("cannot read {}: {error}", path.display())).with_source(error)
     };
@@ -197,8 +232,8 @@ fn change(frame: watch_response::Frame) -> Result<Change> {
 }
 
 /// What is not there is an answer, not an error.
-fn absent<T>(result: Result<T, tonic::Status>) -> Result<Option<T>> {
-    match result.map_err(Error::from) {
+fn absent<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -218,23 +253,33 @@ impl Mesh for WireMesh {
         let message =
             GetRequest { kind: kind.to_owned(), name: name.to_string(), min_generation: 0 };
         Box::pin(async move {
-            let found = absent(self.catalog().get(self.call(message)).await)?;
-            Ok(found.and_then(|found| found.into_inner().resource))
+            let get = || {
+                let request = limited(message.clone());
+                async { self.catalog().get(request).await }
+            };
+            Ok(absent(self.ask(get).await)?.and_then(|found| found.resource))
         })
     }
 
     fn list(&self, kind: &'static str) -> BoxFuture<'_, Result<Vec<Resource>>> {
         let message = ListRequest { kind: kind.to_owned(), ..ListRequest::default() };
         Box::pin(async move {
-            Ok(self.catalog().list(self.call(message)).await?.into_inner().resources)
+            let list = || {
+                let request = limited(message.clone());
+                async { self.catalog().list(request).await }
+            };
+            Ok(self.ask(list).await?.resources)
         })
     }
 
     fn put(&self, resource: Resource) -> BoxFuture<'_, Result<()>> {
         let message = PutRequest { resource: Some(resource), ..PutRequest::default() };
         Box::pin(async move {
-            self.catalog().put(self.call(message)).await?;
-            Ok(())
+            let put = || {
+                let request = limited(message.clone());
+                async { self.catalog().put(request).await }
+            };
+            self.ask(put).await.map(drop)
         })
     }
 
@@ -245,8 +290,11 @@ impl Mesh for WireMesh {
             expected_generation: None,
         };
         Box::pin(async move {
-            absent(self.catalog().delete(self.call(message)).await)?;
-            Ok(())
+            let delete = || {
+                let request = limited(message.clone());
+                async { self.catalog().delete(request).await }
+            };
+            absent(self.ask(delete).await).map(drop)
         })
     }
 
@@ -263,8 +311,11 @@ impl Mesh for WireMesh {
             status: status.into(),
         };
         Box::pin(async move {
-            self.catalog().set_status(self.call(message)).await?;
-            Ok(())
+            let set = || {
+                let request = limited(message.clone());
+                async { self.catalog().set_status(request).await }
+            };
+            self.ask(set).await.map(drop)
         })
     }
 
@@ -324,6 +375,12 @@ impl Member for WireMember {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use weft_proto::v1::{self, publish_server};
+
     use super::*;
     use crate::Tls;
 
@@ -331,16 +388,27 @@ mod tests {
     async fn a_file_that_cannot_be_used_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let endpoints = vec!["127.0.0.1:1".to_owned()];
-        let tls = Tls { enabled: true, ca_file: Some(path.clone()) };
-        let token = Config {
-            endpoints: endpoints.clone(),
-            token_file: Some(path.clone()),
-            ..Config::default()
+        let good = folder.path().join("good");
+        std::fs::write(&good, "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----").unwrap();
+        let plain = Config { endpoints: vec!["127.0.0.1:1".to_owned()], ..Config::default() };
+        let token = Config { token_file: Some(path.clone()), ..plain.clone() };
+        let file = |is_it: bool| Some(if is_it { path.clone() } else { good.clone() });
+        let tls = |wrong: &str| {
+            let tls = Tls {
+                enabled: true,
+                ca_file: file(wrong == "ca_file"),
+                certificate: file(wrong == "certificate"),
+                key: file(wrong == "key"),
+            };
+            Config { tls, ..plain.clone() }
         };
-        let authority = Config { endpoints, tls, ..Config::default() };
 
-        for (config, field) in [(&token, "token_file"), (&authority, "tls.ca_file")] {
+        for (config, field) in [
+            (&token, "token_file"),
+            (&tls("ca_file"), "tls.ca_file"),
+            (&tls("certificate"), "tls.certificate"),
+            (&tls("key"), "tls.key"),
+        ] {
             for text in ["", "\n", "a\nb"] {
                 std::fs::write(&path, text).unwrap();
                 let error = WireMesh::connect(config).unwrap_err();
@@ -350,5 +418,69 @@ mod tests {
         }
         std::fs::write(&path, "a-token\n").unwrap();
         assert!(WireMesh::connect(&token).is_ok());
+    }
+
+    /// Takes events of whoever shows the right token; counts the calls.
+    #[derive(Clone, Default)]
+    struct Node(Arc<Mutex<(String, u32)>>);
+
+    #[tonic::async_trait]
+    impl publish_server::Publish for Node {
+        async fn publish(
+            &self,
+            request: Request<PublishRequest>,
+        ) -> Result<Response<v1::PublishResponse>, Status> {
+            let mut state = self.0.lock().unwrap();
+            state.1 += 1;
+            let shown = request.metadata().get("authorization").unwrap().to_str().unwrap();
+            if shown != format!("Bearer {}", state.0) {
+                let error = Error::new(weft_proto::Reason::Unauthenticated, "not valid");
+                return Err(error.into());
+            }
+            Ok(Response::new(v1::PublishResponse::default()))
+        }
+
+        type PublishStreamStream = BoxStream<'static, Result<v1::PublishStreamResponse, Status>>;
+
+        async fn publish_stream(
+            &self,
+            _: Request<Streaming<v1::PublishStreamRequest>>,
+        ) -> Result<Response<Self::PublishStreamStream>, Status> {
+            Err(Status::unimplemented("not here"))
+        }
+    }
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the server ends with the test's runtime")]
+    async fn a_replaced_token_is_shown_without_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "old").unwrap();
+        let node = Node::default();
+        node.0.lock().unwrap().0 = "old".to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder()
+            .add_service(publish_server::PublishServer::new(node.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(server);
+        let config = Config {
+            endpoints: vec![endpoint],
+            token_file: Some(path.clone()),
+            ..Config::default()
+        };
+        let mesh = WireMesh::connect(&config).unwrap();
+        let stream: QualifiedName = "orders".parse().unwrap();
+        mesh.publish(&stream, Vec::new()).await.unwrap();
+
+        std::fs::write(&path, "new-one").unwrap();
+        node.0.lock().unwrap().0 = "new-one".to_owned();
+        mesh.publish(&stream, Vec::new()).await.unwrap();
+        assert_eq!(node.0.lock().unwrap().1, 3);
+
+        node.0.lock().unwrap().0 = "another".to_owned();
+        let error = mesh.publish(&stream, Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(node.0.lock().unwrap().1, 4);
     }
 }
