@@ -5,6 +5,7 @@ use weft_client::Client;
 use weft_proto::resource::{Kind, Manifest};
 use weft_proto::v1;
 
+use crate::access::columns;
 use crate::output::{Format, Out};
 
 /// Arguments of `weft get`.
@@ -12,10 +13,11 @@ use crate::output::{Format, Out};
 #[command(after_help = "\
 Examples:
   weft get streams
+  weft get grants
   weft get function billing -o yaml
   weft get all -o yaml > mesh.yaml    # weft apply -f mesh.yaml takes it back")]
 pub(crate) struct Args {
-    /// stream, schema, subscription, function, or all
+    /// stream, schema, subscription, function, grant, limit, or all
     #[arg(value_parser = kinds)]
     kind: Kinds,
 
@@ -37,6 +39,10 @@ fn kinds(text: &str) -> Result<Kinds, String> {
 
 pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> anyhow::Result<()> {
     let mut found = Vec::new();
+    let only = match args.kind.0.as_slice() {
+        [kind] => Some(*kind),
+        _ => None,
+    };
     for kind in args.kind.0 {
         match &args.name {
             Some(name) => found.push(client.catalog().get(kind, name).await?),
@@ -45,16 +51,32 @@ pub(crate) async fn run(args: Args, client: &Client, format: Option<Format>) -> 
     }
     // One resource is looked at; a list is looked through.
     let usual = if args.name.is_some() { Format::Yaml } else { Format::Table };
-    match format.unwrap_or(usual) {
-        Format::Table => {
-            let row = |resource: &v1::Resource| {
-                vec![resource.kind.clone(), name_of(resource), resource.generation.to_string()]
-            };
-            let rows = found.iter().map(row).collect();
-            Out::new().table(&["KIND", "NAME", "GENERATION"], rows)
-        }
-        format => export(&found, format),
+    show(&found, only, format.unwrap_or(usual))
+}
+
+/// Writes resources: `only` of one kind, or of any.
+pub(crate) fn show(
+    resources: &[v1::Resource],
+    only: Option<Kind>,
+    format: Format,
+) -> anyhow::Result<()> {
+    if format != Format::Table {
+        return export(resources, format);
     }
+    let (head, row): (&[&str], Row) = match only {
+        Some(Kind::Grant) => (&columns::GRANT, columns::grant),
+        Some(Kind::Limit) => (&columns::LIMIT, columns::limit),
+        _ => (&["KIND", "NAME", "GENERATION"], any),
+    };
+    let rows = resources.iter().map(row).collect::<anyhow::Result<_>>()?;
+    Out::new().table(head, rows)
+}
+
+type Row = fn(&v1::Resource) -> anyhow::Result<Vec<String>>;
+
+#[expect(clippy::unnecessary_wraps, reason = "rows of some kinds can fail")]
+fn any(resource: &v1::Resource) -> anyhow::Result<Vec<String>> {
+    Ok(vec![resource.kind.clone(), name_of(resource), resource.generation.to_string()])
 }
 
 /// The name as the command line takes it.

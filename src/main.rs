@@ -1,6 +1,8 @@
 //! The one binary of Weft: picks a subcommand and turns its outcome into an exit code.
 
+mod access;
 mod apply;
+mod audit;
 mod bench;
 mod broker;
 mod cluster;
@@ -13,6 +15,8 @@ mod drain;
 mod expect;
 mod function;
 mod get;
+mod key;
+mod login;
 mod node;
 mod output;
 mod progress;
@@ -28,6 +32,7 @@ mod subscribe;
 mod telemetry;
 mod toml_file;
 mod when;
+mod whoami;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -62,6 +67,7 @@ Examples:
   weft subscribe orders --from earliest
   weft replay orders --from -1h --to latest
   weft apply -f mesh.yaml
+  weft login --endpoint https://weft.example:7400 --ca-file ca.pem
 
 Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
 3 a broker whose data folder lacks what it promised.";
@@ -92,6 +98,18 @@ enum Command {
     Node(node::Args),
     /// Move leadership away from a node
     Drain(drain::Args),
+    /// Keep where the cluster is and your key, for other commands
+    Login(login::Args),
+    /// Forget what weft login kept
+    Logout(login::LogoutArgs),
+    /// Show who the cluster takes you for
+    Whoami(whoami::Args),
+    /// Make, list and revoke API keys
+    Key(key::Args),
+    /// Say who may do what, and why
+    Access(access::Args),
+    /// Show and verify the record of what was done and refused
+    Audit(audit::Args),
     /// Write a completion script for a shell
     Completions(completions::Args),
     /// Show it all: three nodes, a schema, a function, a killed leader, a replay
@@ -191,6 +209,12 @@ async fn dispatch(
         Command::Status(_) => status::run(&client()?, format).await?,
         Command::Node(args) => node::run(args, &client()?).await?,
         Command::Drain(args) => drain::run(&args, &client()?).await?,
+        Command::Login(_) => login::run(connection, format).await?,
+        Command::Logout(_) => login::logout()?,
+        Command::Whoami(_) => whoami::run(connection, format).await?,
+        Command::Key(args) => key::run(args, &client()?, format).await?,
+        Command::Access(args) => access::run(args, &client()?, format).await?,
+        Command::Audit(args) => return audit::run(args, &client()?, format).await,
         Command::Completions(args) => completions::run::<Cli>(&args)?,
         Command::Demo(_)
         | Command::Dev(_)
@@ -244,10 +268,60 @@ mod tests {
             "weft get streams -o yaml",
             "weft delete function confirm",
             "weft drain 2 --undo",
+            "weft login --endpoint https://a:1 --ca-file ca.pem --token-file -",
+            "weft logout",
+            "weft whoami -o json",
+            "weft key create orders-writer --namespace shop --expires 90d --out a.key",
+            "weft key list --namespace shop",
+            "weft key revoke 4f9a0c2b77de",
+            "weft access explain key:shop/a publish orders --group group:corp:x",
+            "weft access grants key:shop/a",
+            "weft audit verify --from 5 --expect 4:0000000000000000000000000000000000000000000000000000000000000000",
+            "weft audit show --from -1h --principal key:shop/a --denied",
+            "weft get grants",
+            "weft delete limit weft-system/l",
+            "weft status --cert-file c.pem --key-file k.pem",
             "weft launch-shim 1 /bin/true --flag",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
+    }
+
+    /// What looks like a secret and is none.
+    const NO_SECRETS: [(&str, &str); 1] = [
+        // The key of a partition.
+        ("publish", "key"),
+    ];
+
+    /// Arguments are seen by every process of the machine, and kept by shells.
+    #[test]
+    fn no_argument_takes_a_secret() {
+        let mut seen = 0;
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                seen += 1;
+                let names = argument.get_long_and_visible_aliases().unwrap_or_default();
+                let id = argument.get_id().as_str();
+                for name in names.into_iter().chain([id]) {
+                    let plain = name.to_lowercase().replace('_', "-");
+                    let words: Vec<_> = plain.split('-').collect();
+                    let is_secret =
+                        ["token", "secret", "password", "passphrase", "key", "credential"]
+                            .iter()
+                            .any(|word| words.contains(word));
+                    let is_known = NO_SECRETS.contains(&(command.get_name(), name));
+                    let names_a_file = plain.ends_with("-file") || plain.ends_with("-id");
+                    assert!(
+                        !is_secret || names_a_file || is_known,
+                        "weft ... {} takes a secret as an argument: {name}",
+                        command.get_name()
+                    );
+                }
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(seen > 100, "{seen} arguments: was the tree walked?");
     }
 }

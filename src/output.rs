@@ -1,5 +1,6 @@
 //! What goes to standard output: tables for people, JSON for programs, one record a line.
 
+use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write as _};
 
 use clap::ValueEnum;
@@ -111,8 +112,17 @@ fn short(record: &Record) -> String {
     format!("{place}  {ty}  {source}  {subject}  {data}").trim_end().to_owned()
 }
 
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// On one line and without control characters: an event must not steer the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -152,14 +162,23 @@ fn advice(
             format!("create it: weft stream create {}", stream.unwrap_or("NAME"))
         }
         Reason::UnknownResource => "see what there is: weft get all".to_owned(),
-        Reason::Unauthenticated => "give a token: --token-file FILE, or $WEFT_TOKEN".to_owned(),
+        Reason::Unauthenticated => format!(
+            "log in: weft login --endpoint {}; or give a key: --token-file FILE, or $WEFT_TOKEN",
+            endpoints.join(",")
+        ),
         Reason::InvalidArgument if error.field().is_some_and(|field| field.starts_with("tls")) => {
             "give the authority of the cluster: --ca-file FILE, or $WEFT_CA_FILE".to_owned()
         }
         Reason::Unavailable if error.message().contains("peer certificate") => {
             "is it the cluster's authority that --ca-file names, and the right address?".to_owned()
         }
-        Reason::PermissionDenied => "ask whoever runs the cluster for the permission".to_owned(),
+        Reason::PermissionDenied if error.message().contains("weft access explain") => {
+            "whoever governs it can grant it; who you are: weft whoami".to_owned()
+        }
+        Reason::PermissionDenied => {
+            "see why: weft access explain PRINCIPAL VERB RESOURCE; who you are: weft whoami"
+                .to_owned()
+        }
         Reason::Unavailable | Reason::DeadlineExceeded => format!(
             "is a cluster running at {}? Start one here: weft dev; or name another: --endpoint URL",
             endpoints.join(", ")
@@ -232,6 +251,21 @@ mod tests {
         let text = explain(&error, None, &["http://a:1".to_owned(), "http://b:1".to_owned()]);
 
         assert!(text.contains("http://a:1, http://b:1") && text.contains("weft dev"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_is_answered_with_how_to_log_in_or_to_find_out_why() {
+        let told = |reason, message: &str| {
+            let error = weft_client::Error::new(reason, message);
+            explain(&error.into(), None, &["https://a:1".to_owned(), "https://b:1".to_owned()])
+        };
+        let text = told(Reason::Unauthenticated, "a credential is needed");
+        assert!(text.contains("weft login --endpoint https://a:1,https://b:1"), "{text}");
+        let asked = "key:a/b may not read a/c; `weft access explain key:a/b read a/c` says why";
+        let text = told(Reason::PermissionDenied, asked);
+        assert_eq!(text.matches("weft access explain").count(), 1, "{text}");
+        let text = told(Reason::PermissionDenied, "no");
+        assert!(text.contains("weft access explain"), "{text}");
     }
 
     #[test]

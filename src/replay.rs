@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use weft_client::{Client, ReadItem, ReadOptions, Reader};
 
-use crate::output::{Format, Out};
+use crate::output::{Format, Out, hex};
 use crate::progress::Progress;
 use crate::when::When;
 
@@ -77,14 +77,7 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
 
 /// The checksum and what it is made of, if it was asked for.
 fn sums(reader: &Reader) -> Option<String> {
-    let hex = |bytes: [u8; 32]| {
-        bytes.iter().fold(String::new(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            _ = write!(text, "{byte:02x}");
-            text
-        })
-    };
-    let mut text = format!("sha256 {}\n", hex(reader.checksum()?));
+    let mut text = format!("sha256 {}\n", hex(&reader.checksum()?));
     for sum in reader.partitions() {
         let offsets = sum.offsets.map_or_else(
             || "no events".to_owned(),
@@ -93,7 +86,7 @@ fn sums(reader: &Reader) -> Option<String> {
             },
         );
         let holes = sum.holes.map_or_else(String::new, |holes| format!(", {holes} holes"));
-        let sha256 = sum.sha256.map(hex).unwrap_or_default();
+        let sha256 = sum.sha256.map(|sum| hex(&sum)).unwrap_or_default();
         _ = writeln!(text, "partition {}: {offsets}{holes}, sha256 {sha256}", sum.partition);
     }
     Some(text)

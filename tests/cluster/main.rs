@@ -7,6 +7,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the logs of its processes")]
 
 mod access;
+mod access_cli;
 mod catalog;
 mod checker;
 mod checker_tests;
