@@ -202,6 +202,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the file is read")]
     fn login() -> anyhow::Result<Option<Login>> {
         Ok(Some(Login {
             endpoints: vec!["https://a:1".to_owned(), "https://b:1".to_owned()],
