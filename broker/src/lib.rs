@@ -9,6 +9,9 @@ pub mod config;
 pub mod data;
 pub mod dedup;
 pub mod entry;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod ingest;

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use weft_proto::packed::Codec;
+use weft_proto::packed::{Codec, PACKED_BYTES_MAX};
 use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, SchemaId, Sequence};
 
 use super::codec::{DecodeError, Reader, to_len};
@@ -247,6 +247,10 @@ impl Batch {
             return Ok(Events::new(self.body.clone()));
         };
         let damaged = |_error| DecodeError::Malformed("a compressed body cannot be decompressed");
+        // Memory is taken for what the header claims; no leader takes a batch that claims more.
+        if to_len(raw_len) > PACKED_BYTES_MAX {
+            return Err(DecodeError::Malformed("a compressed body claims to be too long"));
+        }
         let raw = codec.decompress(&self.body, to_len(raw_len)).map_err(damaged)?;
         Ok(Events::new(raw.into()))
     }

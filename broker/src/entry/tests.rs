@@ -469,6 +469,21 @@ proptest! {
     }
 }
 
+#[test]
+fn a_claim_beyond_every_batch_takes_no_memory() {
+    let body = Bytes::from_static(b"short");
+    for codec in [Codec::Lz4, Codec::Zstd] {
+        let payload =
+            Payload::Packed { count: NonZeroU32::MIN, codec, raw_len: u32::MAX, body: &body };
+        let batch = NewBatch::new(PartitionUid(1), Offset(0), payload);
+
+        let refused = decode_batches(&encode(&[batch]))[0].events().unwrap_err();
+
+        let claims = DecodeError::Malformed("a compressed body claims to be too long");
+        assert_eq!(refused, claims);
+    }
+}
+
 /// Reads everything there is to read.
 fn exhaust(payload: &Bytes) {
     let Ok(Entry { content: Content::Batches(batches), .. }) = Entry::decode(payload) else {

@@ -27,7 +27,7 @@ use weft_proto::{
 
 use crate::access::{Access, Caller, Decision, authorize};
 use crate::data::{DataGroup, NewAppend, Packed, Placed, SchemaIds, identity_reused};
-use crate::entry::{Command, ProducerBatch};
+use crate::entry::{Command, ProducerBatch, framed_len};
 use crate::metrics as names;
 use crate::resources::{Resources, StreamView};
 use crate::state::Reply;
@@ -86,7 +86,12 @@ impl Payload {
             Self::Plain(events) => Ok((events, None)),
             Self::Packed(wire) => {
                 let events = packed::unpack(&wire, PACKED_BYTES_MAX)?;
-                let codec = Codec::from_wire(wire.codec);
+                // Readers find the events of a body by their frames. Protobuf allows to write the
+                // same list otherwise, with unknown fields or long numbers, always in more bytes:
+                // such a list is stored as if its events had come one by one.
+                let framed: usize = events.iter().map(|event| framed_len(event.len())).sum();
+                let codec = Codec::from_wire(wire.codec)
+                    .filter(|_| u32::try_from(framed) == Ok(wire.raw_bytes));
                 let kept = |codec| Packed { codec, raw_len: wire.raw_bytes, body: wire.body };
                 Ok((events, codec.map(kept)))
             }
@@ -390,6 +395,30 @@ impl Ingest {
     }
 }
 
+/// The events of a payload, and the entry that a leader makes of them, for `tests/fuzz`.
+///
+/// # Errors
+///
+/// As a publisher gets them.
+#[cfg(feature = "fuzzing")]
+pub fn entry_of(payload: Payload) -> Result<(Vec<Bytes>, Bytes)> {
+    use crate::entry::{EntryBuilder, NewBatch, Payload as Stored};
+    let (events, packed) = payload.open()?;
+    check_size(&events)?;
+    let count = u32::try_from(events.len()).ok().and_then(std::num::NonZeroU32::new);
+    let stored = match (&packed, count) {
+        (Some(Packed { codec, raw_len, body }), Some(count)) => {
+            Stored::Packed { count, codec: *codec, raw_len: *raw_len, body }
+        }
+        _ => Stored::Events(&events),
+    };
+    let mut builder = EntryBuilder::new();
+    let batch = NewBatch::new(weft_proto::PartitionUid(1), Offset(0), stored);
+    builder.push(batch).map_err(|error| Error::internal(error.to_string()))?;
+    let entry = builder.finish(weft_proto::Timestamp::from_micros(1));
+    Ok((events, entry))
+}
+
 /// Bytes that expectations take while they wait.
 pub fn subject_bytes(expected: &[v1::ExpectedSubject]) -> usize {
     let of_one = |one: &v1::ExpectedSubject| one.subject.len() + size_of::<v1::ExpectedSubject>();
@@ -449,3 +478,34 @@ fn identity_out(batch: ProducerBatch) -> v1::BatchIdentity {
 
 #[cfg(test)]
 mod forward_tests;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_readers_could_not_split_is_stored_event_by_event() {
+        let events = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+        let raw = |codec: Codec, raw: &[u8]| v1::PackedEvents {
+            codec: codec.to_wire().into(),
+            count: 2,
+            raw_bytes: u32::try_from(raw.len()).unwrap(),
+            body: codec.compress(raw).unwrap().into(),
+        };
+        let ours = b"\x12\x03one\x12\x03two";
+        let others: [&[u8]; 4] = [
+            b"\x08\x01\x12\x03one\x12\x03two",
+            b"\x12\x83\x00one\x12\x03two",
+            b"\x92\x00\x03one\x12\x03two",
+            b"\x12\x03one\x12\x03two\x1a\x00",
+        ];
+        for codec in [Codec::Lz4, Codec::Zstd] {
+            let (found, packed) = Payload::Packed(raw(codec, ours)).open().unwrap();
+            assert_eq!((found, packed.is_some()), (events.clone(), true));
+            for other in others {
+                let (found, packed) = Payload::Packed(raw(codec, other)).open().unwrap();
+                assert_eq!((found, packed), (events.clone(), None), "{other:?}");
+            }
+        }
+    }
+}

@@ -312,6 +312,9 @@ impl Partitions {
                 },
                 producers: Producers::decode(reader)?,
             };
+            if partition.floor > partition.end {
+                return Err(DecodeError::Malformed("a floor lies beyond the end"));
+            }
             if partitions.by_uid.insert(uid, partition).is_some() {
                 return Err(DecodeError::Malformed("a partition is listed twice"));
             }

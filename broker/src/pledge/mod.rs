@@ -225,6 +225,13 @@ fn read(file: &File) -> io::Result<Option<(u64, Content)>> {
     Ok(newest)
 }
 
+/// The bytes of a slot, read and written again; none if it is not whole. For `tests/fuzz`.
+#[cfg(feature = "fuzzing")]
+pub fn reread(slot: &[u8]) -> Option<Vec<u8>> {
+    let (number, content) = Content::decode(slot)?;
+    content.encode(number)
+}
+
 trait ByNumber {
     fn max_by_number(self, other: Self) -> Self;
 }

@@ -5,6 +5,8 @@
 
 pub mod balance;
 pub mod codec;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod group;
 pub mod groups;
 pub mod log;

@@ -39,6 +39,8 @@ pub use access::Service as AccessService;
 pub use catalog::Service as CatalogService;
 pub use cluster::{Facts, Parts as ClusterParts, Service as ClusterService, cluster_name};
 pub use publish::Service as PublishService;
+#[cfg(feature = "fuzzing")]
+pub use publish::check_batch;
 pub use read::Service as ReadService;
 pub use subscribe::Service as SubscribeService;
 

@@ -534,6 +534,36 @@ fn needs_partition(batch: &v1::PublishBatch) -> Result<()> {
     Err(Error::invalid(format!("a batch {what} must name its partition")).with_field("partition"))
 }
 
+/// What a batch goes through before ingest has it, for `tests/fuzz`: the events of each partition.
+///
+/// # Errors
+///
+/// As a publisher gets them.
+#[cfg(feature = "fuzzing")]
+pub fn check_batch(
+    stream: &StreamView,
+    batch: v1::PublishBatch,
+) -> Result<BTreeMap<PartitionId, Payload>> {
+    let _bytes = held_bytes(&batch);
+    needs_partition(&batch)?;
+    batch.identity.map(identity_in).transpose()?;
+    AckLevel::from_wire(batch.ack)?;
+    let parcels: BTreeMap<_, _> = match (batch.partition, batch.packed) {
+        (Some(partition), Some(packed)) => {
+            [(PartitionId(partition), Payload::of(batch.events, Some(packed))?)].into()
+        }
+        (partition, _) => {
+            let parcels = sort(stream, batch.events, partition, false)?.by_partition;
+            parcels.into_iter().map(|(to, parcel)| (to, Payload::Plain(parcel.events))).collect()
+        }
+    };
+    let gets_events = |partition| parcels.contains_key(&partition);
+    expectations(&batch.expected, gets_events)?;
+    let default = batch.partition.map(PartitionId);
+    expected_subjects(stream, batch.expected_subjects, default, gets_events)?;
+    Ok(parcels)
+}
+
 struct Part {
     partition: PartitionId,
     indexes: Vec<usize>,

@@ -268,6 +268,23 @@ fn replies_survive_the_way_to_the_proposer() {
     }
 }
 
+#[test]
+fn a_floor_beyond_the_end_is_no_state() {
+    /// Place of the floor of the first partition: after the head, its uid, its flag and its end.
+    const FLOOR_AT: usize = 1 + 4 * 8 + 4 + 8 + 1 + 8;
+    let mut state = GroupState::new();
+    let opening = Opening { partition: PartitionUid(1), start: Offset(7) };
+    let payload = Command::Open(vec![opening]).encode(Timestamp::from_micros(1));
+    state.apply(&payload, 1).unwrap();
+    let mut bytes = state.encode().to_vec();
+    assert_eq!(bytes[FLOOR_AT], 7);
+
+    bytes[FLOOR_AT] = 8;
+
+    let damaged = DecodeError::Malformed("a floor lies beyond the end");
+    assert_eq!(GroupState::decode(&bytes), Err(CheckpointError::Damaged(damaged)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 

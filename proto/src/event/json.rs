@@ -164,21 +164,15 @@ fn push_data(text: &mut String, event: &EventView<'_>) {
     let json = is_json(event.data_content_type().as_deref());
     match event.data {
         Data::None => {}
-        Data::Text(data) if json && is_one_line_json(data) => {
-            text.push_str(",\"data\":");
-            text.push_str(data);
-        }
+        Data::Text(data) if json && is_json_value(data) => push_value(text, data),
         Data::Text(data) => {
             text.push_str(",\"data\":");
             push_string(text, data);
         }
         Data::Binary(data) => {
-            let stored = std::str::from_utf8(data).ok().filter(|data| is_one_line_json(data));
-            match stored.filter(|_| json) {
-                Some(data) => {
-                    text.push_str(",\"data\":");
-                    text.push_str(data);
-                }
+            let stored = std::str::from_utf8(data).ok().filter(|data| json && is_json_value(data));
+            match stored {
+                Some(data) => push_value(text, data),
                 None => push_base64(text, data),
             }
         }
@@ -192,9 +186,15 @@ fn push_base64(text: &mut String, data: &[u8]) {
     text.push('"');
 }
 
-/// JSON that can stand inside a line as it is.
-fn is_one_line_json(text: &str) -> bool {
-    !text.contains(['\n', '\r']) && serde_json::from_str::<de::IgnoredAny>(text).is_ok()
+fn is_json_value(text: &str) -> bool {
+    serde_json::from_str::<de::IgnoredAny>(text).is_ok()
+}
+
+/// Writes JSON data inside a line. A line break in it can only stand between two tokens, where a
+/// space says the same.
+fn push_value(text: &mut String, data: &str) {
+    text.push_str(",\"data\":");
+    text.extend(data.chars().map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }));
 }
 
 fn push_string(text: &mut String, value: &str) {
@@ -253,6 +253,14 @@ mod tests {
         let text = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"application/json","n":5,"data":{"b": 1.50,  "a":[1e2, "é"]}}"#;
 
         assert_eq!(again(text), text);
+    }
+
+    #[test]
+    fn json_of_several_lines_stays_json() {
+        let head = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"application/json","data":"#;
+        let lines = format!("{head}{{\r\n  \"a\": [1,\n2] }}}}");
+
+        assert_eq!(again(&lines), format!("{head}{{    \"a\": [1, 2] }}}}"));
     }
 
     #[test]

@@ -64,7 +64,12 @@ impl<'a> EventView<'a> {
                 }
                 Field::Bytes(6, value) => view.data = Data::Binary(value),
                 Field::Bytes(7, value) => view.data = Data::Text(text(value)?),
-                Field::Bytes(8, value) => view.data = Data::Proto(value),
+                // Two would have to be merged; nobody writes that.
+                Field::Bytes(8, _) if matches!(view.data, Data::Proto(_)) => return None,
+                Field::Bytes(8, value) => {
+                    check_any(value)?;
+                    view.data = Data::Proto(value);
+                }
                 // A known field of another wire type is damage, not an extension.
                 Field::Number(1..=8, _) | Field::Fixed(1..=8) => return None,
                 _ => {}
@@ -125,21 +130,37 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
+/// Checks a `google.protobuf.Any`: whoever decodes the event decodes it, too.
+fn check_any(bytes: &[u8]) -> Option<()> {
+    let mut reader = Reader(bytes);
+    while let Some(field) = reader.next_field()? {
+        match field {
+            Field::Bytes(1, url) => {
+                text(url)?;
+            }
+            Field::Number(1 | 2, _) | Field::Fixed(1 | 2) => return None,
+            _ => {}
+        }
+    }
+    Some(())
+}
+
 fn attribute(entry: &[u8]) -> Option<Attribute<'_>> {
     let mut attribute = Attribute { name: "", value: Value::Unset };
     let mut reader = Reader(entry);
     while let Some(field) = reader.next_field()? {
         match field {
             Field::Bytes(1, name) => attribute.name = text(name)?,
-            Field::Bytes(2, value) => attribute.value = self::value(value)?,
+            Field::Bytes(2, value) => attribute.value = self::value(attribute.value, value)?,
+            Field::Number(1 | 2, _) | Field::Fixed(1 | 2) => return None,
             _ => {}
         }
     }
     Some(attribute)
 }
 
-fn value(bytes: &[u8]) -> Option<Value<'_>> {
-    let mut value = Value::Unset;
+/// Reads a value over one that was there already: protobuf merges messages that come twice.
+fn value<'a>(mut value: Value<'a>, bytes: &'a [u8]) -> Option<Value<'a>> {
     let mut reader = Reader(bytes);
     while let Some(field) = reader.next_field()? {
         value = match field {
@@ -151,21 +172,26 @@ fn value(bytes: &[u8]) -> Option<Value<'_>> {
             Field::Bytes(4, bytes) => Value::Bytes(bytes),
             Field::Bytes(5, bytes) => Value::Uri(text(bytes)?),
             Field::Bytes(6, bytes) => Value::UriRef(text(bytes)?),
-            Field::Bytes(7, bytes) => timestamp(bytes)?,
+            Field::Bytes(7, bytes) => timestamp(value, bytes)?,
+            Field::Number(3..=7, _) | Field::Bytes(1 | 2, _) | Field::Fixed(1..=7) => return None,
             _ => value,
         };
     }
     Some(value)
 }
 
-fn timestamp(bytes: &[u8]) -> Option<Value<'_>> {
-    let (mut seconds, mut nanos) = (0_i64, 0_i32);
+fn timestamp<'a>(value: Value<'a>, bytes: &'a [u8]) -> Option<Value<'a>> {
+    let (mut seconds, mut nanos) = match value {
+        Value::Timestamp { seconds, nanos } => (seconds, nanos),
+        _ => (0, 0),
+    };
     let mut reader = Reader(bytes);
     while let Some(field) = reader.next_field()? {
         match field {
             Field::Number(1, number) => seconds = number.cast_signed(),
             #[expect(clippy::cast_possible_truncation, reason = "the wire form of int32")]
             Field::Number(2, number) => nanos = number as i32,
+            Field::Bytes(1 | 2, _) | Field::Fixed(1 | 2) => return None,
             _ => {}
         }
     }
@@ -190,8 +216,8 @@ impl<'a> Reader<'a> {
         if self.0.is_empty() {
             return Some(None);
         }
-        let key = self.varint()?;
-        let number = u32::try_from(key >> 3).ok().filter(|&number| number != 0)?;
+        let key = u32::try_from(self.varint()?).ok()?;
+        let number = Some(key >> 3).filter(|&number| number != 0)?;
         Some(Some(match key & 7 {
             0 => Field::Number(number, self.varint()?),
             1 => {
@@ -278,6 +304,48 @@ mod tests {
             assert_eq!(view.attribute("id").as_deref(), Some("1"));
             assert_eq!(view.attribute("other"), None);
         }
+    }
+
+    /// Bytes that another reader of the format refuses must not be stored: nobody could decode them.
+    #[test]
+    fn what_the_generated_decoder_refuses_is_refused() {
+        let whole = event(Attr::CeBoolean(true), None).encode_to_vec();
+        let tails: [(&str, &[u8]); 12] = [
+            ("an attribute whose name is a number", &[0x2a, 2, 0x08, 1]),
+            ("an attribute whose value is a number", &[0x2a, 5, 0x0a, 1, b'a', 0x10, 1]),
+            ("a boolean that is text", &[0x2a, 7, 0x0a, 1, b'a', 0x12, 2, 0x0a, 0]),
+            ("a string that is a number", &[0x2a, 7, 0x0a, 1, b'a', 0x12, 2, 0x18, 1]),
+            ("a URI of fixed length", &[0x2a, 10, 0x0a, 1, b'a', 0x12, 5, 0x2d, 1, 2, 3, 4]),
+            ("a time whose seconds are text", &[0x2a, 9, 0x0a, 1, b'a', 0x12, 4, 0x3a, 2, 0x0a, 0]),
+            ("an Any that is none", &[0x42, 1, 0xff]),
+            ("an Any whose type is not text", &[0x42, 3, 0x0a, 1, 0xff]),
+            ("an Any whose value is a number", &[0x42, 2, 0x10, 1]),
+            ("a field number beyond 29 bits", &[0x80, 0x80, 0x80, 0x80, 0x10, 1]),
+            ("no field number", &[0x00, 1]),
+            ("an end without a group", &[0x7c]),
+        ];
+        for (what, tail) in tails {
+            let bytes = [&whole, tail].concat();
+            assert!(CloudEvent::decode(bytes.as_slice()).is_err(), "{what}");
+            assert!(EventView::parse(&bytes).is_none(), "{what}");
+        }
+    }
+
+    #[test]
+    fn an_attribute_that_comes_in_pieces_is_put_together() {
+        // {name: "t", value: {time: {seconds: 1}}, value: {time: {nanos: 5000000}}}
+        let entry =
+            [0x0a, 1, b't', 0x12, 4, 0x3a, 2, 0x08, 1, 0x12, 7, 0x3a, 5, 0x10, 0xc0, 0x96, 0xb1, 2];
+        let mut bytes = event(Attr::CeBoolean(true), None).encode_to_vec();
+        bytes.extend([0x2a, 18]);
+        bytes.extend(entry);
+
+        let view = EventView::parse(&bytes).unwrap();
+
+        let message = CloudEvent::decode(bytes.as_slice()).unwrap();
+        let time = prost_types::Timestamp { seconds: 1, nanos: 5_000_000 };
+        assert_eq!(message.attributes["t"].attr, Some(Attr::CeTimestamp(time)));
+        assert_eq!(view.attribute("t").as_deref(), Some("1970-01-01T00:00:01.005Z"));
     }
 
     proptest! {

@@ -1,0 +1,105 @@
+//! One event as bytes: `weft_proto::event::check`, which every publish meets first.
+//!
+//! What it accepts any protobuf library must be able to read, with the same meaning: else one
+//! publisher could store what no subscriber can decode.
+
+#![cfg_attr(fuzzing, no_main)]
+
+use prost::Message as _;
+use weft_fuzz::sample;
+use weft_proto::cloudevents::CloudEvent;
+use weft_proto::cloudevents::cloud_event::Data as Payload;
+use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+use weft_proto::event::{self, Data, EVENT_BYTES_MAX, EventView, Value};
+use weft_proto::filter::{Filter, passes_all};
+
+weft_fuzz::target!();
+
+pub const MAX_LEN: usize = 4_096;
+
+pub fn run(data: &[u8]) -> bool {
+    let parsed = EventView::parse(data);
+    let Ok(view) = event::check(data, EVENT_BYTES_MAX) else {
+        // What is refused only by the rules must still be safe to look at.
+        if let Some(view) = parsed {
+            view.attributes().for_each(drop);
+            _ = event::to_json(&view);
+        }
+        return false;
+    };
+    let message = CloudEvent::decode(data).expect("what is accepted can be decoded");
+    agrees(&view, &message);
+    assert!(event::is_same(&view, &view));
+    for partitions in [0, 1, 3, u32::MAX] {
+        let place = event::partition_of(&view, partitions).get();
+        assert!(place < partitions.max(1));
+    }
+    let key = event::ordering_key(&view);
+    if let Some(key) = &key {
+        assert_eq!(event::partition_of(&view, 7), event::partition_of_key(key, 7));
+    }
+    let own = Filter::Exact([("id".to_owned(), view.id.to_owned())].into());
+    assert!(passes_all(std::slice::from_ref(&own), &view));
+    assert!(!passes_all(&[Filter::Not(Box::new(own))], &view));
+    assert!(event::check(data, data.len().saturating_sub(1)).is_err());
+
+    let text = event::to_json(&view);
+    let again = event::from_json(text.as_bytes()).expect("what we write in JSON we read");
+    assert_eq!(
+        (&again.id, &again.source, &again.r#type),
+        (&message.id, &message.source, &message.r#type)
+    );
+    if !matches!(message.data, Some(Payload::ProtoData(_))) {
+        assert!(sample::same_data(message.data.as_ref(), again.data.as_ref()), "{text}");
+    }
+    if let Ok(sdk) = event::to_sdk(data) {
+        let back = event::from_sdk(&sdk).expect("the SDK gives back what it took");
+        assert_eq!(
+            (back.id, back.source, back.r#type),
+            (message.id, message.source, message.r#type)
+        );
+    }
+    true
+}
+
+/// Both readers see the same event.
+fn agrees(view: &EventView<'_>, message: &CloudEvent) {
+    assert_eq!(
+        (view.id, view.source, view.ty, view.spec_version),
+        (&*message.id, &*message.source, &*message.r#type, &*message.spec_version)
+    );
+    match (&view.data, &message.data) {
+        (Data::None, None) => {}
+        (Data::Binary(view), Some(Payload::BinaryData(message))) => assert_eq!(view, message),
+        (Data::Text(view), Some(Payload::TextData(message))) => assert_eq!(view, message),
+        (Data::Proto(_), Some(Payload::ProtoData(_))) => {}
+        (view, message) => panic!("{view:?} is read as {message:?}"),
+    }
+    let mut names: Vec<&str> = view.attributes().map(|attribute| attribute.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), message.attributes.len());
+    for (name, value) in &message.attributes {
+        let attr = value.attr.as_ref().expect("an attribute without a value is refused");
+        let read = match attr {
+            Attr::CeBoolean(value) => Value::Boolean(*value),
+            Attr::CeInteger(value) => Value::Integer(*value),
+            Attr::CeString(text) => Value::String(text),
+            Attr::CeBytes(bytes) => Value::Bytes(bytes),
+            Attr::CeUri(text) => Value::Uri(text),
+            Attr::CeUriRef(text) => Value::UriRef(text),
+            Attr::CeTimestamp(time) => {
+                Value::Timestamp { seconds: time.seconds, nanos: time.nanos }
+            }
+        };
+        let last = view.attributes().filter(|attribute| attribute.name == name).last();
+        assert_eq!(last.map(|attribute| attribute.value), Some(read), "{name}");
+        assert_eq!(view.attribute(name), Some(read.to_text()), "{name}");
+    }
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = sample::encoded();
+    seeds.push(b"no event".to_vec());
+    seeds
+}
