@@ -68,7 +68,8 @@ fn tell(
         }));
     }
     let good = if broken.is_some() { "before the break" } else { "the chain holds" };
-    out.line(&format!("{} records: {good}", chain.count()))?;
+    let records = if chain.count() == 1 { "record" } else { "records" };
+    out.line(&format!("{} {records}: {good}", chain.count()))?;
     if let (Some(first), Some(last)) = (chain.first(), chain.last()) {
         let (from, until) = (from.unwrap_or_default(), until.unwrap_or_default());
         out.line(&format!("offsets {first} to {}", last.offset))?;
