@@ -17,10 +17,10 @@ use weft_proto::internal;
 use weft_proto::{GroupId, NodeId};
 
 use crate::access::jwt::Issuers;
-use crate::access::{self, Access, Announce};
+use crate::access::{self, Access, Announce, Rules};
 use crate::audit::{self, Audit};
 use crate::birth::{Birth, Founding, Introducer};
-use crate::config::{Config, ConfigError, Profile};
+use crate::config::{self, Config, ConfigError, Profile};
 use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
@@ -373,29 +373,7 @@ impl Node {
         let watching = guard.clone();
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
         let gates = Gates::new(resources.clone(), &membership.cluster_uid);
-        let (audit, inbox) = if config.access.enforced {
-            let (audit, inbox) = Audit::new();
-            (audit, Some(inbox))
-        } else {
-            (Audit::none(), None)
-        };
-        let door = access::Settings {
-            enforced: config.access.enforced,
-            admins: config.access.admins.clone(),
-            audit_required: config.access.audit_required,
-        };
-        let issuers = if config.access.issuers.is_empty() {
-            None
-        } else {
-            let issuers = Issuers::new(&config.access.issuers, access::jwt::Limits::default())?;
-            let fetching = issuers.clone();
-            tasks.spawn("issuers", move |stop| async move {
-                fetching.run(stop).await;
-                Ok::<_, std::convert::Infallible>(())
-            });
-            Some(issuers)
-        };
-        let access = Access::new(door, rules, issuers, audit);
+        let (access, inbox) = door(&config.access, rules, tasks)?;
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,
@@ -539,6 +517,34 @@ async fn any_broken(broken: &mut [watch::Receiver<Option<String>>]) -> String {
         })
     });
     futures::future::select_all(waits).await.0
+}
+
+/// Who may do what; and where the records of it come out, if anybody is asked who they are.
+fn door(
+    config: &config::Access,
+    rules: watch::Receiver<Arc<Rules>>,
+    tasks: &Tasks,
+) -> Result<(Access, Option<audit::Inbox>), RunError> {
+    let (audit, inbox) = match config.enforced.then(Audit::new) {
+        Some((audit, inbox)) => (audit, Some(inbox)),
+        None => (Audit::none(), None),
+    };
+    let mut issuers = None;
+    if !config.issuers.is_empty() {
+        let known = Issuers::new(&config.issuers, access::jwt::Limits::default())?;
+        let fetching = known.clone();
+        tasks.spawn("issuers", move |stop| async move {
+            fetching.run(stop).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        issuers = Some(known);
+    }
+    let settings = access::Settings {
+        enforced: config.enforced,
+        admins: config.admins.clone(),
+        audit_required: config.audit_required,
+    };
+    Ok((Access::new(settings, rules, issuers, audit), inbox))
 }
 
 /// What the store gives to the groups.

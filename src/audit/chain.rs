@@ -7,44 +7,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::{Digest as _, Sha256};
+use weft_broker::audit::chain::{FIRST, Link, PREVIOUS};
 use weft_proto::event::EventView;
-
-use crate::output::hex;
-
-/// The attribute with the hash of the event before.
-const PREVIOUS: &str = "auditprev";
-
-/// The hash of an event.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hash([u8; 32]);
-
-impl Hash {
-    /// What the first event of a chain names.
-    const NONE: Self = Self([0; 32]);
-
-    fn of(event: &[u8]) -> Self {
-        Self(Sha256::digest(event).into())
-    }
-}
-
-impl fmt::Display for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The place and the hash of an event that was seen before, as in `17:9f86d0...`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) offset: u64,
-    pub(crate) hash: Hash,
+    pub(crate) hash: Link,
 }
 
 impl fmt::Display for Kept {
@@ -63,20 +33,9 @@ impl FromStr for Kept {
             )
         };
         let (offset, hash) = text.split_once(':').ok_or_else(wrong)?;
-        let mut bytes = [0; 32];
-        if hash.len() != 64 || !hash.is_ascii() {
-            return Err(wrong());
-        }
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            let digits = hash.get(2 * place..2 * place + 2).ok_or_else(wrong)?;
-            // `from_str_radix` takes a sign as well.
-            if digits.starts_with('+') {
-                return Err(wrong());
-            }
-            *byte = u8::from_str_radix(digits, 16).map_err(|_digits| wrong())?;
-        }
+        let hash = hash.parse().map_err(|_bad| wrong())?;
         let offset = offset.parse().map_err(|_digits| wrong())?;
-        Ok(Self { offset, hash: Hash(bytes) })
+        Ok(Self { offset, hash })
     }
 }
 
@@ -127,7 +86,7 @@ impl Chain {
 
     /// The next event. After a break, the chain is of no more use.
     pub(crate) fn handle_event(&mut self, offset: u64, event: &[u8]) -> Result<(), Break> {
-        let hash = Hash::of(event);
+        let hash = Link::of(event);
         let after = self.last.map(|last| last.offset);
         while let Some(kept) = self.expected.first().copied().filter(|kept| kept.offset <= offset) {
             if kept.offset < offset {
@@ -152,7 +111,7 @@ impl Chain {
             }
             Some(last) => Some(last.hash),
             // What came before has gone with retention; only a start can be told.
-            None => (offset == 0).then_some(Hash::NONE),
+            None => (offset == 0).then_some(FIRST),
         };
         if let Some(before) = before
             && *named != before.to_string()
@@ -214,10 +173,10 @@ mod tests {
 
     /// A chain of so many events, by offset from 0.
     fn events(count: u64) -> Vec<(u64, Vec<u8>)> {
-        let mut last = Hash::NONE;
+        let mut last = FIRST;
         let one = |offset| {
             let event = event(offset, &last.to_string());
-            last = Hash::of(&event);
+            last = Link::of(&event);
             (offset, event)
         };
         (0..count).map(one).collect()
@@ -237,7 +196,7 @@ mod tests {
 
     fn kept(events: &[(u64, Vec<u8>)], place: usize) -> Kept {
         let (offset, event) = &events[place];
-        Kept { offset: *offset, hash: Hash::of(event) }
+        Kept { offset: *offset, hash: Link::of(event) }
     }
 
     #[test]
@@ -267,7 +226,7 @@ mod tests {
     fn a_changed_last_event_is_found_by_what_was_kept_of_it() {
         let good = events(3);
         let mut changed = good.clone();
-        changed[2].1 = event(99, &Hash::of(&good[1].1).to_string());
+        changed[2].1 = event(99, &Link::of(&good[1].1).to_string());
 
         assert!(check(&changed, Vec::new()).is_ok());
         let error = check(&changed, vec![kept(&good, 2)]).unwrap_err();
@@ -277,10 +236,10 @@ mod tests {
     #[test]
     fn a_chain_that_was_written_anew_is_found_by_what_was_kept_of_it() {
         let good = events(3);
-        let mut last = Hash::NONE;
+        let mut last = FIRST;
         let forge = |offset: u64| {
             let event = event(100 + offset, &last.to_string());
-            last = Hash::of(&event);
+            last = Link::of(&event);
             (offset, event)
         };
         let forged: Vec<_> = (0..5).map(forge).collect();
@@ -309,7 +268,7 @@ mod tests {
         assert_eq!(broken_at(&swapped), 1);
 
         let mut added = good;
-        added.insert(2, (2, event(77, &Hash::of(&added[1].1).to_string())));
+        added.insert(2, (2, event(77, &Link::of(&added[1].1).to_string())));
         for (offset, (place, _)) in (0..).zip(&mut added) {
             *place = offset;
         }

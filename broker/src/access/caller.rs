@@ -26,6 +26,8 @@ pub(super) struct Identity {
     pub(super) expires: Option<Timestamp>,
     /// The API key that was shown.
     pub(super) key: Option<String>,
+    /// A token of an issuer was shown.
+    pub(super) is_token: bool,
     pub(super) meter: Arc<Meter>,
     pub(super) table: Mutex<Arc<Table>>,
 }

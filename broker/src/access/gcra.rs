@@ -74,6 +74,11 @@ impl Gcra {
         }
     }
 
+    /// Whether it is as if nothing had come.
+    pub fn is_idle(&self, now: u64) -> bool {
+        self.due.load(Ordering::Relaxed) <= now
+    }
+
     /// Takes units whatever has come before, and says how long to wait for them: for what cannot be
     /// refused, only slowed down.
     pub fn pace(&self, rate: Rate, units: u64, now: u64) -> Duration {

@@ -16,6 +16,7 @@ use super::{Access, IDENTITIES_MAX, key};
 use crate::audit::{Outcome, Record};
 use crate::clock;
 use crate::data::lock;
+use crate::listen::network;
 
 /// Credentials that are none, from one address; beyond it they are told to slow down. Whoever shows a
 /// good one is let in all the same: many share an address.
@@ -72,7 +73,11 @@ impl Failures {
 
     fn units(&self, address: Option<IpAddr>, units: u64) -> Option<Duration> {
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let address = address.map(network);
         let mut by_address = lock(&self.by_address);
+        if by_address.len() >= ADDRESSES_MAX {
+            by_address.retain(|_, gcra| !gcra.is_idle(now));
+        }
         let (gcra, rate) = match address {
             Some(address)
                 if by_address.len() < ADDRESSES_MAX || by_address.contains_key(&address) =>
@@ -138,6 +143,7 @@ impl Access {
         let hash = hash_of(kind, text, shown.certificate.map(|shown| shown.thumbprint));
         if let Some(identity) = self.known().by_credential.get(&hash)
             && identity.expires.is_none_or(|expires| now < expires)
+            && (!identity.is_token || self.is_verified(text, now))
         {
             return Ok(Caller::new(Arc::clone(identity), self.clone()));
         }
@@ -165,6 +171,13 @@ impl Access {
                 Err(Error::new(Reason::Unauthenticated, "the credential is not valid"))
             }
         }
+    }
+
+    /// Whether a token is still one that its issuer vouches for: its key may have been withdrawn.
+    fn is_verified(&self, header: &str, now: Timestamp) -> bool {
+        let token = header.split_once(' ').map(|(_scheme, token)| token);
+        let issuers = self.0.issuers.as_ref();
+        token.zip(issuers).is_some_and(|(token, issuers)| issuers.cached(token, now).is_some())
     }
 
     /// Whose credential is in a header; or what is wrong with it, for the record alone.
@@ -202,9 +215,11 @@ impl Access {
             self.0.failures.check(shown.remote)?;
             match issuers.verify(token, now).await {
                 Ok(verified) => verified,
-                Err(JwtError::KeysUnavailable) => {
+                // Not the caller's fault.
+                Err(JwtError::KeysUnavailable | JwtError::Busy) => {
                     let message = "the keys of the token's issuer cannot be had at present";
-                    return Err(Error::unavailable(message).with_not_applied());
+                    let error = Error::unavailable(message).with_not_applied();
+                    return Err(error.with_retry_after(Duration::from_secs(1)));
                 }
                 Err(error) => return none(&format!("a token: {error}")),
             }
@@ -217,7 +232,8 @@ impl Access {
         let issuer = &verified.issuer;
         let groups = verified.groups.iter().map(|group| format!("group:{issuer}:{group}"));
         let principal = Principal::new(format!("jwt:{issuer}:{}", verified.subject));
-        Ok(Ok(self.identity(principal, groups.collect(), Some(verified.expires), None)))
+        let identity = self.identity(principal, groups.collect(), Some(verified.expires), None);
+        Ok(Ok(Identity { is_token: true, ..identity }))
     }
 
     /// Counts and records a credential that was none.

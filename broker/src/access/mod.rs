@@ -157,7 +157,15 @@ impl Access {
     ) -> Identity {
         let table = self.table(&principal, &groups);
         let meter = self.meter(&principal);
-        Identity { principal, groups, expires, key, meter, table: Mutex::new(table) }
+        Identity {
+            principal,
+            groups,
+            expires,
+            key,
+            is_token: false,
+            meter,
+            table: Mutex::new(table),
+        }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use weft_proto::{Error, Principal, Result, Timestamp};
@@ -21,6 +22,8 @@ use crate::metrics as names;
 
 /// Records that wait to be written; of denials, more are counted and not kept.
 const QUEUE_LEN: usize = 1_024;
+/// Whoever waits for its record is told by then that it is not stored.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest text in a record, in bytes: names come from callers.
 const TEXT_BYTES_MAX: usize = 1_024;
 
@@ -110,7 +113,12 @@ impl Record {
 
     /// Whether it is the same thing at another time.
     pub fn is_like(&self, other: &Self) -> bool {
-        Self { time: other.time, count: other.count, ..self.clone() } == *other
+        // All but time and count; named, so that a new field is not forgotten.
+        let Self { time: _, act, principal, outcome, verb, resource, reason, remote, count: _ } =
+            self;
+        (act, outcome, remote) == (&other.act, &other.outcome, &other.remote)
+            && (principal, verb) == (&other.principal, &other.verb)
+            && (resource, reason) == (&other.resource, &other.reason)
     }
 }
 
@@ -168,11 +176,13 @@ impl Audit {
         }
     }
 
-    /// Leaves a record and waits until it is stored.
+    /// Leaves a record and waits until it is stored, but not for ever: while others before it cannot
+    /// be stored, neither can it.
     ///
     /// # Errors
     ///
-    /// `Unavailable` when it cannot be stored now.
+    /// `Unavailable` when it is not stored in time. It may be later: then it tells of an act that
+    /// was about to be done, and was not.
     ///
     /// # Cancel safety
     ///
@@ -182,7 +192,13 @@ impl Audit {
         let gone = || Error::unavailable("this node is stopping: its acts are not recorded");
         let (done, stored) = oneshot::channel();
         let entry = Entry { record, done: Some(done) };
-        queue.send(entry).await.map_err(|_closed| gone())?;
-        stored.await.map_err(|_closed| gone())?
+        let written = async {
+            queue.send(entry).await.map_err(|_closed| gone())?;
+            stored.await.map_err(|_closed| gone())?
+        };
+        tokio::time::timeout(PATIENCE, written).await.unwrap_or_else(|_elapsed| {
+            let message = "the act cannot be recorded in _weft.audit at present";
+            Err(Error::unavailable(message).with_retry_after(Duration::from_secs(1)))
+        })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use weft_proto::event::EventView;
@@ -26,8 +26,6 @@ const BATCH_LEN: usize = 256;
 const GATHER: Duration = Duration::from_millis(200);
 /// Between two attempts while the stream cannot be written.
 const RETRY: Duration = Duration::from_millis(200);
-/// Whoever waits for its record is told by then that it is not stored.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The stream has one, so that it has one order.
 const PARTITION: PartitionId = PartitionId(0);
 /// Read at once while the end is looked for.
@@ -88,13 +86,12 @@ impl Loop {
     async fn gather(&mut self, first: Entry) -> Vec<Pending> {
         if first.done.is_none() {
             // Nobody waits for it; others like it may come.
-            let waited = self.inbox.entries.is_empty() && self.inbox.entries.is_closed();
-            if !waited {
-                sleep(GATHER).await;
-            }
+            sleep(GATHER).await;
         }
         let mut batch: Vec<Pending> = Vec::new();
         let mut next = Some(first);
+        // No more than were there: others may come as fast as these are taken.
+        let mut left = self.inbox.entries.len();
         while let Some(entry) = next.take() {
             let like = batch.iter_mut().find(|other| {
                 let waits = other.entry.done.is_some() || entry.done.is_some();
@@ -104,7 +101,8 @@ impl Loop {
                 Some(other) => other.entry.record.count += entry.record.count,
                 None => batch.push(Pending { id: self.writer.id(), entry }),
             }
-            if batch.len() < BATCH_LEN {
+            if batch.len() < BATCH_LEN && left > 0 {
+                left -= 1;
                 next = self.inbox.entries.try_recv().ok();
             }
         }
@@ -119,38 +117,25 @@ impl Loop {
         batch
     }
 
-    /// Stores a batch, however long it takes; tells whoever waits when that is too long.
-    async fn store(&mut self, mut batch: Vec<Pending>) {
-        let until = Instant::now() + PATIENCE;
+    /// Stores a batch, however long it takes. Whoever waits for it stops waiting by itself.
+    async fn store(&mut self, batch: Vec<Pending>) {
         // Where an attempt of unknown fate would have gone.
         let mut open = None;
-        loop {
-            let error = match self.attempt(&batch, &mut open).await {
-                Ok(()) => {
-                    for pending in batch {
-                        if let Some(done) = pending.entry.done {
-                            // Whoever left it may have gone.
-                            _ = done.send(Ok(()));
-                        }
-                    }
-                    return;
-                }
-                Err(error) => error,
-            };
+        let mut warned = false;
+        while let Err(error) = self.attempt(&batch, &mut open).await {
             self.end = None;
+            // Another node was first; where the end is now is asked of a majority.
             if error.reason() == Reason::WrongOffset {
                 continue;
             }
-            if Instant::now() >= until {
-                for pending in &mut batch {
-                    if let Some(done) = pending.entry.done.take() {
-                        let message = format!("the act cannot be recorded in _weft.audit: {error}");
-                        _ = done.send(Err(Error::unavailable(message).with_retry_after(RETRY)));
-                    }
-                }
+            if !std::mem::replace(&mut warned, true) {
                 warn!(%error, "audit records wait to be written");
             }
             sleep(RETRY).await;
+        }
+        for done in batch.into_iter().filter_map(|pending| pending.entry.done) {
+            // Whoever left it may have gone.
+            _ = done.send(Ok(()));
         }
     }
 

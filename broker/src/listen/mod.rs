@@ -29,6 +29,7 @@ pub use certificate::{ClientCertificate, Unreadable};
 pub use connection::Connection;
 pub use io::Io;
 pub use only_grpc::OnlyGrpc;
+pub use places::network;
 
 use self::handshakes::Handshakes;
 use self::places::Places;

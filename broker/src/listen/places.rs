@@ -73,7 +73,8 @@ impl Drop for Place {
 }
 
 /// What belongs to one holder: whoever has an IPv6 address usually has 64 bits of them.
-fn network(address: IpAddr) -> IpAddr {
+/// What counts as one address: whoever has one of IPv6 mostly has 64 bits of them.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

@@ -1,39 +1,22 @@
 //! Certificates where they do not belong: each kind against each port.
 
-use std::sync::Arc;
-
 use rcgen::ExtendedKeyUsagePurpose;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::node::{Files, HANGS, Running, client, configs};
-use crate::pki::{Authority, BOTH, Signed};
+use crate::pki::{Authority, BOTH, Signed, connector};
 
 const FOR_SERVERS: &[ExtendedKeyUsagePurpose] = &[ExtendedKeyUsagePurpose::ServerAuth];
 const FOR_CLIENTS: &[ExtendedKeyUsagePurpose] = &[ExtendedKeyUsagePurpose::ClientAuth];
 
 /// Whether a port goes on after the handshake with somebody who shows this.
 async fn is_let_in(address: &str, trusted: &Authority, shown: Option<&Signed>) -> bool {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap()).unwrap();
-    let tls = rustls::ClientConfig::builder().with_root_certificates(roots);
-    let mut tls = match shown {
-        Some(own) => {
-            let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
-            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-            tls.with_client_auth_cert(chain, key).unwrap()
-        }
-        None => tls.with_no_client_auth(),
-    };
-    tls.alpn_protocols = vec![b"h2".to_vec()];
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let connector = TlsConnector::from(Arc::new(tls));
+    let connector = connector(trusted, shown);
     let Ok(mut stream) = timeout(HANGS, connector.connect(name, tcp)).await.unwrap() else {
         return false;
     };

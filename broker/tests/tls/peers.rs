@@ -1,16 +1,12 @@
 //! The peer port: only those with a certificate of the nodes' authority get an answer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::ExtendedKeyUsagePurpose;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 use weft_broker::config::Config;
@@ -20,7 +16,7 @@ use weft_proto::internal::peer_client::PeerClient;
 use weft_proto::internal::{ForwardedCommand, IdentifyRequest};
 
 use crate::node::{Files, HANGS, Running, configs};
-use crate::pki::{Authority, Signed};
+use crate::pki::{Authority, Signed, connector};
 
 async fn started() -> (Files, Authority, Config, Running) {
     let (files, peers) = (Files::new(), Authority::new("peers"));
@@ -107,21 +103,9 @@ async fn only_nodes_get_an_answer() {
 
 /// How the peer port ends a connection of somebody who shows this.
 async fn alert(config: &Config, trusted: &Authority, shown: Option<&Signed>) -> String {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap()).unwrap();
-    let tls = rustls::ClientConfig::builder().with_root_certificates(roots);
-    let mut tls = match shown {
-        Some(own) => {
-            let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
-            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-            tls.with_client_auth_cert(chain, key).unwrap()
-        }
-        None => tls.with_no_client_auth(),
-    };
-    tls.alpn_protocols = vec![b"h2".to_vec()];
     let tcp = TcpStream::connect(&config.listen.peer).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+    let mut stream = connector(trusted, shown).connect(name, tcp).await.unwrap();
     // Up to here the client believes that it is let in.
     stream.read_u8().await.unwrap_err().to_string()
 }

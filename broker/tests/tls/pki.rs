@@ -1,9 +1,15 @@
 //! Authorities and certificates for one test.
 
+use std::sync::Arc;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsConnector;
 
 /// What a certificate of a node is for.
 pub(crate) const BOTH: &[ExtendedKeyUsagePurpose] =
@@ -46,4 +52,21 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Signed { certificate, key: key.serialize_pem() }
     }
+}
+
+/// What somebody connects with who trusts this authority and shows this.
+pub(crate) fn connector(trusted: &Authority, shown: Option<&Signed>) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap()).unwrap();
+    let tls = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let mut tls = match shown {
+        Some(own) => {
+            let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+            tls.with_client_auth_cert(chain, key).unwrap()
+        }
+        None => tls.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    TlsConnector::from(Arc::new(tls))
 }

@@ -1,8 +1,11 @@
 //! Tokens at the door: who they make of whoever brings them.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::watch;
 use weft_proto::resource::Verb;
 use weft_proto::{QualifiedName, Reason};
@@ -10,7 +13,7 @@ use weft_proto::{QualifiedName, Reason};
 use super::signer::{self, Signer};
 use super::{Running, config};
 use crate::access::jwt::Limits;
-use crate::access::{Access, Certificate, Settings, Shown, authorize};
+use crate::access::{Access, Certificate, Rules, Settings, Shown, authorize};
 use crate::audit::Audit;
 use crate::clock;
 
@@ -26,23 +29,50 @@ fn claims(extra: &[(&str, Value)]) -> Value {
     claims
 }
 
+/// A door that takes tokens of one issuer, whose keys are in a file.
+struct World {
+    access: Access,
+    file: PathBuf,
+    _folder: TempDir,
+    _running: Running,
+    _rules: watch::Sender<Arc<Rules>>,
+}
+
+impl World {
+    fn new(signer: &Signer) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.json");
+        publish(&file, signer);
+        let configs = [super::IssuerConfig { jwks_file: Some(file.clone()), ..config(ISSUER) }];
+        let often = Limits { refresh: Duration::from_millis(10), ..Limits::default() };
+        let running = Running::start(&configs, often);
+        let settings = Settings {
+            enforced: true,
+            admins: vec!["group:staff:ops".to_owned()],
+            ..Settings::default()
+        };
+        let (rules, seen) = watch::channel(Arc::default());
+        let access = Access::new(settings, seen, Some(running.issuers.clone()), Audit::none());
+        Self { access, file, _folder: folder, _running: running, _rules: rules }
+    }
+}
+
+/// The issuer has this key, and no other.
+fn publish(file: &Path, signer: &Signer) {
+    std::fs::write(file, json!({"keys": [signer.jwk()]}).to_string()).unwrap();
+}
+
+fn bearer(signer: &Signer, claims: &Value) -> String {
+    format!("Bearer {}", signer.token(claims))
+}
+
 #[tokio::test]
 async fn a_token_makes_a_principal_with_groups_until_it_expires() {
     let signer = Signer::es256("one");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("keys.json");
-    std::fs::write(&file, json!({"keys": [signer.jwk()]}).to_string()).unwrap();
-    let configs = [super::IssuerConfig { jwks_file: Some(file), ..config(ISSUER) }];
-    let running = Running::start(&configs, Limits::default());
-    let settings = Settings {
-        enforced: true,
-        admins: vec!["group:staff:ops".to_owned()],
-        ..Settings::default()
-    };
-    let (_rules, seen) = watch::channel(std::sync::Arc::default());
-    let access = Access::new(settings, seen, Some(running.issuers.clone()), Audit::none());
+    let world = World::new(&signer);
+    let access = &world.access;
+    let bearer = |claims: &Value| bearer(&signer, claims);
     let anything: QualifiedName = "any/thing".parse().unwrap();
-    let bearer = |claims: &Value| format!("Bearer {}", signer.token(claims));
     let text = bearer(&claims(&[("groups", json!(["ops", "on call"]))]));
     let shown = Shown { authorization: Some(&text), ..Shown::default() };
 
@@ -96,4 +126,26 @@ async fn a_token_makes_a_principal_with_groups_until_it_expires() {
     let caller = access.authenticate(shown).await.unwrap().standing();
     let ended = caller.until_lost().await;
     assert_eq!(ended.reason(), Reason::Unauthenticated);
+}
+
+/// Of those either that were let in.
+#[tokio::test]
+async fn a_key_that_its_issuer_has_withdrawn_proves_nothing_more() {
+    let signer = Signer::es256("one");
+    let world = World::new(&signer);
+    let text = bearer(&signer, &claims(&[]));
+    let shown = Shown { authorization: Some(&text), ..Shown::default() };
+    world.access.authenticate(shown).await.unwrap();
+
+    publish(&world.file, &Signer::es256("two"));
+
+    let refused = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            match world.access.authenticate(shown).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(error) => return error.reason(),
+            }
+        }
+    });
+    assert_eq!(refused.await.unwrap(), Reason::Unauthenticated);
 }
