@@ -147,6 +147,10 @@ pub struct Placement {
     pub partition: PartitionId,
     /// Its identity in the cluster.
     pub uid: PartitionUid,
+    /// Where its dead letters are, in the same group.
+    pub dead: PartitionUid,
+    /// Where its events wait whose time has not come, in the same group.
+    pub delayed: PartitionUid,
     /// The group that carries it.
     pub group: GroupId,
 }
@@ -180,6 +184,8 @@ impl StreamView {
             view::stream_status(stored).placements.into_iter().map(|placed| Placement {
                 partition: PartitionId(placed.partition),
                 uid: PartitionUid(placed.uid),
+                dead: PartitionUid(placed.dead),
+                delayed: PartitionUid(placed.delayed),
                 group: GroupId(placed.group),
             });
         Self {
@@ -497,9 +503,12 @@ impl Policies for Resources {
         let state = self.snapshot();
         let own = state.partitions().filter(|(_, placed)| placed.group == group);
         own.filter_map(|(name, placed)| {
-            let retention = state.stream(name)?.spec.retention.clone();
-            Some(Policy { partition: placed.uid, retention })
+            let spec = &state.stream(name)?.spec;
+            let (own, dead) = (spec.retention.clone(), spec.dead_letter_retention());
+            let own = Policy { partition: placed.uid, retention: own };
+            Some([own, Policy { partition: placed.dead, retention: dead }])
         })
+        .flatten()
         .collect()
     }
 }
@@ -512,7 +521,7 @@ impl Directory for Resources {
             .flat_map(|(_, stored)| view::stream_status(stored).placements);
         placed
             .filter(|place| place.group == group.get())
-            .map(|place| PartitionUid(place.uid))
+            .flat_map(|place| [place.uid, place.dead, place.delayed].map(PartitionUid))
             .collect()
     }
 

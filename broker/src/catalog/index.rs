@@ -17,6 +17,10 @@ pub struct Placement {
     pub partition: PartitionId,
     /// Its identity in the cluster.
     pub uid: PartitionUid,
+    /// Where its dead letters are, in the same group.
+    pub dead: PartitionUid,
+    /// Where its events wait whose time has not come, in the same group.
+    pub delayed: PartitionUid,
     /// The group that carries it.
     pub group: GroupId,
 }
@@ -66,6 +70,8 @@ impl Index {
                 let placements = status.placements.into_iter().map(|placement| Placement {
                     partition: PartitionId(placement.partition),
                     uid: PartitionUid(placement.uid),
+                    dead: PartitionUid(placement.dead),
+                    delayed: PartitionUid(placement.delayed),
                     group: GroupId(placement.group),
                 });
                 let placements = placements.collect();

@@ -11,6 +11,8 @@ use super::{State, take, view};
 /// With a spec of 1 MiB a resource must still fit into one message of 4 MiB.
 const HISTORY_BYTES_MAX: usize = 2 << 20;
 const VERSIONS_LEN_MAX: usize = 1_000;
+/// Numbers that a partition takes: its own, and those of its dead letters and delayed events.
+const UIDS_LEN: u64 = 3;
 
 impl State {
     /// The status of a resource that is put; on a refusal no number was taken.
@@ -42,9 +44,11 @@ impl State {
     /// Spreads partitions over the data groups in turn, beginning with group 1.
     fn place(&mut self, partition: u32) -> Result<PlacementStatus, Error> {
         let uid = take(&mut self.next_partition_uid)?;
-        let turn = uid.saturating_sub(1) % u64::from(self.data_groups.max(1));
+        let dead = take(&mut self.next_partition_uid)?;
+        let delayed = take(&mut self.next_partition_uid)?;
+        let turn = uid.saturating_sub(1) / UIDS_LEN % u64::from(self.data_groups.max(1));
         let group = u32::try_from(turn).unwrap_or(0) + 1;
-        Ok(PlacementStatus { partition, uid, group })
+        Ok(PlacementStatus { partition, uid, dead, delayed, group })
     }
 
     fn add_version(&mut self, spec: &SchemaSpec, status: &mut SchemaStatus) -> Result<(), Error> {

@@ -205,8 +205,8 @@ fn partitions_go_round_the_groups_from_the_first() {
         .map(|(name, at)| (name.to_string(), at.partition.get(), at.uid.get(), at.group.get()))
         .collect();
 
-    let of_a = (0..4).map(|at| ("default/a".to_owned(), at, u64::from(at) + 1, at % 3 + 1));
-    let all: Vec<_> = of_a.chain([("default/b".to_owned(), 0, 5, 2)]).collect();
+    let of_a = (0..4).map(|at| ("default/a".to_owned(), at, u64::from(at) * 3 + 1, at % 3 + 1));
+    let all: Vec<_> = of_a.chain([("default/b".to_owned(), 0, 13, 2)]).collect();
     assert_eq!(placed, all);
 }
 
@@ -248,7 +248,7 @@ fn a_stream_made_again_is_another_one() {
     assert_eq!(again.change, v1::Change::Created);
     assert_ne!(stored(&first).uid, stored(&again).uid);
     let uids: Vec<_> = state.partitions().map(|(_, placement)| placement.uid.get()).collect();
-    assert_eq!(uids, [2, 3]);
+    assert_eq!(uids, [4, 7]);
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn the_bytes_of_a_checkpoint_never_change() {
     }
 
     // A release that gives other bytes to the same entries cannot run beside this one.
-    assert_eq!((state.encode().len(), state.state_hash()), (499, 10_052_175_329_036_736_694));
+    assert_eq!((state.encode().len(), state.state_hash()), (541, 17_897_112_276_298_365_381));
 }
 
 #[test]
@@ -535,7 +535,9 @@ proptest! {
             {
                 prop_assert!(uids.insert(resource.uid), "uid {} came twice", resource.uid);
                 for placement in super::view::stream_status(&resource).placements {
-                    prop_assert!(partitions.insert(placement.uid));
+                    for uid in [placement.uid, placement.dead, placement.delayed] {
+                        prop_assert!(partitions.insert(uid));
+                    }
                     prop_assert!((1..=3).contains(&placement.group));
                 }
             }

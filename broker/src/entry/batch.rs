@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::packed::{Codec, PACKED_BYTES_MAX};
-use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, SchemaId, Sequence};
+use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence};
 
 use super::codec::{DecodeError, Reader, to_len};
 use super::error::EntryError;
@@ -23,6 +23,10 @@ pub(super) const KEY_LEN: usize = 16;
 pub(super) const PRODUCER_LEN: usize = 40;
 /// Bytes of a schema id.
 pub(super) const SCHEMA_LEN: usize = 4;
+/// Bytes of the section about a settlement, without its offsets.
+pub(super) const SETTLES_LEN: usize = 24;
+/// Bytes of an offset.
+pub(super) const OFFSET_LEN: usize = 8;
 
 const CODEC_NONE: u8 = 0;
 const CODEC_LZ4: u8 = 1;
@@ -47,7 +51,8 @@ pub(super) mod flag {
     /// A 16-byte key id follows; this release refuses it.
     pub(crate) const ENCRYPTED: u16 = 1 << 4;
     pub(crate) const SUBJECT_HASHES: u16 = 1 << 5;
-    pub(crate) const ALL: u16 = (1 << 6) - 1;
+    pub(crate) const SETTLES: u16 = 1 << 6;
+    pub(crate) const ALL: u16 = (1 << 7) - 1;
 }
 
 /// Identity of a batch among those of one producer in one partition.
@@ -61,6 +66,22 @@ pub struct ProducerBatch {
     pub sequence: Sequence,
     /// The batch before it in this partition; 0 for the first.
     pub previous: Sequence,
+}
+
+/// What a batch settles in another partition of its group, if it is appended: each of its events
+/// takes the place of one there.
+///
+/// The move is one step: after a crash at any moment an event is in one place or the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settles {
+    /// Whose cursor.
+    pub subscription: ResourceUid,
+    /// Where the events were.
+    pub partition: PartitionUid,
+    /// The epoch under which they were delivered.
+    pub epoch: Epoch,
+    /// One for each event.
+    pub offsets: Vec<Offset>,
 }
 
 /// What the rules see of a batch.
@@ -84,6 +105,8 @@ pub struct Header {
     pub producer: Option<ProducerBatch>,
     /// Chosen by whoever publishes without being a producer: replies, dead letters.
     pub idempotency_key: Option<[u8; KEY_LEN]>,
+    /// What it settles elsewhere.
+    pub settles: Option<Settles>,
     event_schemas: Bytes,
     id_hashes: Bytes,
     subject_hashes: Bytes,
@@ -157,6 +180,7 @@ impl Header {
         let len = if has(flag::SUBJECT_HASHES) { to_len(count.get()) } else { 0 };
         let len = len.checked_mul(SubjectHash::LEN).ok_or(DecodeError::Truncated)?;
         let subject_hashes = table.slice_ref(reader.take(len)?);
+        let settles = has(flag::SETTLES).then(|| decode_settles(reader, count)).transpose()?;
         Ok(Self {
             partition,
             count,
@@ -167,11 +191,29 @@ impl Header {
             schema,
             producer,
             idempotency_key,
+            settles,
             event_schemas,
             id_hashes,
             subject_hashes,
         })
     }
+}
+
+fn decode_settles(reader: &mut Reader<'_>, count: NonZeroU32) -> Result<Settles, DecodeError> {
+    let subscription = ResourceUid(reader.u64()?);
+    let partition = PartitionUid(reader.u64()?);
+    let epoch = Epoch(reader.u64()?);
+    let len = to_len(count.get()).checked_mul(OFFSET_LEN).ok_or(DecodeError::Truncated)?;
+    let offsets = reader.take(len)?.as_chunks::<OFFSET_LEN>().0;
+    let offsets = offsets.iter().map(|bytes| Offset(u64::from_le_bytes(*bytes))).collect();
+    Ok(Settles { subscription, partition, epoch, offsets })
+}
+
+pub(super) fn put_settles(out: &mut BytesMut, settles: &Settles) {
+    out.put_u64_le(settles.subscription.get());
+    out.put_u64_le(settles.partition.get());
+    out.put_u64_le(settles.epoch.get());
+    settles.offsets.iter().for_each(|offset| out.put_u64_le(offset.get()));
 }
 
 pub(super) fn decode_producer(reader: &mut Reader<'_>) -> Result<ProducerBatch, DecodeError> {

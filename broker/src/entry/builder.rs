@@ -7,7 +7,8 @@ use weft_proto::packed::Codec;
 use weft_proto::{Offset, PartitionUid, SchemaId, Timestamp};
 
 use super::batch::{
-    self, FixedPart, ID_LEN, KEY_LEN, PRODUCER_LEN, ProducerBatch, SCHEMA_LEN, flag,
+    self, FixedPart, ID_LEN, KEY_LEN, OFFSET_LEN, PRODUCER_LEN, ProducerBatch, SCHEMA_LEN,
+    SETTLES_LEN, Settles, flag,
 };
 use super::error::BuildError;
 use super::{Kind, PREFIX_LEN, frame, put_prefix};
@@ -57,6 +58,8 @@ pub struct NewBatch<'a> {
     pub producer: Option<ProducerBatch>,
     /// Chosen by whoever publishes without being a producer.
     pub idempotency_key: Option<[u8; KEY_LEN]>,
+    /// What it settles elsewhere, one offset for each event.
+    pub settles: Option<&'a Settles>,
     /// The events.
     pub payload: Payload<'a>,
 }
@@ -73,6 +76,7 @@ impl<'a> NewBatch<'a> {
             subject_hashes: &[],
             producer: None,
             idempotency_key: None,
+            settles: None,
             payload,
         }
     }
@@ -114,6 +118,7 @@ impl<'a> NewBatch<'a> {
             | flag(!self.id_hashes.is_empty(), flag::ID_HASHES)
             | flag(self.idempotency_key.is_some(), flag::IDEMPOTENCY_KEY)
             | flag(!self.subject_hashes.is_empty(), flag::SUBJECT_HASHES)
+            | flag(self.settles.is_some(), flag::SETTLES)
     }
 
     fn header_len(&self) -> usize {
@@ -124,6 +129,7 @@ impl<'a> NewBatch<'a> {
             + self.id_hashes.len() * ID_LEN
             + self.idempotency_key.map_or(0, |_| KEY_LEN)
             + self.subject_hashes.len() * SubjectHash::LEN
+            + self.settles.map_or(0, |settles| SETTLES_LEN + settles.offsets.len() * OFFSET_LEN)
     }
 
     fn put_header(&self, out: &mut BytesMut, fixed: &FixedPart) {
@@ -142,6 +148,9 @@ impl<'a> NewBatch<'a> {
         }
         for SubjectHash(bytes) in self.subject_hashes {
             out.put_slice(bytes);
+        }
+        if let Some(settles) = self.settles {
+            batch::put_settles(out, settles);
         }
     }
 
@@ -178,6 +187,9 @@ impl<'a> EntryBuilder<'a> {
         }
         if !batch.subject_hashes.is_empty() {
             check_count(count, batch.subject_hashes.len(), "subject hashes")?;
+        }
+        if let Some(settles) = batch.settles {
+            check_count(count, settles.offsets.len(), "settled offsets")?;
         }
         let table_len = self.table_len.saturating_add(batch.header_len());
         let bodies_len = self.bodies_len.saturating_add(batch.body_len());

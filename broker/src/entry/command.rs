@@ -8,6 +8,7 @@ use weft_proto::{Epoch, Offset, PartitionUid, ResourceUid, Timestamp};
 use super::batch::{ProducerBatch, decode_producer, put_producer};
 use super::codec::{DecodeError, Reader, put_list};
 use super::{Kind, put_prefix};
+use crate::subscription::{PARKED_BYTES_MIN, Parked};
 
 /// Longest name of a member, in bytes.
 const MEMBER_LEN_MAX: usize = 256;
@@ -25,6 +26,8 @@ pub enum Command {
     Lease(Vec<Lease>),
     /// Events are settled for good.
     Settle(Vec<Settlement>),
+    /// Cursors go elsewhere.
+    Seek(Vec<Seek>),
     /// Partitions are gone, with the cursors on them.
     Drop(Vec<PartitionUid>),
     /// A subscription is gone, with its cursors.
@@ -75,6 +78,19 @@ pub struct Settlement {
     pub epoch: Epoch,
     /// What was settled.
     pub ranges: Vec<OffsetRange>,
+    /// What was given back, with all that is to be remembered of it; settled events are left out.
+    pub parked: Vec<(Offset, Parked)>,
+}
+
+/// A cursor and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seek {
+    /// The subscription.
+    pub subscription: ResourceUid,
+    /// The partition.
+    pub partition: PartitionUid,
+    /// Everything below counts as settled, nothing from there on.
+    pub to: Offset,
 }
 
 /// Name of a member of a subscription, at most 256 bytes.
@@ -190,6 +206,15 @@ impl Command {
                 out.put_u64_le(settled.partition.get());
                 out.put_u64_le(settled.epoch.get());
                 put_list(out, settled.ranges.iter(), |out, range| range.put(out));
+                put_list(out, settled.parked.iter(), |out, (offset, parked)| {
+                    out.put_u64_le(offset.get());
+                    parked.put(out);
+                });
+            }),
+            Self::Seek(seeks) => put_list(&mut out, seeks.iter(), |out, seek| {
+                out.put_u64_le(seek.subscription.get());
+                out.put_u64_le(seek.partition.get());
+                out.put_u64_le(seek.to.get());
             }),
             Self::Forget(subscription) => out.put_u64_le(subscription.get()),
             Self::Pass(partition, producer) => {
@@ -207,6 +232,7 @@ impl Command {
             Self::Trim(_) => Kind::Trim,
             Self::Lease(_) => Kind::Lease,
             Self::Settle(_) => Kind::Settle,
+            Self::Seek(_) => Kind::Seek,
             Self::Drop(_) => Kind::Drop,
             Self::Forget(_) => Kind::Forget,
             Self::Pass(..) => Kind::Pass,
@@ -257,8 +283,22 @@ impl Command {
                 partition: PartitionUid(reader.u64()?),
                 epoch: Epoch(reader.u64()?),
                 ranges: reader.list(16, OffsetRange::decode)?,
+                parked: reader.list(8 + PARKED_BYTES_MIN, |reader| {
+                    Ok((Offset(reader.u64()?), Parked::decode(reader)?))
+                })?,
             })
         };
-        reader.list(28, settlement).map(Self::Settle)
+        reader.list(32, settlement).map(Self::Settle)
+    }
+
+    pub(super) fn decode_seek(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let seek = |reader: &mut Reader<'_>| {
+            Ok(Seek {
+                subscription: ResourceUid(reader.u64()?),
+                partition: PartitionUid(reader.u64()?),
+                to: Offset(reader.u64()?),
+            })
+        };
+        reader.list(24, seek).map(Self::Seek)
     }
 }

@@ -17,10 +17,10 @@ mod tests;
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::Timestamp;
 
-pub use batch::{Batch, Header, ProducerBatch};
+pub use batch::{Batch, Header, ProducerBatch, Settles};
 pub use builder::{EntryBuilder, NewBatch, Payload};
 pub use codec::DecodeError;
-pub use command::{Command, Lease, Member, OffsetRange, Opening, Settlement, Trim};
+pub use command::{Command, Lease, Member, OffsetRange, Opening, Seek, Settlement, Trim};
 pub use error::{BuildError, EntryError};
 pub use frame::{Events, framed_len};
 
@@ -46,6 +46,7 @@ enum Kind {
     Drop = 7,
     Forget = 8,
     Pass = 10,
+    Seek = 11,
 }
 
 impl TryFrom<u8> for Kind {
@@ -62,6 +63,7 @@ impl TryFrom<u8> for Kind {
             7 => Self::Drop,
             8 => Self::Forget,
             10 => Self::Pass,
+            11 => Self::Seek,
             KIND_TOMBSTONE => return Err(EntryError::Unsupported("a tombstone")),
             _ => return Err(EntryError::UnknownKind(kind)),
         })
@@ -112,6 +114,7 @@ impl Entry {
             Kind::Drop => Command::Drop(Command::decode_partitions(&mut reader)?),
             Kind::Forget => Command::Forget(weft_proto::ResourceUid(reader.u64()?)),
             Kind::Pass => Command::decode_pass(&mut reader)?,
+            Kind::Seek => Command::decode_seek(&mut reader)?,
         };
         reader.finish()?;
         Ok(Self { time, content: Content::Command(content) })

@@ -9,6 +9,7 @@ use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId,
 
 use super::*;
 use crate::subjects::SubjectHash;
+use crate::subscription::{Failure, Parked};
 
 const NOW: Timestamp = Timestamp::from_micros(0x0102_0304_0506_0708);
 
@@ -41,6 +42,37 @@ fn producer_batch() -> ProducerBatch {
         sequence: Sequence(9),
         previous: Sequence(7),
     }
+}
+
+fn parked() -> Parked {
+    Parked {
+        attempts: 3,
+        first_failure: Timestamp::from_micros(5),
+        due: Timestamp::from_micros(8),
+        failure: Failure::new("no"),
+    }
+}
+
+#[test]
+fn what_a_batch_settles_has_golden_bytes() {
+    let events = events(&["ab", ""]);
+    let settles = Settles {
+        subscription: ResourceUid(2),
+        partition: PartitionUid(3),
+        epoch: Epoch(7),
+        offsets: vec![Offset(9), Offset(8)],
+    };
+    let plain = NewBatch::new(PartitionUid(17), Offset(258), Payload::Events(&events));
+
+    let payload = encode(&[NewBatch { settles: Some(&settles), ..plain }]);
+
+    let section: Vec<u8> = [2, 3, 7, 9, 8].into_iter().flat_map(u64::to_le_bytes).collect();
+    let plain = encode(&[plain]);
+    let at = plain.len() - 6;
+    assert_eq!(payload[at..at + 40], section[..]);
+    assert_eq!(payload[at + 40..], plain[at..]);
+    let decoded = decode_batches(&payload);
+    assert_eq!(decoded[0].header.settles, Some(settles));
 }
 
 #[test]
@@ -120,7 +152,7 @@ fn commands_have_golden_bytes() {
     let member = Member::new("m1").unwrap();
     let range = OffsetRange::new(Offset(1), Offset(4)).unwrap();
     let (subscription, partition) = (ResourceUid(2), PartitionUid(3));
-    let golden: [(Command, u8, &str); 8] = [
+    let golden: [(Command, u8, &str); 9] = [
         (
             Command::Open(vec![Opening { partition, start: Offset(9) }]),
             2,
@@ -143,10 +175,17 @@ fn commands_have_golden_bytes() {
                 partition,
                 epoch: Epoch(7),
                 ranges: vec![range],
+                parked: vec![(Offset(6), parked())],
             }]),
             6,
             "01000000 0200000000000000 0300000000000000 0700000000000000 \
-             01000000 0100000000000000 0400000000000000",
+             01000000 0100000000000000 0400000000000000 \
+             01000000 0600000000000000 03000000 0500000000000000 0800000000000000 0200 6e6f",
+        ),
+        (
+            Command::Seek(vec![Seek { subscription, partition, to: Offset(9) }]),
+            11,
+            "01000000 0200000000000000 0300000000000000 0900000000000000",
         ),
         (Command::Drop(vec![partition]), 7, "01000000 0300000000000000"),
         (Command::Forget(subscription), 8, "0200000000000000"),
@@ -182,10 +221,10 @@ fn unknown_things_are_errors() {
     assert_eq!(with(0, 1), EntryError::UnknownFormat(1));
     assert_eq!(with(1, 0), EntryError::UnknownKind(0));
     assert_eq!(with(1, 9), EntryError::Unsupported("a tombstone"));
-    assert_eq!(with(1, 11), EntryError::UnknownKind(11));
+    assert_eq!(with(1, 12), EntryError::UnknownKind(12));
     assert_eq!(with(2, 1), EntryError::UnknownFlags(1));
     let header = PREFIX_LEN + 4;
-    assert_eq!(with(header + 28, 0x40), EntryError::UnknownBatchFlags(0x40));
+    assert_eq!(with(header + 28, 0x80), EntryError::UnknownBatchFlags(0x80));
     assert_eq!(with(header + 29, 0x80), EntryError::UnknownBatchFlags(0x8000));
     assert_eq!(with(header + 30, 3), EntryError::UnknownCodec(3));
 }
@@ -313,6 +352,14 @@ fn lists_that_miss_the_count_are_refused() {
     assert!(matches!(builder.push(hashes), Err(BuildError::CountMismatch { found: 1, .. })));
     let subjects = NewBatch { subject_hashes: &[SubjectHash::NONE; 3], ..batch };
     assert!(matches!(builder.push(subjects), Err(BuildError::CountMismatch { found: 3, .. })));
+    let settles = Settles {
+        subscription: ResourceUid(1),
+        partition: PartitionUid(1),
+        epoch: Epoch(1),
+        offsets: vec![Offset(0); 3],
+    };
+    let settles = NewBatch { settles: Some(&settles), ..batch };
+    assert!(matches!(builder.push(settles), Err(BuildError::CountMismatch { found: 3, .. })));
     let framed = NewBatch { payload: Payload::Framed { count: two, body: &framed }, ..batch };
     assert!(matches!(builder.push(framed), Err(BuildError::CountMismatch { found: 1, .. })));
     assert!(builder.is_empty());
@@ -343,7 +390,7 @@ prop_compose! {
         partition in any::<u64>(),
         expected in any::<u64>(),
         schema in any::<u32>(),
-        with in any::<[bool; 5]>(),
+        with in any::<[bool; 6]>(),
         numbers in any::<(u128, u64, u64, u64)>(),
     ) -> OwnedBatch {
         OwnedBatch { events: events.into_iter().map(Bytes::from).collect(), partition, expected,
@@ -357,7 +404,7 @@ struct OwnedBatch {
     partition: u64,
     expected: u64,
     schema: u32,
-    with: [bool; 5],
+    with: [bool; 6],
     numbers: (u128, u64, u64, u64),
 }
 
@@ -391,12 +438,23 @@ impl OwnedBatch {
         self.with[3].then_some([7; 16])
     }
 
+    fn settles(&self) -> Option<Settles> {
+        let offsets = (0..self.events.len()).map(|i| Offset(u64::try_from(i).unwrap()));
+        self.with[5].then(|| Settles {
+            subscription: ResourceUid(self.partition),
+            partition: PartitionUid(self.expected),
+            epoch: Epoch(3),
+            offsets: offsets.collect(),
+        })
+    }
+
     fn check(&self, batch: &Batch) -> Result<(), TestCaseError> {
         let header = &batch.header;
         prop_assert_eq!(header.partition, PartitionUid(self.partition));
         prop_assert_eq!(header.expected, Offset(self.expected));
         prop_assert_eq!(header.producer, self.producer());
         prop_assert_eq!(header.idempotency_key, self.key());
+        prop_assert_eq!(&header.settles, &self.settles());
         let hashes = self.hashes();
         prop_assert!(header.id_hashes().eq(hashes.iter().copied()));
         prop_assert!(header.subject_hashes().eq(self.subjects()));
@@ -418,7 +476,7 @@ proptest! {
     fn batches_survive_the_log(owned in vec(any_batch(), 0..5)) {
         let lists: Vec<_> = owned
             .iter()
-            .map(|batch| (batch.schemas(), batch.hashes(), batch.subjects()))
+            .map(|batch| (batch.schemas(), batch.hashes(), batch.subjects(), batch.settles()))
             .collect();
         let batches: Vec<_> = owned.iter().zip(&lists).map(|(batch, lists)| NewBatch {
             schema: SchemaId(batch.schema),
@@ -427,6 +485,7 @@ proptest! {
             subject_hashes: &lists.2,
             producer: batch.producer(),
             idempotency_key: batch.key(),
+            settles: lists.3.as_ref(),
             ..NewBatch::new(
                 PartitionUid(batch.partition),
                 Offset(batch.expected),

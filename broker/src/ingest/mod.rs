@@ -334,6 +334,7 @@ impl Ingest {
             expected: self.expectations(partition, batch.expected_offset, batch.expected_subjects),
             atomic: batch.atomic,
             ack: batch.ack,
+            settles: None,
         };
         let answer = group.sequencer.append(append).await?;
         Ok(Box::pin(async move {

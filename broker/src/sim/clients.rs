@@ -88,6 +88,7 @@ pub(crate) fn plain(
         expected: Expectations::default(),
         atomic: false,
         ack: AckLevel::Durable,
+        settles: None,
     }
 }
 
@@ -241,7 +242,13 @@ pub(crate) async fn settle(
             let first = Offset(watermark.get() + random.within(0..3));
             let last = Offset(first.get() + random.within(0..4));
             let ranges = vec![OffsetRange::new(first, last).unwrap()];
-            Command::Settle(vec![Settlement { subscription, partition, epoch, ranges }])
+            Command::Settle(vec![Settlement {
+                subscription,
+                partition,
+                epoch,
+                ranges,
+                parked: Vec::new(),
+            }])
         };
         let sequencer = data.sequencer.clone();
         match ask(&node, async move { sequencer.command(command).await }).await {

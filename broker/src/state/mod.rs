@@ -16,7 +16,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::{Offset, PartitionUid, ResourceUid, Timestamp};
 
 use crate::entry::codec::{DecodeError, Reader};
-use crate::entry::{Batch, Command, Content, Entry, EntryError, Header, Trim};
+use crate::entry::{Batch, Command, Content, Entry, EntryError, Header, Seek, Trim};
 use crate::partition::{BatchReply, IndexRecord, Partitions, Place};
 use crate::subjects::{self, SubjectHash};
 use crate::subscription::Cursors;
@@ -174,6 +174,9 @@ impl GroupState {
                     subject,
                     offset,
                 }));
+                if let Some(settles) = &header.settles {
+                    self.cursors.moved(settles, self.partitions.get(settles.partition));
+                }
                 if header.id_hashes().len() > 0 {
                     let (partition, header) = (header.partition, header.clone());
                     effects.identities.push(Identities { partition, base, header });
@@ -198,6 +201,10 @@ impl GroupState {
             Command::Lease(leases) => {
                 let lease = |lease| cursors.lease(lease, partitions.get(lease.partition));
                 Reply::Leases(leases.iter().map(lease).collect())
+            }
+            Command::Seek(seeks) => {
+                let seek = |seek: &Seek| cursors.seek(seek, partitions.get(seek.partition));
+                Reply::Leases(seeks.iter().map(seek).collect())
             }
             Command::Settle(settlements) => {
                 let settle = |settled| cursors.settle(settled, partitions.get(settled.partition));

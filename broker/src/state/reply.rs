@@ -6,7 +6,7 @@ use weft_proto::{Epoch, Offset, Timestamp};
 use crate::entry::DecodeError;
 use crate::entry::codec::{Reader, put_list};
 use crate::partition::{BatchReply, PartitionReply};
-use crate::subscription::{LeaseReply, OffsetSet, SettleReply};
+use crate::subscription::{LeaseReply, OffsetSet, SettleReply, decode_parked};
 
 /// The answer to an entry. Lists are in the order of the entry.
 ///
@@ -109,11 +109,15 @@ fn put_pair(out: &mut BytesMut, tag: u8, number: u64) {
 
 fn put_lease(out: &mut BytesMut, reply: &LeaseReply) {
     match reply {
-        LeaseReply::Leased { epoch, watermark, settled } => {
+        LeaseReply::Leased { epoch, watermark, settled, parked } => {
             out.put_u8(0);
             out.put_u64_le(epoch.get());
             out.put_u64_le(watermark.get());
             settled.put(out);
+            put_list(out, parked.iter(), |out, (offset, parked)| {
+                out.put_u64_le(offset.get());
+                parked.put(out);
+            });
         }
         LeaseReply::UnknownPartition => out.put_u8(1),
     }
@@ -143,6 +147,7 @@ fn decode_lease(reader: &mut Reader<'_>) -> Result<LeaseReply, DecodeError> {
             epoch: Epoch(reader.u64()?),
             watermark: Offset(reader.u64()?),
             settled: OffsetSet::decode(reader)?,
+            parked: decode_parked(reader)?,
         }),
         1 => Ok(LeaseReply::UnknownPartition),
         _ => Err(UNKNOWN),

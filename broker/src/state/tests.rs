@@ -11,7 +11,7 @@ use crate::entry::{
     EntryBuilder, Lease, Member, NewBatch, OffsetRange, Opening, Payload, ProducerBatch, Settlement,
 };
 use crate::partition::{Admission, Decision, PartitionReply};
-use crate::subscription::{LeaseReply, OffsetSet, SettleReply};
+use crate::subscription::{Failure, LeaseReply, OffsetSet, Parked, SettleReply};
 
 const UID: PartitionUid = PartitionUid(3);
 
@@ -32,6 +32,11 @@ fn batch_entry(expected: u64, events: &[Bytes], micros: u64) -> Bytes {
     builder.finish(time(micros))
 }
 
+fn parked() -> Vec<(Offset, Parked)> {
+    let failure = Failure::new("no");
+    vec![(Offset(2), Parked { attempts: 3, first_failure: time(5), due: time(9), failure })]
+}
+
 /// One of everything a checkpoint holds.
 fn example() -> GroupState {
     let mut state = GroupState::new();
@@ -40,7 +45,8 @@ fn example() -> GroupState {
     let (subscription, partition) = (ResourceUid(4), UID);
     let lease = Lease { subscription, partition, start: Offset(0), member };
     let ranges = vec![OffsetRange::new(Offset(1), Offset(1)).unwrap()];
-    let settlement = Settlement { subscription, partition, epoch: Epoch(1), ranges };
+    let settlement =
+        Settlement { subscription, partition, epoch: Epoch(1), ranges, parked: parked() };
     let trim = Trim { floor_index: 2, floors: vec![] };
     let events = [Bytes::from_static(b"a"), Bytes::from_static(b"b"), Bytes::from_static(b"c")];
     let payloads = [
@@ -59,14 +65,15 @@ fn example() -> GroupState {
 #[test]
 fn checkpoint_has_golden_bytes() {
     let golden = "00 \
-        0900000000000000 0301000000000000 0000000000000000 0200000000000000 \
+        0900000000000000 2701000000000000 0000000000000000 0200000000000000 \
         01000000 0300000000000000 01 0300000000000000 0000000000000000 0900000000000000 \
             0600000000000000 01 2000000000000000 \
             01000000 0000000000000000000000000000000f 0100000000000000 0100000000000000 \
                 0600000000000000 \
                 01000000 0100000000000000 0000000000000000 03000000 0600000000000000 \
         01000000 0400000000000000 0300000000000000 0100000000000000 0000000000000000 0000000000000000 0100 6d \
-            01000000 0100000000000000 0100000000000000";
+            01000000 0100000000000000 0100000000000000 \
+            01000000 0200000000000000 03000000 0500000000000000 0900000000000000 0200 6e6f";
 
     let state = example();
 
@@ -245,7 +252,12 @@ fn replies_survive_the_way_to_the_proposer() {
             PartitionReply::Unknown,
         ]),
         Reply::Leases(vec![
-            LeaseReply::Leased { epoch, watermark: Offset(6), settled },
+            LeaseReply::Leased {
+                epoch,
+                watermark: Offset(6),
+                settled,
+                parked: parked().into_iter().collect(),
+            },
             LeaseReply::UnknownPartition,
         ]),
         Reply::Settlements(vec![

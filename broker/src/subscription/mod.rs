@@ -1,11 +1,12 @@
 //! Rules about what a subscription has settled, and who may settle it.
 //!
 //! A cursor belongs to one subscription and one partition. Below its watermark everything is
-//! settled; above it, ranges are. The watermark never passes an unsettled event, nor the
+//! settled; above it, ranges are, and of what was given back it is known how often it failed. The watermark never passes an unsettled event, nor the
 //! partition's end. Each lease raises the epoch, and what an older epoch settles is fenced.
 //!
 //! Owns: cursors. Never: sees an event; reads a clock; fails.
 
+mod parked;
 mod ranges;
 #[cfg(test)]
 mod tests;
@@ -17,16 +18,20 @@ use bytes::{BufMut, BytesMut};
 use weft_proto::{Epoch, Offset, PartitionUid, ResourceUid};
 
 use crate::entry::codec::{DecodeError, Reader, put_list};
-use crate::entry::{Lease, Member, Settlement};
+use crate::entry::{Lease, Member, OffsetRange, Seek, Settlement, Settles};
 use crate::partition::Partition;
 
+pub(crate) use parked::PARKED_BYTES_MIN;
+pub use parked::{FAILURE_LEN_MAX, Failure, Parked};
 pub use ranges::OffsetSet;
 pub use window::{Credit, UnsettledMax, Window};
 
 /// Settled ranges above a watermark; what would need more is refused.
-pub const RANGES_LEN: usize = 4_096;
+pub const RANGES_LEN: usize = 16_384;
+/// Events of one cursor that were given back and are not settled; what would be more is refused.
+pub const PARKED_LEN: usize = 16_384;
 
-const CURSOR_BYTES_MIN: usize = 46;
+const CURSOR_BYTES_MIN: usize = 50;
 
 /// What became of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub enum LeaseReply {
         watermark: Offset,
         /// Settled above the watermark.
         settled: OffsetSet,
+        /// Given back and not settled.
+        parked: BTreeMap<Offset, Parked>,
     },
     /// The group does not have the partition.
     UnknownPartition,
@@ -75,6 +82,7 @@ pub struct Cursor {
     member: Member,
     watermark: Offset,
     settled: OffsetSet,
+    parked: BTreeMap<Offset, Parked>,
     overtaken: u64,
 }
 
@@ -97,6 +105,11 @@ impl Cursor {
     /// Settled above the watermark.
     pub fn settled(&self) -> &OffsetSet {
         &self.settled
+    }
+
+    /// Given back and not settled.
+    pub fn parked(&self) -> &BTreeMap<Offset, Parked> {
+        &self.parked
     }
 
     /// Events that retention took away before they were settled.
@@ -125,20 +138,47 @@ impl Cursor {
         if settlement.ranges.iter().any(|range| range.last() >= end) {
             return SettleReply::BeyondEnd { end };
         }
-        // A copy only when the limit is near.
-        let is_safe = self.settled.len().saturating_add(settlement.ranges.len()) <= RANGES_LEN;
-        let before = (!is_safe).then(|| (self.watermark, self.settled.clone()));
+        if settlement.parked.iter().any(|(offset, _)| *offset >= end) {
+            return SettleReply::BeyondEnd { end };
+        }
+        // A copy only when a limit is near.
+        let ranges = self.settled.len().saturating_add(settlement.ranges.len());
+        let parked = self.parked.len().saturating_add(settlement.parked.len());
+        let is_safe = ranges <= RANGES_LEN && parked <= PARKED_LEN;
+        let before = (!is_safe).then(|| self.clone());
         for &range in &settlement.ranges {
             self.settled.insert(range);
+            self.unpark(range);
+        }
+        for (offset, parked) in &settlement.parked {
+            if *offset >= self.watermark && !self.settled.contains(*offset) {
+                self.parked.insert(*offset, parked.clone());
+            }
         }
         self.advance();
-        if self.settled.len() > RANGES_LEN
+        if (self.settled.len() > RANGES_LEN || self.parked.len() > PARKED_LEN)
             && let Some(before) = before
         {
-            (self.watermark, self.settled) = before;
+            *self = before;
             return SettleReply::TooFragmented;
         }
         SettleReply::Settled { watermark: self.watermark }
+    }
+
+    /// Forgets how often settled events failed.
+    fn unpark(&mut self, range: OffsetRange) {
+        let settled = self.parked.range(range.first()..=range.last()).map(|(&offset, _)| offset);
+        for offset in settled.collect::<Vec<_>>() {
+            self.parked.remove(&offset);
+        }
+    }
+
+    /// Everything below counts as settled, nothing from there on; what was lent before is fenced.
+    fn seek(&mut self, to: Offset) {
+        self.epoch = Epoch(self.epoch.get().saturating_add(1));
+        self.watermark = to;
+        self.settled = OffsetSet::default();
+        self.parked.clear();
     }
 
     /// Moves the watermark over what is settled.
@@ -149,6 +189,11 @@ impl Cursor {
             self.watermark = next;
         }
         self.settled.remove_below(self.watermark);
+        while let Some(first) = self.parked.first_entry()
+            && *first.key() < self.watermark
+        {
+            first.remove();
+        }
     }
 }
 
@@ -194,7 +239,40 @@ impl Cursors {
             epoch: cursor.epoch,
             watermark: cursor.watermark,
             settled: cursor.settled.clone(),
+            parked: cursor.parked.clone(),
         }
+    }
+
+    /// Moves a cursor; who held it holds it no more. A subscription that nobody joined yet begins
+    /// there.
+    pub(crate) fn seek(&mut self, seek: &Seek, partition: Option<&Partition>) -> LeaseReply {
+        let Some(partition) = partition else {
+            return LeaseReply::UnknownPartition;
+        };
+        let cursor = self.by_key.entry((seek.subscription, seek.partition)).or_default();
+        cursor.seek(seek.to.max(partition.floor()).min(partition.end()));
+        cursor.member = Member::default();
+        LeaseReply::Leased {
+            epoch: cursor.epoch,
+            watermark: cursor.watermark,
+            settled: OffsetSet::default(),
+            parked: BTreeMap::new(),
+        }
+    }
+
+    /// Settles what an appended batch took the place of.
+    pub(crate) fn moved(&mut self, settles: &Settles, partition: Option<&Partition>) {
+        let range = |&offset| OffsetRange::new(offset, offset);
+        let settlement = Settlement {
+            subscription: settles.subscription,
+            partition: settles.partition,
+            epoch: settles.epoch,
+            ranges: settles.offsets.iter().filter_map(range).collect(),
+            parked: Vec::new(),
+        };
+        // The leader that proposes it is the only one who settles under this epoch; were it fenced,
+        // the event would be in both places, and lost in none.
+        _ = self.settle(&settlement, partition);
     }
 
     /// Settles events.
@@ -241,6 +319,10 @@ impl Cursors {
             out.put_u64_le(cursor.overtaken);
             cursor.member.put(out);
             cursor.settled.put(out);
+            put_list(out, cursor.parked.iter(), |out, (offset, parked)| {
+                out.put_u64_le(offset.get());
+                parked.put(out);
+            });
         });
     }
 
@@ -254,6 +336,7 @@ impl Cursors {
                 overtaken: reader.u64()?,
                 member: Member::decode(reader)?,
                 settled: OffsetSet::decode(reader)?,
+                parked: decode_parked(reader)?,
             };
             if cursors.by_key.insert(key, cursor).is_some() {
                 return Err(DecodeError::Malformed("a cursor is listed twice"));
@@ -261,4 +344,18 @@ impl Cursors {
         }
         Ok(cursors)
     }
+}
+
+pub(crate) fn decode_parked(
+    reader: &mut Reader<'_>,
+) -> Result<BTreeMap<Offset, Parked>, DecodeError> {
+    let mut all = BTreeMap::new();
+    for _ in 0..reader.count(8 + PARKED_BYTES_MIN)? {
+        let (offset, parked) = (Offset(reader.u64()?), Parked::decode(reader)?);
+        if all.last_key_value().is_some_and(|(last, _)| *last >= offset) {
+            return Err(DecodeError::Malformed("parked events are not sorted"));
+        }
+        all.insert(offset, parked);
+    }
+    Ok(all)
 }

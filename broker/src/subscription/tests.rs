@@ -53,8 +53,21 @@ fn lease(state: &mut GroupState, start: u64) -> LeaseReply {
 
 fn settle(state: &mut GroupState, epoch: u64, ranges: &[(u64, u64)]) -> SettleReply {
     let ranges = ranges.iter().map(|&(first, last)| range(first, last)).collect();
+    give_back(state, epoch, ranges, &[])
+}
+
+/// Settles ranges, and gives events back that failed so often.
+fn give_back(
+    state: &mut GroupState,
+    epoch: u64,
+    ranges: Vec<OffsetRange>,
+    parked: &[(u64, u32)],
+) -> SettleReply {
     let epoch = Epoch(epoch);
-    let settlement = Settlement { subscription: SUBSCRIPTION, partition: UID, epoch, ranges };
+    let parked = parked.iter().map(|&(offset, attempts)| (Offset(offset), failed(attempts)));
+    let parked = parked.collect();
+    let settlement =
+        Settlement { subscription: SUBSCRIPTION, partition: UID, epoch, ranges, parked };
     match command(state, Command::Settle(vec![settlement])) {
         Reply::Settlements(replies) => replies[0],
         reply => panic!("{reply:?}"),
@@ -70,7 +83,118 @@ fn leased(epoch: u64, watermark: u64, ranges: &[(u64, u64)]) -> LeaseReply {
         epoch: Epoch(epoch),
         watermark: Offset(watermark),
         settled: ranges.iter().map(|&(first, last)| range(first, last)).collect(),
+        parked: BTreeMap::new(),
     }
+}
+
+fn failed(attempts: u32) -> Parked {
+    Parked { attempts, ..Parked::default() }
+}
+
+fn attempts(state: &GroupState) -> Vec<(u64, u32)> {
+    let parked = state.cursors().get(SUBSCRIPTION, UID).unwrap().parked();
+    parked.iter().map(|(offset, parked)| (offset.0, parked.attempts)).collect()
+}
+
+#[test]
+fn failures_are_remembered_until_the_event_is_settled() {
+    let mut state = group(10);
+    lease(&mut state, 0);
+    settle(&mut state, 1, &[(0, 0), (4, 4)]);
+
+    let parked = [(0, 1), (1, 1), (4, 1), (6, 2)];
+    assert_eq!(give_back(&mut state, 1, vec![], &parked), settled(1));
+    assert_eq!(attempts(&state), [(1, 1), (6, 2)], "settled events have none");
+    give_back(&mut state, 1, vec![], &[(6, 3)]);
+    assert_eq!(attempts(&state), [(1, 1), (6, 3)]);
+    let LeaseReply::Leased { parked, .. } = lease(&mut state, 0) else { panic!() };
+    assert_eq!(parked, [(Offset(1), failed(1)), (Offset(6), failed(3))].into_iter().collect());
+
+    assert_eq!(
+        give_back(&mut state, 1, vec![], &[(6, 9)]),
+        SettleReply::Fenced { epoch: Epoch(2) }
+    );
+    assert_eq!(settle(&mut state, 2, &[(1, 8)]), settled(9));
+    assert_eq!(attempts(&state), []);
+    let beyond = SettleReply::BeyondEnd { end: Offset(10) };
+    assert_eq!(give_back(&mut state, 2, vec![], &[(10, 1)]), beyond);
+}
+
+#[test]
+fn a_floor_takes_failures_with_it() {
+    let mut state = group(10);
+    lease(&mut state, 0);
+    give_back(&mut state, 1, vec![], &[(1, 1), (6, 2)]);
+
+    let floors = vec![(UID, Offset(5))];
+    command(&mut state, Command::Trim(Trim { floor_index: 0, floors }));
+
+    assert_eq!(attempts(&state), [(6, 2)]);
+}
+
+#[test]
+fn failures_are_bounded_and_a_refused_settlement_changes_nothing() {
+    let mut state = group(PARKED_LEN + 10);
+    lease(&mut state, 0);
+    let most: Vec<(u64, u32)> = (1..).map(|offset| (offset, 1)).take(PARKED_LEN).collect();
+    assert_eq!(give_back(&mut state, 1, vec![], &most), settled(0));
+    let before = state.cursors().clone();
+
+    let more = give_back(&mut state, 1, vec![range(0, 0)], &[(PARKED_LEN as u64 + 1, 1)]);
+    assert_eq!(more, SettleReply::TooFragmented);
+    assert_eq!(state.cursors(), &before);
+    let again = give_back(&mut state, 1, vec![range(0, 1)], &[(PARKED_LEN as u64 + 1, 1)]);
+    assert_eq!(again, settled(2));
+}
+
+#[test]
+fn a_moved_cursor_forgets_and_fences() {
+    let mut state = group(10);
+    lease(&mut state, 0);
+    settle(&mut state, 1, &[(0, 2), (5, 6)]);
+    give_back(&mut state, 1, vec![], &[(8, 1)]);
+
+    for (to, expected, epoch) in [(1, 1, 2), (7, 7, 3), (99, 10, 4)] {
+        let seek = Seek { subscription: SUBSCRIPTION, partition: UID, to: Offset(to) };
+        let reply = command(&mut state, Command::Seek(vec![seek]));
+        assert_eq!(reply, Reply::Leases(vec![leased(epoch, expected, &[])]));
+        let fenced = SettleReply::Fenced { epoch: Epoch(epoch) };
+        assert_eq!(settle(&mut state, epoch - 1, &[(7, 7)]), fenced);
+    }
+    let unknown = Seek { partition: PartitionUid(9), subscription: SUBSCRIPTION, to: Offset(0) };
+    let reply = command(&mut state, Command::Seek(vec![unknown]));
+    assert_eq!(reply, Reply::Leases(vec![LeaseReply::UnknownPartition]));
+}
+
+#[test]
+fn an_appended_batch_settles_what_it_takes_the_place_of() {
+    const DEAD: PartitionUid = PartitionUid(2);
+    let mut state = group(5);
+    command(&mut state, Command::Open(vec![Opening { partition: DEAD, start: Offset(0) }]));
+    lease(&mut state, 0);
+    give_back(&mut state, 1, vec![], &[(0, 5), (2, 5)]);
+    let settles = Settles {
+        subscription: SUBSCRIPTION,
+        partition: UID,
+        epoch: Epoch(1),
+        offsets: vec![Offset(2), Offset(0)],
+    };
+    let events = vec![Bytes::from_static(b"dead"); 2];
+    let append = |expected: u64, state: &mut GroupState| {
+        let batch = NewBatch::new(DEAD, Offset(expected), Payload::Events(&events));
+        let mut builder = EntryBuilder::new();
+        builder.push(NewBatch { settles: Some(&settles), ..batch }).unwrap();
+        state.apply(&builder.finish(NOW), 1).unwrap();
+    };
+
+    append(9, &mut state);
+    assert_eq!(attempts(&state), [(0, 5), (2, 5)], "a void batch settles nothing");
+    append(0, &mut state);
+
+    assert_eq!(attempts(&state), []);
+    assert_eq!(state.cursors().get(SUBSCRIPTION, UID).unwrap().watermark(), Offset(1));
+    assert_eq!(state.partitions().get(DEAD).unwrap().end(), Offset(2));
+    assert_eq!(settle(&mut state, 1, &[(1, 1)]), settled(3));
 }
 
 #[test]
@@ -133,7 +257,7 @@ fn new_cursor_starts_within_what_is_stored() {
 
 #[test]
 fn fragments_are_bounded_and_a_refused_settlement_changes_nothing() {
-    let mut state = group(20_000);
+    let mut state = group(40_000);
     lease(&mut state, 0);
     let odd = |from: u64, count: usize| -> Vec<(u64, u64)> {
         (from..).step_by(2).take(count).map(|offset| (offset, offset)).collect()
@@ -141,11 +265,11 @@ fn fragments_are_bounded_and_a_refused_settlement_changes_nothing() {
     assert_eq!(settle(&mut state, 1, &odd(1, RANGES_LEN)), settled(0));
     let before = state.cursors().clone();
 
-    assert_eq!(settle(&mut state, 1, &[(19_001, 19_001)]), SettleReply::TooFragmented);
+    assert_eq!(settle(&mut state, 1, &[(39_001, 39_001)]), SettleReply::TooFragmented);
     assert_eq!(state.cursors(), &before);
     // What leaves no more gaps is still welcome.
-    assert_eq!(settle(&mut state, 1, &[(19_001, 19_001), (0, 0)]), settled(2));
-    assert_eq!(settle(&mut state, 1, &[(2, 19_000)]), settled(19_002));
+    assert_eq!(settle(&mut state, 1, &[(39_001, 39_001), (0, 0)]), settled(2));
+    assert_eq!(settle(&mut state, 1, &[(2, 39_000)]), settled(39_002));
 }
 
 #[test]

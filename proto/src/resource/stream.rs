@@ -23,6 +23,11 @@ pub struct StreamSpec {
     pub partitions: u32,
     /// How long events stay.
     pub retention: Retention,
+    /// How long dead letters stay; as long as events, by age, if this is not given. They lie in the log
+    /// of the same group, whose disk is freed up to the oldest event that stays: keeping dead letters
+    /// for longer keeps everything for longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<Retention>,
     /// Largest event in bytes, at most 1,000,000.
     pub event_bytes_max: u32,
     /// Whether an event that is there already, by source and id, is recognised: it is answered with
@@ -44,6 +49,7 @@ impl Default for StreamSpec {
         Self {
             partitions: 1,
             retention: Retention::default(),
+            dead_letters: None,
             event_bytes_max: EVENT_BYTES_LIMIT,
             dedup: true,
             subject_index: false,
@@ -184,6 +190,12 @@ pub enum BindingMode {
 }
 
 impl StreamSpec {
+    /// How long its dead letters stay.
+    pub fn dead_letter_retention(&self) -> Retention {
+        let like_events = || Retention { max_age: self.retention.max_age, ..Retention::default() };
+        self.dead_letters.clone().unwrap_or_else(like_events)
+    }
+
     /// Checks the rules that need no other resource.
     ///
     /// # Errors
@@ -258,6 +270,10 @@ pub struct PlacementStatus {
     pub partition: u32,
     /// Its identity in the cluster.
     pub uid: u64,
+    /// Where its dead letters are, in the same group.
+    pub dead: u64,
+    /// Where its events wait whose time has not come, in the same group.
+    pub delayed: u64,
     /// The group that carries it.
     pub group: u32,
 }

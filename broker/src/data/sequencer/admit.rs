@@ -30,6 +30,15 @@ impl Loop {
         let (decision, now) = {
             let machine = lock(&self.group.machine);
             let state = machine.state();
+            if let Some(settles) = &append.batch.settles {
+                let cursor = state.cursors().get(settles.subscription, settles.partition);
+                if cursor.is_none_or(|cursor| cursor.epoch() != settles.epoch) {
+                    // Appended, it would be in two places.
+                    let error =
+                        Error::new(Reason::Fenced, "the events were lent under an older epoch");
+                    return reply(append, Err(error.with_not_applied()));
+                }
+            }
             let admission = &self.lead.admission;
             let partitions = state.partitions();
             (admission.decide(partitions, partition, append.count, producer), state.time())

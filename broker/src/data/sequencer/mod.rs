@@ -27,7 +27,7 @@ use weft_proto::{
     Timestamp,
 };
 
-use crate::entry::{Command, ProducerBatch};
+use crate::entry::{Command, ProducerBatch, Settles};
 use crate::metrics as names;
 use crate::state::Reply;
 use crate::subjects::{Expectations, SubjectHash};
@@ -85,6 +85,8 @@ pub struct NewAppend {
     pub atomic: bool,
     /// When it is acknowledged.
     pub ack: AckLevel,
+    /// What it takes the place of, in another partition of the group.
+    pub settles: Option<Settles>,
 }
 
 /// Where some consecutive events of a batch are.

@@ -545,6 +545,7 @@ fn build(cargo: &[(Append, Offset)], time: Timestamp) -> Result<Bytes, String> {
         new.id_hashes = &batch.ids;
         new.subject_hashes = &batch.subjects;
         new.producer = batch.producer;
+        new.settles = batch.settles.as_ref();
         builder.push(new).map_err(|error| error.to_string())?;
     }
     Ok(builder.finish(time))

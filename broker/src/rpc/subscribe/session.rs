@@ -158,7 +158,8 @@ impl Session {
                 .command(self.parts.caller.principal(), placement.group, command)
                 .await?;
             let Reply::Leases(leases) = reply else { return Err(unexpected()) };
-            let Some(LeaseReply::Leased { epoch, watermark, settled }) = leases.into_iter().next()
+            let Some(LeaseReply::Leased { epoch, watermark, settled, .. }) =
+                leases.into_iter().next()
             else {
                 let message = "the partition is not open yet";
                 return Err(Error::unavailable(message).with_retry_after(RETRY));

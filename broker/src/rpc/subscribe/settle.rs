@@ -73,6 +73,7 @@ impl Session {
                 partition: lane.placement.uid,
                 epoch: lane.epoch,
                 ranges: join(std::mem::take(&mut lane.ranges)),
+                parked: Vec::new(),
             };
             let tags = std::mem::take(&mut lane.tags);
             let ingest = self.parts.ingest.clone();

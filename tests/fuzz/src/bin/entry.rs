@@ -8,9 +8,10 @@ use std::num::NonZeroU32;
 use bytes::{Bytes, BytesMut};
 use weft_broker::entry::{
     Command, Content, Entry, EntryBuilder, Lease, Member, NewBatch, OffsetRange, Opening, Payload,
-    ProducerBatch, Settlement, Trim, with_time,
+    ProducerBatch, Seek, Settlement, Trim, with_time,
 };
 use weft_broker::subjects::SubjectHash;
+use weft_broker::subscription::{Failure, Parked};
 use weft_fuzz::sample;
 use weft_proto::packed::Codec;
 use weft_proto::{
@@ -73,7 +74,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
             partition: uid,
             epoch: Epoch(1),
             ranges: vec![range(0, 3), range(5, 5)],
+            parked: vec![(Offset(6), Parked { failure: Failure::new("no"), ..Parked::default() })],
         }]),
+        Command::Seek(vec![Seek { subscription, partition: uid, to: Offset(3) }]),
         Command::Drop(vec![uid]),
         Command::Forget(subscription),
         Command::Pass(uid, producer),

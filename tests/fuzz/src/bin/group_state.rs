@@ -9,10 +9,11 @@
 use bytes::Bytes;
 use weft_broker::entry::{
     Command, EntryBuilder, Lease, Member, NewBatch, OffsetRange, Opening, Payload, ProducerBatch,
-    Settlement, Trim,
+    Seek, Settlement, Settles, Trim,
 };
 use weft_broker::state::{GroupState, Reply};
 use weft_broker::subjects::SubjectHash;
+use weft_broker::subscription::Parked;
 use weft_fuzz::{Input, chosen};
 use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, Sequence, Timestamp};
 
@@ -62,7 +63,7 @@ fn uid(input: &mut Input<'_>) -> PartitionUid {
 }
 
 fn payload(input: &mut Input<'_>) -> Bytes {
-    let choice = input.u8() % 10;
+    let choice = input.u8() % 11;
     let time = Timestamp::from_micros(input.number());
     let subscription = ResourceUid(u64::from(input.u8() % 2));
     let producer = |input: &mut Input<'_>| ProducerBatch {
@@ -91,21 +92,38 @@ fn payload(input: &mut Input<'_>) -> Bytes {
                 OffsetRange::new(Offset(first), Offset(first.saturating_add(input.number())))
             });
             let ranges = ranges.collect();
-            Command::Settle(vec![Settlement { subscription, partition, epoch, ranges }])
+            let parked = (0..input.u8() % 4).map(|_| {
+                let (offset, attempts) = (Offset(input.number()), u32::from(input.u8()));
+                (offset, Parked { attempts, ..Parked::default() })
+            });
+            let parked = parked.collect();
+            Command::Settle(vec![Settlement { subscription, partition, epoch, ranges, parked }])
         }
         6 => Command::Drop(vec![uid(input)]),
         7 => Command::Forget(subscription),
         8 => Command::Pass(uid(input), producer(input)),
+        9 => Command::Seek(vec![Seek {
+            subscription,
+            partition: uid(input),
+            to: Offset(input.number()),
+        }]),
         _ => {
             let events = vec![Bytes::from_static(b"event"); usize::from(input.u8() % 4) + 1];
             let ids: Vec<u64> = events.iter().map(|_| input.number()).collect();
             let subjects = vec![SubjectHash::NONE; events.len()];
             let named = input.bool().then(|| producer(input));
+            let settles = input.bool().then(|| Settles {
+                subscription,
+                partition: uid(input),
+                epoch: Epoch(input.number()),
+                offsets: events.iter().map(|_| Offset(input.number())).collect(),
+            });
             let mut builder = EntryBuilder::new();
             let batch = NewBatch {
                 id_hashes: &ids,
                 subject_hashes: &subjects,
                 producer: named,
+                settles: settles.as_ref(),
                 ..NewBatch::new(uid(input), Offset(input.number()), Payload::Events(&events))
             };
             builder.push(batch).expect("it is small");

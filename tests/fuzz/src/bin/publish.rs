@@ -23,6 +23,8 @@ fn stream(partitions: u32, subject_index: bool) -> StreamView {
     let placement = |partition: u32| Placement {
         partition: PartitionId(partition),
         uid: PartitionUid(u64::from(partition) + 100),
+        dead: PartitionUid(u64::from(partition) + 1_000),
+        delayed: PartitionUid(u64::from(partition) + 2_000),
         group: GroupId(1),
     };
     StreamView {
