@@ -155,9 +155,7 @@ impl Access {
         let connection = extensions.get::<Arc<Connection>>();
         let certificate = connection.and_then(|connection| connection.certificate());
         let shown = Shown {
-            authorization: headers
-                .get(header::AUTHORIZATION)
-                .map(|value| value.to_str().unwrap_or_default()),
+            authorization: authorization(headers),
             certificate: certificate.map(|shown| Certificate {
                 uris: &shown.uris,
                 not_after: shown.not_after,
@@ -176,6 +174,15 @@ impl Access {
         let call = caller.meter().call(caller.principal(), &limits)?;
         Ok(Admitted { caller, left, call })
     }
+}
+
+/// The one header `authorization`. Of two, whoever stands in front may have looked at the other: they
+/// are none, like what is no text.
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let first = all.next()?;
+    let only = if all.next().is_none() { first.to_str().ok() } else { None };
+    Some(only.unwrap_or_default())
 }
 
 /// Tells what is left of a rate. Source: draft-ietf-httpapi-ratelimit-headers-10.

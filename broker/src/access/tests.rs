@@ -337,6 +337,25 @@ async fn what_is_no_credential_is_refused_and_soon_not_even_looked_at() {
 }
 
 #[tokio::test]
+async fn two_headers_are_no_credential() {
+    let mut world = World::new();
+    let (good, other) = (bearer(&world.secure()), bearer(&key::generate().unwrap().1));
+    let access = world.access();
+    let admit = async |texts: &[&String]| {
+        let mut headers = http::HeaderMap::new();
+        for text in texts {
+            headers.append(http::header::AUTHORIZATION, text.parse().unwrap());
+        }
+        access.admit(&headers, &http::Extensions::new()).await.map_err(|error| error.reason())
+    };
+
+    assert!(admit(&[&good]).await.is_ok());
+    for texts in [[&good, &other], [&other, &good], [&good, &good]] {
+        assert_eq!(admit(&texts).await.unwrap_err(), Reason::Unauthenticated, "{texts:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_is_the_principal_of_its_one_uri() {
     let world = World::new();
     let access = world.access();

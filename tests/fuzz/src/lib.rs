@@ -12,6 +12,7 @@ use std::process::ExitCode;
 #[cfg(test)]
 extern crate self as weft_fuzz;
 pub mod corpus;
+pub mod door;
 #[cfg(test)]
 mod replay;
 pub mod sample;
