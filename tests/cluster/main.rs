@@ -23,6 +23,7 @@ mod repeats;
 mod replicas;
 mod retention;
 mod stop;
+mod stripped;
 mod subjects;
 mod surface;
 mod suspect;

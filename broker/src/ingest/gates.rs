@@ -36,6 +36,9 @@ pub struct Verdicts {
     pub accepted: Option<Vec<u32>>,
     /// The others.
     pub refusals: Vec<v1::IndexedRefusal>,
+    /// Whether the accepted events are the bytes that were sent: attributes that only the broker sets
+    /// are taken out.
+    pub unchanged: bool,
 }
 
 /// A gate and what it was made from.
@@ -87,8 +90,15 @@ impl Gates {
         let mut subjects = Vec::with_capacity(if stream.subject_index { events.len() } else { 0 });
         let mut indexes = Vec::new();
         let mut refusals = Vec::new();
+        let mut unchanged = true;
         for (index, bytes) in (0_u32..).zip(events) {
-            let verdict = match event::check(&bytes, stream.event_bytes_max) {
+            let sent = event::check(&bytes, stream.event_bytes_max);
+            let own = sent.as_ref().ok().and_then(EventView::without_broker_attributes);
+            let own = own.map(Bytes::from);
+            // From here on there is only what will be stored.
+            let checked =
+                own.as_ref().map_or(sent, |own| event::check(own, stream.event_bytes_max));
+            let verdict = match checked {
                 Err(error) => Err(error),
                 Ok(view) if !allowed.passes(&view) => {
                     let message = format!(
@@ -113,7 +123,8 @@ impl Gates {
             };
             match verdict {
                 Ok((schema, hash, subject)) => {
-                    accepted.push(bytes);
+                    unchanged &= own.is_none();
+                    accepted.push(own.unwrap_or(bytes));
                     ids.extend(hash);
                     subjects.extend(subject);
                     if gate.is_some() {
@@ -136,8 +147,16 @@ impl Gates {
         let first = schemas.first().copied().unwrap_or_default();
         let uniform = schemas.iter().all(|schema| *schema == first);
         let schemas = if uniform { SchemaIds::All(first) } else { SchemaIds::Each(schemas) };
-        let indexes = (!refusals.is_empty()).then_some(indexes);
-        Ok(Verdicts { events: accepted, schemas, ids, subjects, accepted: indexes, refusals })
+        let accepted_at = (!refusals.is_empty()).then_some(indexes);
+        Ok(Verdicts {
+            events: accepted,
+            schemas,
+            ids,
+            subjects,
+            accepted: accepted_at,
+            refusals,
+            unchanged,
+        })
     }
 
     fn gate(&self, stream: &StreamView) -> Result<Arc<Gate>> {

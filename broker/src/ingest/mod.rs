@@ -305,7 +305,7 @@ impl Ingest {
         caller.meter().publish(caller.principal(), &caller.limits(), bytes)?;
         let verdicts = self.parts.gates.check(stream, placement.uid, events, allowed)?;
         // What is stored is what was accepted.
-        let packed = packed.filter(|_| verdicts.refusals.is_empty());
+        let packed = packed.filter(|_| verdicts.refusals.is_empty() && verdicts.unchanged);
         if !verdicts.refusals.is_empty() {
             let refused = verdicts.refusals.len() as u64;
             metrics::counter!(names::REFUSED_EVENTS, "reason" => "event").increment(refused);
@@ -318,7 +318,8 @@ impl Ingest {
             error = error.with_prefix(&format!("event {} refuses the batch: ", first.index));
             return Err(error);
         }
-        let Verdicts { events, schemas, ids, subjects, accepted, refusals } = verdicts;
+        let Verdicts { events, schemas, ids, subjects, accepted, refusals, unchanged: _ } =
+            verdicts;
         if events.is_empty() {
             let outcome = Outcome { runs: Vec::new(), schemas, refusals };
             return Ok(Box::pin(std::future::ready(Ok(outcome))));

@@ -11,16 +11,20 @@ pub const EVENT_BYTES_MAX: usize = 1_000_000;
 
 /// Checks an encoded event against the rules and returns its parts.
 ///
+/// Attributes that only the broker sets are not looked at and take no room: they are taken out before
+/// anything is stored, see [`EventView::without_broker_attributes`].
+///
 /// # Errors
 ///
 /// `Invalid`, naming the attribute in the error's field.
 pub fn check(bytes: &[u8], bytes_max: usize) -> Result<EventView<'_>> {
-    if bytes.len() > bytes_max {
-        let message =
-            format!("the event has {} bytes, more than the {bytes_max} allowed", bytes.len());
+    let view = EventView::parse(bytes);
+    let len = view.as_ref().map_or(bytes.len(), EventView::own_len);
+    if len > bytes_max {
+        let message = format!("the event has {len} bytes, more than the {bytes_max} allowed");
         return Err(Error::new(Reason::TooLarge, message));
     }
-    let Some(view) = EventView::parse(bytes) else {
+    let Some(view) = view else {
         return Err(malformed("", "the bytes are no io.cloudevents.v1.CloudEvent message"));
     };
     if view.spec_version != "1.0" {
@@ -36,7 +40,7 @@ pub fn check(bytes: &[u8], bytes_max: usize) -> Result<EventView<'_>> {
         }
         check_text(name, text)?;
     }
-    for attribute in view.attributes() {
+    for attribute in view.attributes().filter(|attribute| !attribute.is_brokers()) {
         check_attribute(&attribute)?;
     }
     Ok(view)
@@ -51,10 +55,6 @@ fn check_attribute(attribute: &Attribute<'_>) -> Result<()> {
     }
     if matches!(name, "data" | "id" | "source" | "type" | "specversion") {
         let message = format!("{name} must not be given as an optional attribute");
-        return Err(malformed(name, message));
-    }
-    if name.starts_with("weft") {
-        let message = format!("{name}: attributes that start with weft are set by the broker");
         return Err(malformed(name, message));
     }
     match attribute.value {
@@ -137,7 +137,6 @@ mod tests {
             ("Upper", string("x")),
             ("under_score", string("x")),
             ("data", string("x")),
-            ("weftoffset", string("1")),
             ("subject", string("")),
             ("ext", None),
             ("ext", string("line\nbreak")),
@@ -148,6 +147,19 @@ mod tests {
             event.attributes.insert(name.to_owned(), CloudEventAttributeValue { attr });
             assert_eq!(field_of(&event).as_deref(), Some(name));
         }
+    }
+
+    #[test]
+    fn attributes_of_the_broker_are_not_looked_at_and_take_no_room() {
+        let plain = good();
+        let mut marked = plain.clone();
+        let value = Some(Attr::CeString("line\nbreak".to_owned()));
+        marked.attributes.insert("weftreason".to_owned(), CloudEventAttributeValue { attr: value });
+        let (plain, marked) = (plain.encode_to_vec(), marked.encode_to_vec());
+
+        assert!(check(&marked, plain.len()).is_ok());
+        let error = check(&marked, plain.len() - 1).unwrap_err();
+        assert_eq!(error.reason(), Reason::TooLarge);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct EventView<'a> {
     /// The payload.
     pub data: Data<'a>,
     bytes: &'a [u8],
+    /// Of which so many are attributes that only the broker sets.
+    broker_bytes: usize,
 }
 
 /// The payload of an event.
@@ -44,23 +46,42 @@ pub struct Attribute<'a> {
     pub value: Value<'a>,
 }
 
+impl Attribute<'_> {
+    /// Whether only the broker sets it. Whoever publishes an event that they read may send it back;
+    /// it does not count, and is not stored.
+    pub fn is_brokers(&self) -> bool {
+        self.name.starts_with("weft")
+    }
+}
+
 impl<'a> EventView<'a> {
     /// Finds the parts of an encoded event; `None` when it is not one.
     ///
     /// Reads the whole message, attributes included, so that later accessors cannot fail. Unknown
     /// fields are skipped, as protobuf demands.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let mut view =
-            Self { id: "", source: "", spec_version: "", ty: "", data: Data::None, bytes };
+        let mut view = Self {
+            id: "",
+            source: "",
+            spec_version: "",
+            ty: "",
+            data: Data::None,
+            bytes,
+            broker_bytes: 0,
+        };
         let mut reader = Reader(bytes);
-        while let Some(field) = reader.next_field()? {
+        loop {
+            let left = reader.0.len();
+            let Some(field) = reader.next_field()? else { return Some(view) };
             match field {
                 Field::Bytes(1, value) => view.id = text(value)?,
                 Field::Bytes(2, value) => view.source = text(value)?,
                 Field::Bytes(3, value) => view.spec_version = text(value)?,
                 Field::Bytes(4, value) => view.ty = text(value)?,
                 Field::Bytes(5, entry) => {
-                    attribute(entry)?;
+                    if attribute(entry)?.is_brokers() {
+                        view.broker_bytes += left - reader.0.len();
+                    }
                 }
                 Field::Bytes(6, value) => view.data = Data::Binary(value),
                 Field::Bytes(7, value) => view.data = Data::Text(text(value)?),
@@ -75,12 +96,37 @@ impl<'a> EventView<'a> {
                 _ => {}
             }
         }
-        Some(view)
     }
 
     /// The encoded event.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// How long the encoded event is without the attributes that only the broker sets.
+    pub fn own_len(&self) -> usize {
+        self.bytes.len() - self.broker_bytes
+    }
+
+    /// The encoded event without the attributes that only the broker sets; all other bytes stay as
+    /// they are. `None` when it has none of these, which costs nothing to find out.
+    pub fn without_broker_attributes(&self) -> Option<Vec<u8>> {
+        if self.broker_bytes == 0 {
+            return None;
+        }
+        let mut kept = Vec::with_capacity(self.own_len());
+        let mut reader = Reader(self.bytes);
+        loop {
+            let rest = reader.0;
+            let Some(field) = reader.next_field().flatten() else { return Some(kept) };
+            let is_brokers = match field {
+                Field::Bytes(5, entry) => attribute(entry).is_some_and(|one| one.is_brokers()),
+                _ => false,
+            };
+            if !is_brokers {
+                kept.extend_from_slice(rest.split_at(rest.len() - reader.0.len()).0);
+            }
+        }
     }
 
     /// Optional and extension attributes, in the order of the encoding.
@@ -329,6 +375,45 @@ mod tests {
             assert!(CloudEvent::decode(bytes.as_slice()).is_err(), "{what}");
             assert!(EventView::parse(&bytes).is_none(), "{what}");
         }
+    }
+
+    /// Whatever is around them: order, unknown fields, and numbers written in more digits than needed.
+    #[test]
+    fn only_attributes_of_the_broker_are_taken_out() {
+        let named = |name: &str, value: &[u8]| {
+            let len = u8::try_from(name.len()).unwrap();
+            let entry =
+                [&[0x0a, len], name.as_bytes(), &[0x12, value.len().try_into().unwrap()], value];
+            let entry = entry.concat();
+            [&[0x2a, entry.len().try_into().unwrap()], entry.as_slice()].concat()
+        };
+        let whole = event(Attr::CeBoolean(true), Some(Payload::TextData("weft".to_owned())));
+        let pieces: [(&[u8], bool); 9] = [
+            (&named("weftoffset", &[0x10, 7]), false),
+            (&whole.encode_to_vec(), true),
+            (&named("weft", &[]), false),
+            (&named("wef", &[0x08, 1]), true),
+            // Fields that nobody knows.
+            (&[0x98, 0x06, 0x01, 0x9a, 0x06, 0x04, b'w', b'e', b'f', b't'], true),
+            (&named("weftreason", &[0x1a, 3, b'a', b'\n', b'b']), false),
+            // A length of two digits where one would do, and a name that another one follows.
+            (&[0x2a, 0x86, 0x00, 0x0a, 4, b'w', b'e', b'f', b't'], false),
+            (&[0x2a, 9, 0x0a, 4, b'w', b'e', b'f', b't', 0x0a, 1, b'x'], true),
+            (&[0x2a, 9, 0x0a, 1, b'x', 0x0a, 4, b'w', b'e', b'f', b't'], false),
+        ];
+        let sent: Vec<u8> = pieces.iter().flat_map(|(bytes, _)| bytes.to_vec()).collect();
+        let stays = pieces.iter().filter(|(_, stays)| *stays);
+        let wanted: Vec<u8> = stays.flat_map(|(bytes, _)| bytes.to_vec()).collect();
+
+        let view = EventView::parse(&sent).unwrap();
+        let kept = view.without_broker_attributes().unwrap();
+
+        assert_eq!(kept, wanted);
+        assert_eq!(view.own_len(), kept.len());
+        let kept = EventView::parse(&kept).unwrap();
+        assert!(!kept.attributes().any(|attribute| attribute.name.starts_with("weft")));
+        assert_eq!(kept.without_broker_attributes(), None);
+        assert_eq!(kept.own_len(), wanted.len());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use prost::Message as _;
 use weft_fuzz::sample;
 use weft_proto::cloudevents::CloudEvent;
-use weft_proto::cloudevents::cloud_event::Data as Payload;
+use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data as Payload};
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::event::{self, Data, EVENT_BYTES_MAX, EventView, Value};
 use weft_proto::filter::{Filter, passes_all};
@@ -27,6 +27,18 @@ pub fn run(data: &[u8]) -> bool {
         }
         return false;
     };
+    if let Some(own) = view.without_broker_attributes() {
+        let names = |view: &EventView<'_>| -> Vec<String> {
+            view.attributes().map(|attribute| attribute.name.to_owned()).collect()
+        };
+        let kept = event::check(&own, EVENT_BYTES_MAX).expect("the rest is an event");
+        let mut wanted = names(&view);
+        wanted.retain(|name| !name.starts_with("weft"));
+        assert_eq!(names(&kept), wanted);
+        assert_eq!(kept.bytes().len(), view.own_len());
+        assert!(own.len() < data.len());
+        return run(&own);
+    }
     let message = CloudEvent::decode(data).expect("what is accepted can be decoded");
     agrees(&view, &message);
     assert!(event::is_same(&view, &view));
@@ -100,6 +112,10 @@ fn agrees(view: &EventView<'_>, message: &CloudEvent) {
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = sample::encoded();
+    let mut marked = sample::event();
+    let offset = CloudEventAttributeValue { attr: Some(Attr::CeInteger(7)) };
+    marked.attributes.insert("weftoffset".to_owned(), offset);
+    seeds.push(sample::encode(&marked));
     seeds.push(b"no event".to_vec());
     seeds
 }

@@ -60,7 +60,7 @@ pub fn run(data: &[u8]) -> bool {
         assert_eq!(read.expect("what is stored can be read"), events);
         for bytes in &events {
             if let Ok(view) = event::check(bytes, stream.event_bytes_max) {
-                assert!(bytes.len() <= stream.event_bytes_max);
+                assert!(view.own_len() <= stream.event_bytes_max);
                 assert!(
                     event::partition_of(&view, stream.partitions()).get() < stream.partitions()
                 );
