@@ -29,6 +29,7 @@ mod signals;
 mod status;
 mod stream;
 mod subscribe;
+mod subscription;
 mod telemetry;
 mod toml_file;
 mod when;
@@ -80,6 +81,8 @@ enum Command {
     Publish(publish::Args),
     /// Follow a stream, or join a durable subscription
     Subscribe(subscribe::Args),
+    /// Create durable subscriptions, move them, deliver dead letters again
+    Subscription(subscription::Args),
     /// Read a stored range again; ends
     Replay(replay::Args),
     /// Register, list, get and check schemas; bind them to streams
@@ -200,6 +203,7 @@ async fn dispatch(
         Command::Stream(args) => stream::run(args, &client()?, format).await?,
         Command::Publish(args) => return publish::run(args, &client()?, format).await,
         Command::Subscribe(args) => subscribe::run(args, &client()?, format).await?,
+        Command::Subscription(args) => subscription::run(args, &client()?, format).await?,
         Command::Replay(args) => replay::run(args, &client()?, format).await?,
         Command::Schema(args) => return schema::run(args, &client()?, format).await,
         Command::Function(args) => return function::run(args, &client()?, format).await,

@@ -117,18 +117,14 @@ async fn consume(mut member: Subscription, format: Format) -> anyhow::Result<()>
             }
             item = member.next() => item?,
         };
-        let SubscriptionItem::Delivery { epoch, batch } = item else { continue };
-        let partition = batch.partition;
-        let (Some(first), Some(last)) = (batch.events.first(), batch.events.last()) else {
-            continue;
-        };
-        let offsets = first.0..=last.0;
-        for record in batch.into_records() {
+        let SubscriptionItem::Delivery(delivery) = item else { continue };
+        let held = delivery.all();
+        for record in delivery.batch.into_records() {
             out.record(&record, format)?;
         }
         out.flush()?;
         // If the answer does not come, the events come again.
-        drop(acker.ack(partition, epoch, offsets).await?);
+        drop(acker.ack(held).await?);
     }
 }
 

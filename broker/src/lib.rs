@@ -15,6 +15,7 @@ pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod ingest;
+pub mod lend;
 pub mod listen;
 pub mod members;
 pub mod metrics;

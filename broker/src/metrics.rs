@@ -33,6 +33,8 @@ pub const READ_EVENTS: &str = "weft_read_events_total";
 pub const READ_BYTES: &str = "weft_read_bytes_total";
 /// Events that retention took before a subscription had settled them.
 pub const OVERTAKEN_EVENTS: &str = "weft_retention_overtaken_events_total";
+/// Events that subscriptions gave up.
+pub const DEAD_LETTERS: &str = "weft_subscription_dead_letters_total";
 /// Bytes of a group's log that replicas keep.
 pub const LOG_BYTES: &str = "weft_retention_log_bytes";
 /// 1 while nothing is trimmed by age because the clock cannot be trusted.
@@ -81,6 +83,7 @@ pub fn describe() {
         Unit::Count,
         "Events that retention took before a subscription had settled them."
     );
+    describe_counter!(DEAD_LETTERS, Unit::Count, "Events that subscriptions gave up.");
     describe_gauge!(
         LOG_BYTES,
         Unit::Bytes,

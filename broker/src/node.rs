@@ -24,6 +24,7 @@ use crate::config::{self, Config, ConfigError, Profile};
 use crate::data::{DataGroup, DataMachine, reread_window, sequencer};
 use crate::identity::{self, BALLAST_BYTES, BALLAST_BYTES_SMALL, Folder, Membership};
 use crate::ingest::{Forwarder, Gates, Guard, Ingest, Parts as IngestParts, Remote, Reserve};
+use crate::lend::Lender;
 use crate::listen::{self, Limits, Port};
 use crate::members::Members;
 use crate::peer::grpc::{Grpc, Name};
@@ -374,6 +375,7 @@ impl Node {
         tasks.spawn("disk-guard", move |stop| watching.run(stop));
         let gates = Gates::new(resources.clone(), &membership.cluster_uid);
         let (access, inbox) = door(&config.access, rules, tasks)?;
+        let lending = forwarder.clone();
         let ingest = Ingest::new(IngestParts {
             node,
             groups: data,
@@ -383,7 +385,8 @@ impl Node {
             guard,
             access: access.clone(),
         });
-        remote.open(ingest.clone());
+        let lender = Lender::new(node, ingest.clone(), history.clone(), lending, tasks.clone());
+        remote.open(ingest.clone(), lender.clone());
         if let Some(inbox) = inbox {
             let bootstrapped = resources.clone();
             tasks.spawn("bootstrap", move |stop| access::bootstrap(bootstrapped, first_key, stop));
@@ -405,7 +408,12 @@ impl Node {
         let services = rpc::Services {
             publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token()),
             read: rpc::ReadService::new(ingest.clone(), history.clone(), edge.token()),
-            subscribe: rpc::SubscribeService::new(ingest.clone(), history.clone(), edge.clone()),
+            subscribe: rpc::SubscribeService::new(
+                ingest.clone(),
+                history.clone(),
+                lender.clone(),
+                edge.clone(),
+            ),
             catalog: rpc::CatalogService::new(resources.clone(), edge.token()),
             access: rpc::AccessService::new(resources.clone(), membership.cluster_uid),
             cluster: rpc::ClusterService::new(rpc::ClusterParts {

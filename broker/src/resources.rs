@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 use tracing::error;
 use weft_proto::filter::Filter;
-use weft_proto::resource::{self, Kind, Start, SubscriptionSpec};
+use weft_proto::resource::{self, Kind, Start, SubscriptionMode, SubscriptionSpec};
 use weft_proto::{
     Error, GroupId, NodeId, Offset, PartitionId, PartitionUid, Principal, QualifiedName, Reason,
     ResourceUid, Result, SchemaId, Timestamp, internal, v1,
@@ -236,6 +236,8 @@ pub struct SubscriptionView {
     pub filters: Vec<Filter>,
     /// Where a new cursor begins.
     pub start: SubscriptionStart,
+    /// Who gets what.
+    pub mode: SubscriptionMode,
 }
 
 /// Where a new cursor begins.
@@ -397,7 +399,24 @@ impl Resources {
             stream: found.ok_or_else(|| unknown_stream(&stream))?,
             filters: spec.filters,
             start,
+            mode: spec.mode,
         })
+    }
+
+    /// A subscription as the catalog has it now.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when it is gone, or another one has its name.
+    pub fn subscription_entry(
+        &self,
+        view: &SubscriptionView,
+    ) -> Result<Arc<catalog::Subscription>> {
+        let machine = lock(&self.machine);
+        let found = machine.state.subscription(&view.name).filter(|found| found.uid == view.uid);
+        found
+            .cloned()
+            .ok_or_else(|| Error::new(Reason::UnknownResource, "the subscription was deleted"))
     }
 
     /// Whether a subscription still exists.

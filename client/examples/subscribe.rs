@@ -13,10 +13,9 @@ use weft_client::{
 async fn main() -> weft_client::Result<()> {
     let client = Client::connect(&Options::new(["http://127.0.0.1:7400"]))?;
     let spec = SubscriptionSpec {
-        stream: "greetings".to_owned(),
-        filters: Vec::new(),
         start: Start::Earliest,
-        mode: SubscriptionMode::Exclusive,
+        mode: SubscriptionMode::KeyShared,
+        ..SubscriptionSpec::new("greetings")
     };
     let resource = resource_of(Kind::Subscription, "greeter", &spec)?;
     client.catalog().put(resource, PutOptions::default()).await?;
@@ -24,10 +23,10 @@ async fn main() -> weft_client::Result<()> {
     let mut member = client.subscribe("greeter", SubscriptionOptions::default());
     let acker = member.acker();
     loop {
-        let SubscriptionItem::Delivery { epoch, batch } = member.next().await? else { continue };
-        for (offset, event) in &batch.events {
+        let SubscriptionItem::Delivery(delivery) = member.next().await? else { continue };
+        for (place, (offset, event)) in delivery.batch.events.iter().enumerate() {
             println!("{} bytes at {offset}", event.len());
-            acker.ack(batch.partition, epoch, *offset..=*offset).await?.await?;
+            acker.ack(delivery.one(place)).await?.await?;
         }
     }
 }

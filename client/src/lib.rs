@@ -41,7 +41,10 @@ pub use options::{Options, Secret, Timeouts, Tls};
 pub use position::Position;
 pub use publisher::{BatchOutcome, Pending, PendingBatch, Publisher, PublisherOptions, Receipt};
 pub use reader::{PartitionSummary, ReadItem, ReadOptions, ReadSummary, Reader};
-pub use subscription::{Acker, Settling, Subscription, SubscriptionItem, SubscriptionOptions};
+pub use subscription::{
+    Acker, Delivery, Held, Nack, Redrive, Settling, Subscription, SubscriptionItem,
+    SubscriptionOptions,
+};
 pub use weft_proto as proto;
 pub use weft_proto::packed::Codec;
 pub use weft_proto::{AckLevel, Error, ErrorKind, Reason, Result};

@@ -239,6 +239,8 @@ impl Feed {
                 }
                 self.tell(Told::Settled { places }).await
             }
+            // Triggers are alone with their subscriptions: nothing is lent.
+            Frame::Seam(_) => Ok(()),
             Frame::Idle(idle) => self.tell(Told::Positions { positions: idle.positions }).await,
         }
     }
@@ -308,6 +310,7 @@ fn ranges(mut acks: Vec<(PartitionId, Epoch, Offset)>) -> Vec<SettledRange> {
                 epoch: epoch.get(),
                 first: offset.get(),
                 last: offset.get(),
+                redriven: false,
             }),
         }
     }

@@ -187,14 +187,10 @@ impl Tail {
                 None => bail!("the stream ended"),
             },
             Self::Subscription(member, acker) => match member.next().await? {
-                SubscriptionItem::Delivery { epoch, batch } => {
-                    if let (Some((first, _)), Some((last, _))) =
-                        (batch.events.first(), batch.events.last())
-                    {
-                        // That it is stored is not waited for: the next event may come before.
-                        drop(acker.ack(batch.partition, epoch, *first..=*last).await?);
-                    }
-                    Ok(Some(batch))
+                SubscriptionItem::Delivery(delivery) => {
+                    // That it is stored is not waited for: the next event may come before.
+                    drop(acker.ack(delivery.all()).await?);
+                    Ok(Some(delivery.batch))
                 }
                 _ => Ok(None),
             },

@@ -14,6 +14,7 @@ mod checker_tests;
 mod crash;
 mod drain;
 mod harness;
+mod lent;
 mod load;
 mod overload;
 mod planned;

@@ -47,7 +47,10 @@ pub const fn needs(method: Method) -> Need {
     match method {
         Method::PublishPublish | Method::PublishPublishStream => Need::Verb(Verb::Publish),
         Method::ReadRead | Method::ReadLocate => Need::Verb(Verb::Read),
-        Method::SubscribeSubscribe => Need::Verb(Verb::Subscribe),
+        Method::SubscribeSubscribe | Method::SubscribeListDeadLetters => {
+            Need::Verb(Verb::Subscribe)
+        }
+        Method::SubscribeSeek | Method::SubscribeRedrive => Need::Verb(Verb::Edit),
         Method::CatalogGet => Need::ViewOr(Verb::Govern),
         Method::CatalogPut | Method::CatalogDelete => Need::EditOr(Verb::Govern),
         Method::CatalogSetStatus => Need::Verb(Verb::Report),

@@ -52,10 +52,11 @@ impl State {
                 let is_same_stream =
                     old.stream.parse::<QualifiedName>() == spec.stream.parse::<QualifiedName>();
                 let stream = if is_same_stream { &spec.stream } else { &old.stream }.clone();
-                let same = SubscriptionSpec { stream, filters: spec.filters.clone(), ..old };
+                let same =
+                    SubscriptionSpec { stream, start: old.start, mode: old.mode, ..spec.clone() };
                 if same != spec {
                     let message = format!(
-                        "only the filters of the subscription {name} can change; its cursor belongs to the rest"
+                        "stream, start and mode of the subscription {name} cannot change; its cursor belongs to them"
                     );
                     return Err(fixed("spec", message));
                 }

@@ -1,6 +1,6 @@
 //! The state machine of a data group: the pure state, and what a replica does with its effects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -63,6 +63,10 @@ pub struct DataMachine {
     base: Base,
     /// The floor of the log that the state asks for.
     floor: watch::Sender<u64>,
+    /// Rung when a partition has new events; only for those that somebody listens to.
+    bells: BTreeMap<PartitionUid, watch::Sender<()>>,
+    /// Partitions whose bells are to be rung once this chunk is applied.
+    ringing: BTreeSet<PartitionUid>,
     /// Set at the first entry that cannot be read: nothing is applied after it.
     broken: watch::Sender<Option<String>>,
 }
@@ -79,6 +83,8 @@ impl DataMachine {
             writer,
             base: Base::default(),
             floor: watch::Sender::new(0),
+            bells: BTreeMap::new(),
+            ringing: BTreeSet::new(),
             broken: watch::Sender::new(None),
         }
     }
@@ -86,6 +92,24 @@ impl DataMachine {
     /// Where the log of this replica begins.
     pub fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// Follows the end of one partition: thousands may wait for as many partitions of a group, and
+    /// only those of one wake up when it grows.
+    pub fn bell(&mut self, partition: PartitionUid) -> watch::Receiver<()> {
+        self.bells.entry(partition).or_insert_with(|| watch::Sender::new(())).subscribe()
+    }
+
+    fn ring(&mut self) {
+        for partition in std::mem::take(&mut self.ringing) {
+            if let Some(bell) = self.bells.get(&partition) {
+                if bell.receiver_count() == 0 {
+                    self.bells.remove(&partition);
+                } else {
+                    bell.send_replace(());
+                }
+            }
+        }
     }
 
     /// Says that the log begins further up from now on. Before entries are taken away: readers then
@@ -178,6 +202,12 @@ impl Machine for DataMachine {
                     let time = self.state.time();
                     self.window.record(*partition, *base, header.id_hashes(), time);
                 }
+                if !self.bells.is_empty() {
+                    let readable = outcome.effects.readable.iter().map(|(partition, _)| *partition);
+                    let dropped = outcome.effects.dropped.iter().copied();
+                    let moved = outcome.effects.moved.iter().copied();
+                    self.ringing.extend(readable.chain(dropped).chain(moved));
+                }
                 self.carry_out(outcome.effects);
                 Reply(outcome.reply.encode())
             }
@@ -192,6 +222,10 @@ impl Machine for DataMachine {
                 Reply(Bytes::new())
             }
         }
+    }
+
+    fn applied_upto(&mut self, _index: u64) {
+        self.ring();
     }
 
     fn checkpoint(&self) -> Bytes {
@@ -217,6 +251,8 @@ impl Machine for DataMachine {
         self.window = Window::new();
         self.first = None;
         self.floor.send_replace(self.state.floor_index());
+        self.ringing = self.bells.keys().copied().collect();
+        self.ring();
         Ok(())
     }
 

@@ -81,6 +81,11 @@ impl DataGroup {
         (machine.window().len() as u64, machine.window().since())
     }
 
+    /// Rings when the partition has new events.
+    pub fn bell(&self, partition: PartitionUid) -> watch::Receiver<()> {
+        lock(&self.machine).bell(partition)
+    }
+
     /// Follows what is applied.
     pub fn applied(&self) -> watch::Receiver<AppliedUpto> {
         self.raft.applied_watch()

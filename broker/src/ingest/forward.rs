@@ -30,6 +30,7 @@ use weft_proto::{
 use super::{Ingest, Outcome, Submitted, subject_bytes};
 use crate::data::{Placed, SchemaIds, lock};
 use crate::entry::{Content, Entry};
+use crate::lend::{self, Lender};
 use crate::peer::Peer;
 use crate::peer::grpc::{Badge, Grpc, Lane};
 use crate::room::{Room, Taken};
@@ -43,6 +44,9 @@ const ANSWERS_MAX: usize = 1_024;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// A command that is not answered by then has an unknown fate.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers of a desk that wait for another node.
+const LOANS_LEN: usize = 256;
 
 /// Bytes of appends to all other nodes that are not answered.
 const ROOM_BYTES: usize = 64 << 20;
@@ -138,6 +142,16 @@ impl Forwarder {
         }
     }
 
+    /// Attaches a member to the desk of another node.
+    pub(crate) async fn lend(
+        &self,
+        to: NodeId,
+        requests: ReceiverStream<internal::LendRequest>,
+    ) -> Result<Streaming<internal::LendAnswer>> {
+        let answers = self.client_on(to, Lane::Loans)?.lend(requests).await;
+        Ok(answers.map_err(|status| unanswered(to, status))?.into_inner())
+    }
+
     /// The same for the catalog's group, whose payloads are not those of data groups.
     pub fn catalog<'a>(
         &'a self,
@@ -149,10 +163,18 @@ impl Forwarder {
     }
 
     fn client(&self, to: NodeId) -> Result<ForwardClient<InterceptedService<Channel, Badge>>> {
+        self.client_on(to, Lane::Requests)
+    }
+
+    fn client_on(
+        &self,
+        to: NodeId,
+        lane: Lane,
+    ) -> Result<ForwardClient<InterceptedService<Channel, Badge>>> {
         let unknown = || Error::unavailable(format!("node {to} is not known")).with_not_applied();
         let address = lock(&self.addresses).get(&to).ok_or_else(unknown)?.clone();
         let peer = Peer { node: to, address };
-        let channel = self.transport.badged(&peer, Lane::Requests).map_err(|error| {
+        let channel = self.transport.badged(&peer, lane).map_err(|error| {
             Error::unavailable(format!("node {to} cannot be reached")).with_source(error)
         })?;
         let client = ForwardClient::new(channel);
@@ -350,6 +372,7 @@ pub fn outcome_in(answer: internal::ForwardedAnswer) -> Result<Outcome> {
 #[derive(Clone, Debug, Default)]
 pub struct Remote {
     ingest: Arc<OnceLock<Ingest>>,
+    lender: Arc<OnceLock<Lender>>,
     closing: CancellationToken,
     /// Requests that are not answered yet.
     running: TaskTracker,
@@ -362,7 +385,8 @@ impl Remote {
     }
 
     /// Lets requests in; the first call counts.
-    pub fn open(&self, ingest: Ingest) {
+    pub fn open(&self, ingest: Ingest, lender: Lender) {
+        _ = self.lender.set(lender);
         _ = self.ingest.set(ingest);
     }
 
@@ -403,10 +427,12 @@ impl Remote {
 }
 
 type Answers = Pin<Box<dyn Stream<Item = Result<internal::ForwardedAnswer, Status>> + Send>>;
+type Loans = Pin<Box<dyn Stream<Item = Result<internal::LendAnswer, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl forward_server::Forward for Remote {
     type AppendStream = Answers;
+    type LendStream = Loans;
 
     async fn append(
         &self,
@@ -453,6 +479,36 @@ impl forward_server::Forward for Remote {
             Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
         };
         Ok(Response::new(internal::ReadIndexResponse { outcome: Some(outcome) }))
+    }
+
+    async fn lend(
+        &self,
+        request: Request<Streaming<internal::LendRequest>>,
+    ) -> Result<Response<Loans>, Status> {
+        self.ingest()?;
+        let starting = || Error::unavailable("this node is still starting").with_not_applied();
+        let lender = self.lender.get().ok_or_else(starting)?.clone();
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|first| first.frame);
+        let Some(lend::Request::Open(open)) = first else {
+            return Err(Error::internal("a node lends without opening").into());
+        };
+        let (to, answers) = mpsc::channel(LOANS_LEN);
+        let link = lender.attach_for(open, lend::Answers { link: 0, to }).await?;
+        let asked = async move {
+            while let Ok(Some(request)) = requests.message().await {
+                let Some(frame) = request.frame else { continue };
+                if link.send(frame).await.is_err() {
+                    // Its last answer says why.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let answers = ReceiverStream::new(answers)
+            .map(|(_, frame)| Ok(internal::LendAnswer { frame: Some(frame) }));
+        // When the member is gone, so are its answers, and the desk learns it from that.
+        let answers = answers.take_until(asked).take_until(self.closing.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 

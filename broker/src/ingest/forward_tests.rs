@@ -28,6 +28,7 @@ struct Silent {
 #[tonic::async_trait]
 impl Forward for Silent {
     type AppendStream = BoxStream<'static, Result<internal::ForwardedAnswer, Status>>;
+    type LendStream = BoxStream<'static, Result<internal::LendAnswer, Status>>;
 
     async fn append(
         &self,
@@ -48,6 +49,13 @@ impl Forward for Silent {
         &self,
         _request: Request<internal::ReadIndexRequest>,
     ) -> Result<Response<internal::ReadIndexResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn lend(
+        &self,
+        _request: Request<Streaming<internal::LendRequest>>,
+    ) -> Result<Response<Self::LendStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
 }

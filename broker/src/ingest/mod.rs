@@ -381,8 +381,13 @@ impl Ingest {
         }
     }
 
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.parts.access
+    }
+
     /// Who leads a group; waits a while when nobody does.
-    async fn leader_of(&self, group: GroupId) -> Result<NodeId> {
+    pub(crate) async fn leader_of(&self, group: GroupId) -> Result<NodeId> {
         let raft = &self.group(group)?.raft;
         let mut leadership = raft.leader_watch();
         let until = Instant::now() + LEADER_PATIENCE;

@@ -61,6 +61,8 @@ pub enum Lane {
     Snapshots,
     /// Requests of clients that are passed on to a leader.
     Requests,
+    /// Events on loan to members on the other node, each of them with a stream of its own.
+    Loans,
 }
 
 /// Where a connection leads: a node, once it is known which one is meant, at an address.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weft_proto::{Error, Offset, PartitionUid, Result, Timestamp};
+use weft_proto::{Error, Offset, PartitionUid, Result, Timestamp, v1};
 
 use super::{History, Tape};
 use crate::data::DataGroup;
@@ -11,6 +11,34 @@ use crate::store::{Family, StoreError};
 
 /// Read at once while looking for the exact event.
 const STEP_BYTES: usize = 256 << 10;
+
+/// The offset that a position names in a partition; nothing if there is no position. It may be outside
+/// of what is stored.
+///
+/// # Errors
+///
+/// `Invalid` for an instant that is none.
+pub async fn resolve(
+    group: &DataGroup,
+    partition: PartitionUid,
+    history: &History,
+    position: Option<&v1::Position>,
+) -> Result<Option<Offset>> {
+    use v1::position::At;
+    let Some(position) = position else { return Ok(None) };
+    let bounds = group.bounds(partition);
+    let offset = match &position.at {
+        None | Some(At::Earliest(_)) => bounds.floor,
+        Some(At::Latest(_)) => bounds.end,
+        Some(At::Offset(offset)) => Offset(*offset),
+        Some(At::Time(time)) => {
+            let time = Timestamp::try_from(*time)
+                .map_err(|error| Error::invalid(error.to_string()).with_field("time"))?;
+            locate(group, partition, history, time).await?
+        }
+    };
+    Ok(Some(offset))
+}
 
 /// The offset of the first event that was appended at or after an instant; the end if there is
 /// none yet.

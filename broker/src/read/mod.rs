@@ -7,5 +7,5 @@ mod locate;
 mod tape;
 
 pub use history::History;
-pub use locate::locate;
+pub use locate::{locate, resolve};
 pub use tape::{Run, Tape};

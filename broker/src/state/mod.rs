@@ -42,6 +42,8 @@ pub struct Effects {
     pub subjects: Vec<LastOfSubject>,
     /// Cursors that a floor overtook, and how many events nobody settled before.
     pub overtaken: Vec<(ResourceUid, PartitionUid, u64)>,
+    /// Partitions on which a cursor changed hands or place, or got events back.
+    pub moved: Vec<PartitionUid>,
     /// Partitions that are gone.
     pub dropped: Vec<PartitionUid>,
 }
@@ -199,14 +201,18 @@ impl GroupState {
             }
             Command::Trim(trim) => self.trim(trim, effects),
             Command::Lease(leases) => {
+                effects.moved.extend(leases.iter().map(|lease| lease.partition));
                 let lease = |lease| cursors.lease(lease, partitions.get(lease.partition));
                 Reply::Leases(leases.iter().map(lease).collect())
             }
             Command::Seek(seeks) => {
+                effects.moved.extend(seeks.iter().map(|seek| seek.partition));
                 let seek = |seek: &Seek| cursors.seek(seek, partitions.get(seek.partition));
                 Reply::Leases(seeks.iter().map(seek).collect())
             }
             Command::Settle(settlements) => {
+                let parks = settlements.iter().filter(|settled| !settled.parked.is_empty());
+                effects.moved.extend(parks.map(|settled| settled.partition));
                 let settle = |settled| cursors.settle(settled, partitions.get(settled.partition));
                 Reply::Settlements(settlements.iter().map(settle).collect())
             }

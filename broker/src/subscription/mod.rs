@@ -6,6 +6,7 @@
 //!
 //! Owns: cursors. Never: sees an event; reads a clock; fails.
 
+pub mod desk;
 mod parked;
 mod ranges;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub const RANGES_LEN: usize = 16_384;
 /// Events of one cursor that were given back and are not settled; what would be more is refused.
 pub const PARKED_LEN: usize = 16_384;
 
-const CURSOR_BYTES_MIN: usize = 50;
+const CURSOR_BYTES_MIN: usize = 58;
 
 /// What became of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub struct Cursor {
     settled: OffsetSet,
     parked: BTreeMap<Offset, Parked>,
     overtaken: u64,
+    /// What was lent under an older epoch is worth nothing: the cursor was moved.
+    fence: Epoch,
 }
 
 impl Cursor {
@@ -110,6 +113,12 @@ impl Cursor {
     /// Given back and not settled.
     pub fn parked(&self) -> &BTreeMap<Offset, Parked> {
         &self.parked
+    }
+
+    /// The epoch in force since the cursor was moved last: leases of older ones are void. Leases of
+    /// this one and newer ones may pass from one leader to the next.
+    pub fn fence(&self) -> Epoch {
+        self.fence
     }
 
     /// Events that retention took away before they were settled.
@@ -176,6 +185,7 @@ impl Cursor {
     /// Everything below counts as settled, nothing from there on; what was lent before is fenced.
     fn seek(&mut self, to: Offset) {
         self.epoch = Epoch(self.epoch.get().saturating_add(1));
+        self.fence = self.epoch;
         self.watermark = to;
         self.settled = OffsetSet::default();
         self.parked.clear();
@@ -317,6 +327,7 @@ impl Cursors {
             out.put_u64_le(cursor.epoch.get());
             out.put_u64_le(cursor.watermark.get());
             out.put_u64_le(cursor.overtaken);
+            out.put_u64_le(cursor.fence.get());
             cursor.member.put(out);
             cursor.settled.put(out);
             put_list(out, cursor.parked.iter(), |out, (offset, parked)| {
@@ -334,6 +345,7 @@ impl Cursors {
                 epoch: Epoch(reader.u64()?),
                 watermark: Offset(reader.u64()?),
                 overtaken: reader.u64()?,
+                fence: Epoch(reader.u64()?),
                 member: Member::decode(reader)?,
                 settled: OffsetSet::decode(reader)?,
                 parked: decode_parked(reader)?,

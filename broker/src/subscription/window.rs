@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use weft_proto::Offset;
+use weft_proto::{Offset, v1};
 
 use super::OffsetSet;
 use crate::entry::OffsetRange;
@@ -29,8 +29,15 @@ impl Credit {
         if self.bytes > 0 { self.events } else { 0 }
     }
 
+    /// Takes back what is left.
+    pub fn take_all(&mut self) -> v1::Credit {
+        let left = std::mem::take(self);
+        let events = u32::try_from(left.events).unwrap_or(u32::MAX);
+        v1::Credit { events, bytes: u64::try_from(left.bytes).unwrap_or(0) }
+    }
+
     /// Uses up one event of this size.
-    fn spend(&mut self, bytes: u64) {
+    pub fn spend(&mut self, bytes: u64) {
         self.events = self.events.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub_unsigned(bytes);
     }

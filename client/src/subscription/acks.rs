@@ -7,14 +7,45 @@ use weft_proto::v1;
 /// Acknowledgements joined into one frame.
 const JOINED_MAX: usize = 4_096;
 
-/// Events that one call acknowledges; `W` waits for the answer.
-#[derive(Debug)]
-pub(super) struct Ack<W> {
+/// Events that a member holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
     pub(super) partition: u32,
     pub(super) epoch: u64,
+    pub(super) redriven: bool,
     pub(super) first: u64,
     /// Inclusive.
     pub(super) last: u64,
+}
+
+impl Held {
+    fn to_wire(self) -> v1::SettledRange {
+        let Self { partition, epoch, redriven, first, last } = self;
+        v1::SettledRange { partition, epoch, first, last, redriven }
+    }
+
+    fn meets(&self, range: &v1::SettledRange) -> bool {
+        (self.partition, self.epoch, self.redriven)
+            == (range.partition, range.epoch, range.redriven)
+            && self.first <= range.last
+            && range.first <= self.last
+    }
+}
+
+/// What is done with events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    Ack,
+    Nack { delay_ms: Option<u64>, reason: String, uncounted: bool },
+    Reject { reason: String },
+    Extend { by_ms: Option<u64> },
+}
+
+/// What one call does; `W` waits for the answer.
+#[derive(Debug)]
+pub(super) struct Ack<W> {
+    pub(super) held: Held,
+    pub(super) act: Act,
     pub(super) waiter: W,
 }
 
@@ -24,6 +55,10 @@ pub(super) enum Settled {
     Done,
     /// A newer member, or a newer connection of this one, holds the partition.
     Fenced,
+    /// The lease ended before.
+    Expired,
+    /// Nobody knows of the lease any more.
+    Unknown,
 }
 
 #[derive(Debug)]
@@ -65,28 +100,30 @@ impl<W> Acks<W> {
         }
         let rest = self.waiting.split_off(self.waiting.len().min(JOINED_MAX));
         let mut joined = std::mem::replace(&mut self.waiting, rest);
-        joined.sort_by_key(|ack| (ack.partition, ack.epoch, ack.first));
-        let mut ranges: Vec<v1::SettledRange> = Vec::new();
-        for ack in &joined {
-            match ranges.last_mut() {
-                Some(range)
-                    if (range.partition, range.epoch) == (ack.partition, ack.epoch)
-                        && ack.first <= range.last.saturating_add(1) =>
-                {
-                    range.last = range.last.max(ack.last);
-                }
-                _ => ranges.push(v1::SettledRange {
-                    partition: ack.partition,
-                    epoch: ack.epoch,
-                    first: ack.first,
-                    last: ack.last,
-                }),
-            }
-        }
+        joined.sort_by_key(|ack| ack.held);
         let tag = self.next_tag;
         self.next_tag += 1;
+        let mut settle = v1::Settle { tag, ..v1::Settle::default() };
+        for Ack { held, act, .. } in &joined {
+            let leases = Some(held.to_wire());
+            match act {
+                Act::Ack => join(&mut settle.acks, *held),
+                Act::Nack { delay_ms, reason, uncounted } => settle.nacks.push(v1::Nack {
+                    leases,
+                    delay_ms: *delay_ms,
+                    reason: reason.clone(),
+                    uncounted: *uncounted,
+                }),
+                Act::Reject { reason } => {
+                    settle.rejects.push(v1::Reject { leases, reason: reason.clone() });
+                }
+                Act::Extend { by_ms } => {
+                    settle.extends.push(v1::Extend { leases, by_ms: *by_ms });
+                }
+            }
+        }
         self.sent.insert(tag, joined);
-        Some(v1::Settle { tag, acks: ranges })
+        Some(settle)
     }
 
     /// Who waited for this answer, and what it says to each.
@@ -95,10 +132,19 @@ impl<W> Acks<W> {
         settled: &v1::Settled,
     ) -> impl Iterator<Item = (W, Settled)> + use<W> {
         let fenced: BTreeSet<u32> = settled.fenced.iter().copied().collect();
+        let refused = settled.refused.clone();
         let acks = self.sent.remove(&settled.tag).unwrap_or_default();
         acks.into_iter().map(move |ack| {
-            let fate =
-                if fenced.contains(&ack.partition) { Settled::Fenced } else { Settled::Done };
+            let own = refused
+                .iter()
+                .find(|refused| refused.leases.is_some_and(|range| ack.held.meets(&range)));
+            let fate = match own.map(v1::RefusedLeases::why) {
+                Some(v1::Refused::Expired) => Settled::Expired,
+                Some(v1::Refused::Fenced) => Settled::Fenced,
+                Some(_) => Settled::Unknown,
+                None if fenced.contains(&ack.held.partition) => Settled::Fenced,
+                None => Settled::Done,
+            };
             (ack.waiter, fate)
         })
     }
@@ -117,12 +163,69 @@ impl<W> Acks<W> {
     }
 }
 
+/// Adds to ranges that rise, joining what touches.
+fn join(ranges: &mut Vec<v1::SettledRange>, held: Held) {
+    match ranges.last_mut() {
+        Some(range)
+            if (range.partition, range.epoch, range.redriven)
+                == (held.partition, held.epoch, held.redriven)
+                && held.first <= range.last.saturating_add(1) =>
+        {
+            range.last = range.last.max(held.last);
+        }
+        _ => ranges.push(held.to_wire()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn add(acks: &mut Acks<u64>, partition: u32, epoch: u64, offset: u64) {
-        acks.add(Ack { partition, epoch, first: offset, last: offset, waiter: offset });
+        act(acks, (partition, epoch, offset), Act::Ack);
+    }
+
+    fn act(acks: &mut Acks<u64>, (partition, epoch, number): (u32, u64, u64), act: Act) {
+        let held = Held { partition, epoch, redriven: false, first: number, last: number };
+        acks.add(Ack { held, act, waiter: number });
+    }
+
+    #[test]
+    fn each_act_goes_its_own_way_and_refusals_find_theirs() {
+        let mut acks = Acks::new();
+        add(&mut acks, 0, 1, 1);
+        act(
+            &mut acks,
+            (0, 1, 2),
+            Act::Nack { delay_ms: Some(5), reason: "no".into(), uncounted: true },
+        );
+        act(&mut acks, (0, 1, 3), Act::Reject { reason: "bad".into() });
+        act(&mut acks, (0, 1, 4), Act::Extend { by_ms: None });
+        add(&mut acks, 0, 1, 5);
+
+        let settle = acks.poll_settle().unwrap();
+        let ranges: Vec<_> = settle.acks.iter().map(|range| (range.first, range.last)).collect();
+        assert_eq!(ranges, [(1, 1), (5, 5)]);
+        assert!(settle.nacks[0].uncounted && settle.nacks[0].delay_ms == Some(5));
+        assert_eq!((settle.rejects[0].reason.as_str(), settle.extends.len()), ("bad", 1));
+
+        let refused = |first, last, why: v1::Refused| v1::RefusedLeases {
+            leases: Some(v1::SettledRange { epoch: 1, first, last, ..v1::SettledRange::default() }),
+            why: why.into(),
+        };
+        let refused =
+            vec![refused(2, 3, v1::Refused::Expired), refused(5, 5, v1::Refused::Unknown)];
+        let settled = v1::Settled { tag: settle.tag, refused, ..v1::Settled::default() };
+        let fates: Vec<_> = acks.handle_settled(&settled).collect();
+        let expired = Settled::Expired;
+        let wanted = [
+            (1, Settled::Done),
+            (2, expired),
+            (3, expired),
+            (4, Settled::Done),
+            (5, Settled::Unknown),
+        ];
+        assert_eq!(fates, wanted);
     }
 
     #[test]
@@ -148,7 +251,7 @@ mod tests {
         add(&mut acks, 0, 1, 5);
         add(&mut acks, 1, 1, 6);
         let tag = acks.poll_settle().unwrap().tag;
-        let settled = v1::Settled { tag, fenced: vec![1] };
+        let settled = v1::Settled { tag, fenced: vec![1], ..v1::Settled::default() };
 
         let fates: Vec<_> = acks.handle_settled(&settled).collect();
 

@@ -12,9 +12,9 @@ use weft_proto::v1::subscribe_request::Frame as RequestFrame;
 use weft_proto::v1::subscribe_response::Frame as ResponseFrame;
 use weft_proto::{Epoch, Error, ErrorKind, Offset, PartitionId, Reason, Result, v1};
 
-use super::acks::{Ack, Acks};
+use super::acks::{Ack, Acks, Act};
 use super::credit::Credit;
-use super::{SubscriptionItem, SubscriptionOptions, Waiter};
+use super::{Delivery, SubscriptionItem, SubscriptionOptions, Waiter};
 use crate::batch::Batch;
 use crate::channels::error_of;
 use crate::client::{Client, MESSAGE_BYTES_MAX};
@@ -41,6 +41,8 @@ pub(super) struct Member {
     backoff: Backoff,
     failing_since: Option<Instant>,
     was_connected: bool,
+    /// Events come with leases.
+    is_lent: bool,
     /// The credential that the connection showed.
     shown: u64,
 }
@@ -83,6 +85,7 @@ impl Member {
             backoff: Backoff::default(),
             failing_since: None,
             was_connected: false,
+            is_lent: false,
             shown: 0,
         }
     }
@@ -197,7 +200,9 @@ impl Member {
     }
 
     fn add(&mut self, ack: Ack<Waiter>) {
-        self.credit.handle_ack(ack.partition, ack.epoch, ack.first, ack.last);
+        if !matches!(ack.act, Act::Extend { .. }) {
+            self.credit.handle_ack(&ack.held);
+        }
         self.acks.add(ack);
         self.join_until.get_or_insert_with(|| Instant::now() + JOIN);
     }
@@ -231,10 +236,19 @@ impl Member {
                 let wire = delivery.batch.unwrap_or_default();
                 let partition = wire.partition;
                 let batch = Batch::from_wire(wire, 0)?;
-                let sizes = batch.events.iter().map(|(offset, event)| (offset.get(), event.len()));
-                self.credit.handle_delivery(partition, delivery.epoch, sizes);
-                let epoch = Epoch(delivery.epoch);
-                self.outbox.push_back(SubscriptionItem::Delivery { epoch, batch });
+                let delivery = Delivery {
+                    epoch: Epoch(delivery.epoch),
+                    batch,
+                    attempts: delivery.attempts,
+                    is_redriven: delivery.redriven,
+                    first_lease: delivery.first_lease,
+                };
+                self.is_lent |= delivery.first_lease.is_some();
+                let events = delivery.batch.events.iter().enumerate();
+                let sizes = events.map(|(place, (_, event))| (delivery.number(place), event.len()));
+                let holding = (partition, delivery.epoch.get(), delivery.is_redriven);
+                self.credit.handle_delivery(holding, sizes);
+                self.outbox.push_back(SubscriptionItem::Delivery(delivery));
             }
             Some(ResponseFrame::Settled(settled)) => {
                 for (waiter, fate) in self.acks.handle_settled(&settled) {
@@ -255,6 +269,11 @@ impl Member {
                     .map(|at| (PartitionId(at.partition), Offset(at.watermark), Offset(at.end)));
                 self.outbox.push_back(SubscriptionItem::Idle { positions: positions.collect() });
             }
+            Some(ResponseFrame::Seam(seam)) => self.outbox.push_back(SubscriptionItem::Seam {
+                partition: PartitionId(seam.partition),
+                caught_up: seam.caught_up,
+                end: Offset(seam.end),
+            }),
             // A frame of a newer server.
             None => {}
         }
@@ -268,8 +287,8 @@ impl Member {
             self.held.remove(&partition);
         }
         self.outbox.retain(|item| match item {
-            SubscriptionItem::Delivery { epoch: of, batch } => {
-                (batch.partition.get(), of.get()) != (partition, epoch)
+            SubscriptionItem::Delivery(delivery) => {
+                (delivery.batch.partition.get(), delivery.epoch.get()) != (partition, epoch)
             }
             _ => true,
         });
@@ -278,8 +297,12 @@ impl Member {
     }
 
     fn broken(&mut self) {
-        for (partition, epoch) in std::mem::take(&mut self.held) {
-            self.revoked(partition, epoch);
+        let held = std::mem::take(&mut self.held);
+        // Events that were lent stay so for a while: whoever comes back in time settles them.
+        if !self.is_lent {
+            for (partition, epoch) in held {
+                self.revoked(partition, epoch);
+            }
         }
         self.credit.handle_broken();
         self.acks.handle_broken();

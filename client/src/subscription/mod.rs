@@ -2,21 +2,25 @@
 
 mod acks;
 mod credit;
+mod manage;
 mod member;
 
 use std::future::Future;
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use weft_proto::{Epoch, Error, Offset, PartitionId, Reason, Result};
 
-use self::acks::{Ack, Settled};
+use self::acks::{Ack, Act, Settled};
 use self::member::Member;
 use crate::batch::Batch;
 use crate::client::Client;
 use crate::spawn::spawn;
+
+pub use self::acks::Held;
+pub use self::manage::Redrive;
 
 /// Acknowledgements that wait for the member's task.
 const ACKS_LEN: usize = 4_096;
@@ -53,11 +57,15 @@ pub enum SubscriptionItem {
         watermark: Offset,
     },
     /// Events to handle.
-    Delivery {
-        /// The holding under which they come.
-        epoch: Epoch,
-        /// The events.
-        batch: Batch,
+    Delivery(Delivery),
+    /// The seam between stored events and new ones. Modes `shared` and `key-shared`.
+    Seam {
+        /// The partition.
+        partition: PartitionId,
+        /// True: all events up to the end were handed out. False: the members fell far behind.
+        caught_up: bool,
+        /// One past the last event by then.
+        end: Offset,
     },
     /// This member no longer holds the partition: what is not settled is delivered again, here or
     /// elsewhere. Also told for each holding when the connection breaks.
@@ -72,6 +80,59 @@ pub enum SubscriptionItem {
         /// Partition, settled offset and end of each held partition.
         positions: Vec<(PartitionId, Offset, Offset)>,
     },
+}
+
+/// Events to handle, and what the member knows of them.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The holding under which they come.
+    pub epoch: Epoch,
+    /// The events.
+    pub batch: Batch,
+    /// They are dead letters that are delivered again; offsets are those among the dead letters.
+    pub is_redriven: bool,
+    attempts: Vec<u32>,
+    first_lease: Option<u64>,
+}
+
+impl Delivery {
+    /// All events.
+    pub fn all(&self) -> Held {
+        let last = self.batch.events.len().saturating_sub(1);
+        Held { last: self.number(last), ..self.one(0) }
+    }
+
+    /// The event at this place of the batch.
+    pub fn one(&self, place: usize) -> Held {
+        let number = self.number(place);
+        let (partition, epoch) = (self.batch.partition.get(), self.epoch.get());
+        Held { partition, epoch, redriven: self.is_redriven, first: number, last: number }
+    }
+
+    /// Which delivery of the event at this place it is, from 1.
+    pub fn attempt(&self, place: usize) -> u32 {
+        self.attempts.get(place).copied().unwrap_or(1)
+    }
+
+    /// By what the event is settled: its lease, or its offset where nothing is lent.
+    fn number(&self, place: usize) -> u64 {
+        match self.first_lease {
+            Some(first) => first.saturating_add(place as u64),
+            None => self.batch.events.get(place).map_or(0, |(offset, _)| offset.get()),
+        }
+    }
+}
+
+/// How events are given back.
+#[derive(Clone, Debug, Default)]
+pub struct Nack {
+    /// When they may come again, from now; without it by the subscription's backoff, or at once if
+    /// it does not count.
+    pub delay: Option<Duration>,
+    /// Why, for people and dead letters.
+    pub reason: String,
+    /// They were not tried: this is no failed delivery.
+    pub is_uncounted: bool,
 }
 
 /// A member of a durable subscription. Every event comes at least once; what is acknowledged does
@@ -96,7 +157,8 @@ type Waiter = oneshot::Sender<Result<Settled>>;
 ///
 /// # Errors
 ///
-/// `Conflict` with [`Reason::Fenced`] when the holding has ended: the events are delivered again.
+/// `Conflict` with [`Reason::Fenced`] when the holding or the lease has ended: the events are
+/// delivered again, or were given up.
 /// `Unavailable` when the member stopped first.
 #[derive(Debug)]
 pub struct Settling(oneshot::Receiver<Result<Settled>>);
@@ -111,6 +173,14 @@ impl Future for Settling {
             Ok(Ok(Settled::Done)) => Ok(()),
             Ok(Ok(Settled::Fenced)) => {
                 let message = "another holding of the partition began; the events come again";
+                Err(Error::new(Reason::Fenced, message))
+            }
+            Ok(Ok(Settled::Expired)) => {
+                let message = "the lease has ended; the events come again, or were given up";
+                Err(Error::new(Reason::Fenced, message))
+            }
+            Ok(Ok(Settled::Unknown)) => {
+                let message = "nobody knows of the lease any more; the events may come again";
                 Err(Error::new(Reason::Fenced, message))
             }
             Ok(Err(error)) => Err(error),
@@ -172,22 +242,48 @@ impl Acker {
     /// # Cancel safety
     ///
     /// Dropping the future acknowledges nothing; dropping what it returns changes nothing.
-    pub async fn ack(
-        &self,
-        partition: PartitionId,
-        epoch: Epoch,
-        offsets: RangeInclusive<Offset>,
-    ) -> Result<Settling> {
+    pub async fn ack(&self, held: Held) -> Result<Settling> {
+        self.act(held, Act::Ack).await
+    }
+
+    /// Gives events back: they are delivered again, to any member. Modes `shared` and `key-shared`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Acker::ack`].
+    pub async fn nack(&self, held: Held, nack: Nack) -> Result<Settling> {
+        let Nack { delay, reason, is_uncounted: uncounted } = nack;
+        let delay_ms = delay.map(millis);
+        self.act(held, Act::Nack { delay_ms, reason, uncounted }).await
+    }
+
+    /// Gives events up: they are dead letters now. Modes `shared` and `key-shared`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Acker::ack`].
+    pub async fn reject(&self, held: Held, reason: impl Into<String>) -> Result<Settling> {
+        self.act(held, Act::Reject { reason: reason.into() }).await
+    }
+
+    /// Keeps events for so much longer, or for as long as a new lease. Modes `shared` and `key-shared`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Acker::ack`].
+    pub async fn extend(&self, held: Held, by: Option<Duration>) -> Result<Settling> {
+        self.act(held, Act::Extend { by_ms: by.map(millis) }).await
+    }
+
+    async fn act(&self, held: Held, act: Act) -> Result<Settling> {
         let (waiter, receiver) = oneshot::channel();
-        let ack = Ack {
-            partition: partition.get(),
-            epoch: epoch.get(),
-            first: offsets.start().get(),
-            last: offsets.end().get(),
-            waiter,
-        };
+        let ack = Ack { held, act, waiter };
         let stopped = |_closed| Error::unavailable("the member has stopped").with_not_applied();
         self.acks.send(ack).await.map_err(stopped)?;
         Ok(Settling(receiver))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -21,7 +21,7 @@
 
 use std::time::Duration;
 
-use weft_proto::resource::{self, FunctionSpec, Kind, SubscriptionMode, SubscriptionSpec};
+use weft_proto::resource::{self, FunctionSpec, Kind, SubscriptionSpec};
 use weft_proto::v1::Resource;
 use weft_proto::{Error, Generation, Name, QualifiedName, ResourceUid, Result};
 
@@ -149,10 +149,9 @@ impl Trigger {
         let text = format!("fn-{}-{}", function.name, trigger.name);
         let name: Name = text.parse().map_err(|error| Error::invalid(format!("{error}")))?;
         let spec = SubscriptionSpec {
-            stream: stream(&trigger.stream)?.to_string(),
             filters: trigger.filters.clone(),
             start: trigger.start.clone(),
-            mode: SubscriptionMode::Exclusive,
+            ..SubscriptionSpec::new(stream(&trigger.stream)?.to_string())
         };
         let spec = serde_json::to_vec(&spec).map_err(|error| Error::internal(error.to_string()))?;
         let resource = Resource {

@@ -376,7 +376,11 @@ impl MemoryMember {
             ..EventBatch::default()
         };
         self.next += 1;
-        Step::Frame(Frame::Delivery(Delivery { epoch: self.epoch, batch: Some(batch) }))
+        Step::Frame(Frame::Delivery(Delivery {
+            epoch: self.epoch,
+            batch: Some(batch),
+            ..Delivery::default()
+        }))
     }
 
     fn settle_now(&mut self, tag: u64, acks: &[SettledRange]) -> Result<()> {
@@ -406,8 +410,8 @@ impl MemoryMember {
         let end = state.streams.get(&stream).map_or(0, Vec::len) as u64;
         drop(state);
         let fenced = fenced.into_iter().collect();
-        self.frames.push_back(Frame::Settled(Settled { tag, fenced }));
-        let position = SubscriptionPosition { partition: 0, watermark, end };
+        self.frames.push_back(Frame::Settled(Settled { tag, fenced, ..Settled::default() }));
+        let position = SubscriptionPosition { partition: 0, watermark, end, next: end };
         self.frames.push_back(Frame::Idle(Idle { positions: vec![position] }));
         if is_lost {
             self.frames.clear();

@@ -369,7 +369,7 @@ impl Member for WireMember {
     }
 
     fn settle(&mut self, tag: u64, acks: Vec<SettledRange>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.send(Sent::Settle(Settle { tag, acks })))
+        Box::pin(self.send(Sent::Settle(Settle { tag, acks, ..Settle::default() })))
     }
 }
 

@@ -10,7 +10,7 @@ mod view;
 
 pub use identity::is_same;
 pub use json::{from_json, to_json};
-pub use route::{ordering_key, partition_of, partition_of_key};
+pub use route::{ordering_hash, ordering_key, partition_of, partition_of_key};
 pub use rules::{EVENT_BYTES_MAX, check};
 pub use sdk::{from_sdk, to_sdk};
 pub use value::Value;

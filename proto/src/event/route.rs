@@ -26,7 +26,12 @@ pub fn partition_of(event: &EventView<'_>, partitions: u32) -> PartitionId {
     if partitions <= 1 {
         return PartitionId(0);
     }
-    let hash = if let Some(key) = ordering_key(event) {
+    place(ordering_hash(event), partitions)
+}
+
+/// The hash of what keeps events in order: the ordering key, else source and id.
+pub fn ordering_hash(event: &EventView<'_>) -> u64 {
+    if let Some(key) = ordering_key(event) {
         xxh3_64(key.as_bytes())
     } else {
         let mut hasher = Xxh3::new();
@@ -34,8 +39,7 @@ pub fn partition_of(event: &EventView<'_>, partitions: u32) -> PartitionId {
         hasher.update(&[0]);
         hasher.update(event.id.as_bytes());
         hasher.digest()
-    };
-    place(hash, partitions)
+    }
 }
 
 fn place(hash: u64, partitions: u32) -> PartitionId {

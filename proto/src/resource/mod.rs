@@ -30,7 +30,7 @@ pub use stream::{
     BindingMode, BindingSpec, BindingVersion, MaxAge, PARTITIONS_MAX, PlacementStatus, Retention,
     StreamSpec, StreamStatus,
 };
-pub use subscription::{Start, SubscriptionMode, SubscriptionSpec};
+pub use subscription::{Start, SubscriptionMode, SubscriptionRetry, SubscriptionSpec};
 
 use crate::{Error, Result};
 

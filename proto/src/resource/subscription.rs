@@ -2,11 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::problem;
+use super::{DurationText, problem};
 use crate::filter::{self, Filter};
 use crate::{QualifiedName, Result, Timestamp};
 
-/// What a subscription shall be. Only its filters may change later.
+/// Most events that are delivered and unsettled, or wait to be delivered again, in one partition.
+const UNSETTLED_MAX: u32 = 16_000;
+/// Longest lease, wait and grace: a week.
+const WAIT_MAX: DurationText = DurationText::from_secs(7 * 24 * 3_600);
+
+/// What a subscription shall be. Its stream, start and mode are fixed at creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionSpec {
@@ -21,6 +26,95 @@ pub struct SubscriptionSpec {
     /// Who gets what when there are several members.
     #[serde(default)]
     pub mode: SubscriptionMode,
+    /// How long an event is lent before it is delivered again, 1 s to 7 days. Modes `shared` and
+    /// `key-shared`, like all that follows.
+    #[serde(default = "default_lease", skip_serializing_if = "is_default_lease")]
+    pub lease: DurationText,
+    /// How long the leases of a member that is gone stay, so that it may come back and settle them.
+    #[serde(default = "default_grace", skip_serializing_if = "is_default_grace")]
+    pub grace: DurationText,
+    /// What becomes of events whose delivery fails.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry: SubscriptionRetry,
+    /// Events of one partition that are lent, or wait to be delivered again, 1 to 16,000.
+    #[serde(default = "default_unsettled", skip_serializing_if = "is_default_unsettled")]
+    pub unsettled_max: u32,
+    /// Mode `key-shared`: events that may wait behind one whose delivery failed. With one more it
+    /// becomes a dead letter, so that its key goes on.
+    #[serde(default = "default_hold", skip_serializing_if = "is_default_hold")]
+    pub hold_max: u32,
+}
+
+/// What becomes of events whose delivery fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SubscriptionRetry {
+    /// Deliveries that may fail before the event becomes a dead letter, 1 to 1,000; 0 = any number.
+    pub attempts: u32,
+    /// The longest wait after the first failure; it doubles with each one, and a random part of it
+    /// is waited.
+    pub base: DurationText,
+    /// The longest wait at all.
+    pub cap: DurationText,
+    /// An event that failed first so long ago becomes a dead letter, whatever its attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<DurationText>,
+    /// Whether it is a failed delivery when a member is gone with events it holds. Else an event
+    /// that brings its consumers down comes again without end.
+    pub count_disconnect: bool,
+}
+
+impl Default for SubscriptionRetry {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            base: DurationText::from_secs(1),
+            cap: DurationText::from_secs(60),
+            max_age: None,
+            count_disconnect: true,
+        }
+    }
+}
+
+fn default_lease() -> DurationText {
+    DurationText::from_secs(30)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_default_lease(lease: &DurationText) -> bool {
+    *lease == default_lease()
+}
+
+fn default_grace() -> DurationText {
+    DurationText::from_secs(5)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_default_grace(grace: &DurationText) -> bool {
+    *grace == default_grace()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_default(retry: &SubscriptionRetry) -> bool {
+    *retry == SubscriptionRetry::default()
+}
+
+const fn default_unsettled() -> u32 {
+    10_000
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_default_unsettled(max: &u32) -> bool {
+    *max == default_unsettled()
+}
+
+const fn default_hold() -> u32 {
+    10_000
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_default_hold(max: &u32) -> bool {
+    *max == default_hold()
 }
 
 /// Where a new reader begins.
@@ -40,11 +134,16 @@ pub enum Start {
 
 /// Who gets what when there are several members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum SubscriptionMode {
     /// One member has all partitions; the newest member takes them over.
     #[default]
     Exclusive,
+    /// Each event is lent to one of the members, whichever has room.
+    Shared,
+    /// The same, but of one key (`partitionkey`, else `subject`, else source and id) at most one event
+    /// is unsettled at a time, in the order of the partition.
+    KeyShared,
 }
 
 impl Start {
@@ -60,6 +159,22 @@ impl Start {
 }
 
 impl SubscriptionSpec {
+    /// A subscription to all new events of a stream, `name` or `namespace/name`, with everything else
+    /// as it is by default.
+    pub fn new(stream: impl Into<String>) -> Self {
+        Self {
+            stream: stream.into(),
+            filters: Vec::new(),
+            start: Start::default(),
+            mode: SubscriptionMode::default(),
+            lease: default_lease(),
+            grace: default_grace(),
+            retry: SubscriptionRetry::default(),
+            unsettled_max: default_unsettled(),
+            hold_max: default_hold(),
+        }
+    }
+
     /// Checks the rules that need no other resource.
     ///
     /// # Errors
@@ -70,9 +185,39 @@ impl SubscriptionSpec {
             .parse::<QualifiedName>()
             .map_err(|error| problem("spec.stream", error.to_string()))?;
         self.start.check("spec.start")?;
+        self.check_lending()?;
         filter::check_all(&self.filters).map_err(|error| {
             problem(format!("spec.{}", error.field().unwrap_or("filters")), error.message())
         })
+    }
+    fn check_lending(&self) -> Result<()> {
+        let second = DurationText::from_secs(1);
+        if !(second..=WAIT_MAX).contains(&self.lease) {
+            return Err(problem("spec.lease", "a lease lasts 1 s to 7 days"));
+        }
+        let retry = &self.retry;
+        for (field, wait) in [
+            ("spec.grace", self.grace),
+            ("spec.retry.base", retry.base),
+            ("spec.retry.cap", retry.cap),
+        ] {
+            if wait > WAIT_MAX {
+                return Err(problem(field, "at most 7 days"));
+            }
+        }
+        if retry.attempts > 1_000 {
+            return Err(problem("spec.retry.attempts", "at most 1,000; 0 means any number"));
+        }
+        if retry.max_age == Some(DurationText::from_millis(0)) {
+            return Err(problem("spec.retry.max_age", "an age of 0 would retry nothing"));
+        }
+        if !(1..=UNSETTLED_MAX).contains(&self.unsettled_max) {
+            return Err(problem("spec.unsettled_max", "1 to 16,000 are possible"));
+        }
+        if !(1..=UNSETTLED_MAX).contains(&self.hold_max) {
+            return Err(problem("spec.hold_max", "1 to 16,000 are possible"));
+        }
+        Ok(())
     }
 }
 
@@ -88,6 +233,17 @@ mod tests {
             (r#"{"stream":"s","filters":[{"exact":{}}]}"#, Some("spec.filters[0]")),
             (r#"{"stream":"ns/s","start":{"offset":7},"mode":"exclusive"}"#, None),
             (r#"{"stream":"s","start":{"time":"2026-03-01T12:00:00Z"}}"#, None),
+            (r#"{"stream":"s","mode":"shared","lease":"999ms"}"#, Some("spec.lease")),
+            (r#"{"stream":"s","mode":"shared","lease":"8d"}"#, Some("spec.lease")),
+            (r#"{"stream":"s","grace":"8d"}"#, Some("spec.grace")),
+            (r#"{"stream":"s","retry":{"attempts":1001}}"#, Some("spec.retry.attempts")),
+            (r#"{"stream":"s","retry":{"base":"8d"}}"#, Some("spec.retry.base")),
+            (r#"{"stream":"s","retry":{"cap":"8d"}}"#, Some("spec.retry.cap")),
+            (r#"{"stream":"s","retry":{"max_age":"0s"}}"#, Some("spec.retry.max_age")),
+            (r#"{"stream":"s","unsettled_max":0}"#, Some("spec.unsettled_max")),
+            (r#"{"stream":"s","unsettled_max":16001}"#, Some("spec.unsettled_max")),
+            (r#"{"stream":"s","hold_max":0}"#, Some("spec.hold_max")),
+            (r#"{"stream":"s","mode":"key-shared","lease":"1m","retry":{"attempts":0}}"#, None),
         ];
         for (json, field) in cases {
             let spec: SubscriptionSpec = serde_json::from_str(json).unwrap();

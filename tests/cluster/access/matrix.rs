@@ -83,6 +83,31 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
             let frame = Some(v1::subscribe_request::Frame::Open(open));
             vec![case("open", "nynnyy", &v1::SubscribeRequest { frame })]
         }
+        Method::SubscribeSeek => {
+            let earliest = v1::Position { at: Some(v1::position::At::Earliest(v1::Earliest {})) };
+            let request = v1::SeekRequest {
+                subscription: "shop/sub".to_owned(),
+                to: Some(earliest),
+                ..v1::SeekRequest::default()
+            };
+            vec![case("earliest", "nnnyyy", &request)]
+        }
+        Method::SubscribeListDeadLetters => {
+            let subscription = "shop/sub".to_owned();
+            let request = v1::ListDeadLettersRequest {
+                subscription,
+                ..v1::ListDeadLettersRequest::default()
+            };
+            vec![case("all", "nynnyy", &request)]
+        }
+        Method::SubscribeRedrive => {
+            let redrive = |dry_run: bool| v1::RedriveRequest {
+                subscription: "shop/sub".to_owned(),
+                dry_run,
+                ..v1::RedriveRequest::default()
+            };
+            vec![case("all", "nnnyyy", &redrive(false)), case("dry run", "nnnyyy", &redrive(true))]
+        }
         Method::CatalogPut => {
             let stream = json!({"partitions": 1});
             let subscription = json!({"stream": "shop/orders"});

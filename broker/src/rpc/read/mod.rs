@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use weft_proto::resource::Verb;
 use weft_proto::v1::read_server::Read;
-use weft_proto::{Error, GroupId, Offset, PartitionId, Reason, Result, Timestamp, filter, v1};
+use weft_proto::{Error, GroupId, Offset, PartitionId, Reason, Result, filter, v1};
 
 use self::merge::Merge;
 use self::part::{END, Part, Shared, Step};
 use self::tally::Tally;
 use super::{caller_of, stream_name, until_stop};
 use crate::access::{Caller, authorize};
-use crate::data::{Bounds, DataGroup};
+use crate::data::Bounds;
 use crate::ingest::Ingest;
 use crate::planted::{self, Bug};
-use crate::read::{History, Tape, locate};
+use crate::read::{History, Tape, resolve};
 use crate::resources::{Placement, StreamView};
 
 /// For a replica to catch up.
@@ -99,11 +99,14 @@ impl Service {
             Some(range) => (Some(offset(range.from)), range.to.map(offset)),
             None => (request.from, request.to),
         };
-        let from = self.resolve(&group, &placement, bounds, from.as_ref(), Offset(0)).await?;
+        let from = resolve(&group, placement.uid, &self.history, from.as_ref())
+            .await?
+            .unwrap_or(bounds.floor);
         let follows = to.is_none();
         let to = match &to {
             Some(_) => {
-                let to = self.resolve(&group, &placement, bounds, to.as_ref(), bounds.end).await?;
+                let to = resolve(&group, placement.uid, &self.history, to.as_ref()).await?;
+                let to = to.unwrap_or(bounds.end);
                 to.min(bounds.end).max(from)
             }
             None => END,
@@ -133,28 +136,6 @@ impl Service {
         futures::future::try_join_all(confirmed).await.map(drop)
     }
 
-    async fn resolve(
-        &self,
-        group: &DataGroup,
-        placement: &Placement,
-        bounds: Bounds,
-        position: Option<&v1::Position>,
-        absent: Offset,
-    ) -> Result<Offset> {
-        use v1::position::At;
-        let Some(position) = position else { return Ok(absent.max(bounds.floor)) };
-        match &position.at {
-            None | Some(At::Earliest(_)) => Ok(bounds.floor),
-            Some(At::Latest(_)) => Ok(bounds.end),
-            Some(At::Offset(offset)) => Ok(Offset(*offset)),
-            Some(At::Time(time)) => {
-                let time = Timestamp::try_from(*time)
-                    .map_err(|error| Error::invalid(error.to_string()).with_field("time"))?;
-                locate(group, placement.uid, &self.history, time).await
-            }
-        }
-    }
-
     async fn offsets(
         &self,
         caller: &Caller,
@@ -172,7 +153,8 @@ impl Service {
             let group = self.ingest.group(placement.group)?;
             let bounds = group.bounds(placement.uid);
             let position = request.position.as_ref();
-            let offset = self.resolve(group, placement, bounds, position, bounds.floor).await?;
+            let offset = resolve(group, placement.uid, &self.history, position).await?;
+            let offset = offset.unwrap_or(bounds.floor);
             offsets.push(v1::PartitionOffset {
                 partition: placement.partition.get(),
                 offset: offset.get(),

@@ -82,7 +82,8 @@ impl Session {
                 .map(|offset| u32::try_from(offset - first).unwrap_or(u32::MAX))
                 .collect();
         }
-        let delivery = v1::Delivery { epoch: lane.epoch.get(), batch: Some(batch) };
+        let delivery =
+            v1::Delivery { epoch: lane.epoch.get(), batch: Some(batch), ..v1::Delivery::default() };
         self.send(v1::subscribe_response::Frame::Delivery(delivery)).await?;
         Ok(true)
     }

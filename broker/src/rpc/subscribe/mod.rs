@@ -5,20 +5,23 @@
 //! carries it out.
 
 mod deliver;
+mod lent;
+mod manage;
 mod session;
 mod settle;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use weft_proto::resource::Verb;
+use weft_proto::resource::{SubscriptionMode, Verb};
 use weft_proto::v1::subscribe_server::Subscribe;
-use weft_proto::{Error, QualifiedName, Result, v1};
+use weft_proto::{Error, QualifiedName, Reason, Result, v1};
 
 use super::caller_of;
 use crate::access::authorize;
 use crate::entry::Member;
 use crate::ingest::Ingest;
+use crate::lend::Lender;
 use crate::read::History;
 use crate::tasks::Tasks;
 
@@ -30,6 +33,7 @@ const ANSWERS_LEN: usize = 16;
 pub struct Service {
     ingest: Ingest,
     history: History,
+    lender: Lender,
     tasks: Tasks,
 }
 
@@ -37,8 +41,8 @@ type Answers = mpsc::Sender<Result<v1::SubscribeResponse, Status>>;
 
 impl Service {
     /// The service over this node's groups.
-    pub fn new(ingest: Ingest, history: History, tasks: Tasks) -> Self {
-        Self { ingest, history, tasks }
+    pub fn new(ingest: Ingest, history: History, lender: Lender, tasks: Tasks) -> Self {
+        Self { ingest, history, lender, tasks }
     }
 }
 
@@ -78,8 +82,44 @@ impl Subscribe for Service {
             visible,
             member,
         };
-        let session = session::Session::new(parts, answers);
-        self.tasks.spawn_short(session.run(frames));
+        match parts.subscription.mode {
+            SubscriptionMode::Exclusive => {
+                self.tasks.spawn_short(session::Session::new(parts, answers).run(frames));
+            }
+            SubscriptionMode::Shared | SubscriptionMode::KeyShared => {
+                if parts.visible.is_by_event() {
+                    // An event that one member may not see would be another's to settle.
+                    let message = "a subscription that several share needs leave to read all events of its stream";
+                    return Err(Error::new(Reason::PermissionDenied, message).into());
+                }
+                let session = lent::Session::new(parts, self.lender.clone(), answers);
+                self.tasks.spawn_short(session.run(frames));
+            }
+        }
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn seek(
+        &self,
+        request: Request<v1::SeekRequest>,
+    ) -> Result<Response<v1::SeekResponse>, Status> {
+        let caller = caller_of(&request)?;
+        Ok(Response::new(self.seek_to(&caller, request.into_inner()).await?))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
+        let caller = caller_of(&request)?;
+        Ok(Response::new(self.dead_letters(&caller, request.into_inner()).await?))
+    }
+
+    async fn redrive(
+        &self,
+        request: Request<v1::RedriveRequest>,
+    ) -> Result<Response<v1::RedriveResponse>, Status> {
+        let caller = caller_of(&request)?;
+        Ok(Response::new(self.redrive_some(&caller, request.into_inner()).await?))
     }
 }

@@ -221,7 +221,14 @@ impl Session {
                 self.credit.add(credit.events, credit.bytes);
                 Ok(())
             }
-            Some(v1::subscribe_request::Frame::Settle(settle)) => self.settle(settle).await,
+            Some(v1::subscribe_request::Frame::Settle(settle)) => {
+                let others = [settle.nacks.len(), settle.rejects.len(), settle.extends.len()];
+                if others != [0; 3] {
+                    let message = "nack, reject and extend are for modes shared and key-shared";
+                    return Err(Error::invalid(message));
+                }
+                self.settle(settle).await
+            }
             Some(v1::subscribe_request::Frame::Open(_)) => {
                 Err(Error::invalid("open comes once, as the first frame"))
             }
@@ -272,6 +279,7 @@ impl Session {
             partition: lane.placement.partition.get(),
             watermark: lane.watermark.get(),
             end: lane.group.bounds(lane.placement.uid).end.get(),
+            next: lane.window.next().get(),
         });
         let idle = v1::Idle { positions: positions.collect() };
         self.send(v1::subscribe_response::Frame::Idle(idle)).await

@@ -54,7 +54,7 @@ impl Session {
             }
         }
         if waits.is_empty() {
-            let settled = v1::Settled { tag: settle.tag, fenced };
+            let settled = v1::Settled { tag: settle.tag, fenced, ..v1::Settled::default() };
             return self.send(v1::subscribe_response::Frame::Settled(settled)).await;
         }
         self.tags.insert(settle.tag, (waits.len(), fenced));
@@ -124,7 +124,12 @@ impl Session {
             return Ok(());
         }
         let (_, fenced) = self.tags.remove(&tag).unwrap_or_default();
-        self.send(v1::subscribe_response::Frame::Settled(v1::Settled { tag, fenced })).await
+        self.send(v1::subscribe_response::Frame::Settled(v1::Settled {
+            tag,
+            fenced,
+            ..v1::Settled::default()
+        }))
+        .await
     }
 }
 

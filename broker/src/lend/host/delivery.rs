@@ -1,0 +1,205 @@
+//! What members are told: events, above all.
+
+use tokio::time::Instant;
+use weft_proto::{Result, v1};
+
+use super::{BEHIND, Host, POSITIONS, offsets};
+use crate::lend::Frame;
+use crate::lend::shelf::Stored;
+use crate::subscription::desk::{Act, Grant, MemberId, Settle};
+
+/// Events of one frame.
+const FRAME_EVENTS: u64 = 1_024;
+/// Bytes of one frame; the last event may exceed them.
+const FRAME_BYTES: u64 = 256 << 10;
+/// So much room for other answers must be left before events are sent.
+const ANSWERS_ROOM: usize = 16;
+/// Events of one turn, before anything else is looked at.
+const TURN_EVENTS: u64 = 4_096;
+
+impl Host {
+    /// Lends what is wanted and there.
+    pub(super) async fn lend(&mut self) -> Result<()> {
+        if let Some(from) = self.lends_from {
+            if Instant::now() < from {
+                return Ok(());
+            }
+            self.lends_from = None;
+        }
+        // Dead letters that somebody asked for come first.
+        for number in (0..self.lanes.len()).rev() {
+            let mut left = TURN_EVENTS;
+            while left > 0 {
+                let member = self.lanes.get_mut(number).and_then(|lane| lane.desk.next_offer());
+                let Some(member) = member else { break };
+                left = left.saturating_sub(self.lend_to(number, member).await?.max(1));
+            }
+        }
+        Ok(())
+    }
+
+    async fn lend_to(&mut self, number: usize, member: MemberId) -> Result<u64> {
+        let now = self.now();
+        let Some(lane) = self.lanes.get_mut(number) else { return Ok(0) };
+        let Some(attached) = self.members.get_mut(&member) else {
+            lane.desk.wants(member, false);
+            return Ok(0);
+        };
+        let events = attached.credit.events().min(FRAME_EVENTS);
+        if events == 0 {
+            lane.desk.wants(member, false);
+            if !attached.is_offered {
+                attached.is_offered = true;
+                self.answer(member, Frame::Offer(weft_proto::internal::Offer {}));
+            }
+            return Ok(0);
+        }
+        if attached.answers.to.capacity() < ANSWERS_ROOM {
+            lane.desk.wants(member, false);
+            let to = attached.answers.to.clone();
+            self.blocked.push(Box::pin(async move {
+                // When it is closed, the member leaves anyway.
+                drop(to.reserve_many(ANSWERS_ROOM).await);
+                member
+            }));
+            return Ok(0);
+        }
+        let mut grants = Vec::new();
+        lane.desk.take(member, events, FRAME_BYTES, now, &mut grants);
+        if grants.is_empty() {
+            // What there was had expired.
+            self.is_urgent = true;
+            return Ok(0);
+        }
+        let loaded = lane.load(&offsets(&grants)).await?;
+        self.deliver(number, member, &grants, loaded);
+        Ok(grants.len() as u64)
+    }
+
+    fn deliver(
+        &mut self,
+        number: usize,
+        member: MemberId,
+        grants: &[Grant],
+        loaded: Vec<Option<Stored>>,
+    ) {
+        let now = self.now();
+        let Some(lane) = self.lanes.get_mut(number) else { return };
+        let Some(attached) = self.members.get_mut(&member) else { return };
+        let epoch = lane.desk.epoch();
+        let resources = self.lender.parts.ingest.resources();
+        let mut frames: Vec<v1::Delivery> = Vec::new();
+        let mut last: Option<(&Grant, &Stored)> = None;
+        for (grant, stored) in grants.iter().zip(&loaded) {
+            let Some(stored) = stored else {
+                // Retention took it meanwhile: nothing is left to deliver.
+                let settle = Settle {
+                    member: attached.name.as_str(),
+                    epoch,
+                    first: grant.lease,
+                    last: grant.lease,
+                    act: &Act::Ack,
+                };
+                lane.desk.settle(&settle, now, &mut Vec::new());
+                self.is_urgent = true;
+                last = None;
+                continue;
+            };
+            attached.credit.spend(stored.event.len() as u64);
+            let follows = last.is_some_and(|(before, of)| {
+                (of.time, of.schema) == (stored.time, stored.schema) && before.offset < grant.offset
+            });
+            let open = frames.last_mut().filter(|_| follows).and_then(|frame| frame.batch.as_mut());
+            let delta = open.as_ref().map_or(0, |batch| grant.offset.get() - batch.first_offset);
+            match (open, u32::try_from(delta)) {
+                (Some(batch), Ok(delta)) => {
+                    batch.events.push(stored.event.clone());
+                    batch.offset_deltas.push(delta);
+                }
+                _ => frames.push(v1::Delivery {
+                    epoch: epoch.get(),
+                    batch: Some(v1::EventBatch {
+                        partition: self.placement.partition.get(),
+                        first_offset: grant.offset.get(),
+                        append_time_us: stored.time.as_micros(),
+                        schema: resources.schema_ref(stored.schema),
+                        events: vec![stored.event.clone()],
+                        offset_deltas: vec![0],
+                        ..v1::EventBatch::default()
+                    }),
+                    first_lease: Some(grant.lease.0),
+                    attempts: Vec::new(),
+                    redriven: lane.is_redriven,
+                }),
+            }
+            if let Some(frame) = frames.last_mut() {
+                frame.attempts.push(grant.attempt);
+            }
+            last = Some((grant, stored));
+        }
+        for mut frame in frames {
+            tidy(&mut frame);
+            self.answer(member, Frame::Delivery(frame));
+        }
+    }
+
+    pub(super) fn tell_opened(&mut self, member: MemberId) {
+        let Some(own) = self.lanes.first() else { return };
+        let opened = v1::Assigned {
+            partition: self.placement.partition.get(),
+            epoch: own.desk.epoch().get(),
+            watermark: own.desk.watermark().get(),
+        };
+        self.answer(member, Frame::Opened(opened));
+    }
+
+    pub(super) fn tell_positions(&mut self) {
+        if Instant::now() < self.positions_at {
+            return;
+        }
+        self.positions_at = Instant::now() + POSITIONS;
+        let Some(own) = self.lanes.first() else { return };
+        let position = v1::SubscriptionPosition {
+            partition: self.placement.partition.get(),
+            watermark: own.desk.watermark().get(),
+            end: own.end().get(),
+            next: own.desk.reads_from().get(),
+        };
+        self.tell_all(&Frame::Position(position));
+    }
+
+    /// Tells where stored events end and new ones begin, and when members fall behind.
+    pub(super) fn tell_seam(&mut self) {
+        let Some(own) = self.lanes.first() else { return };
+        let (end, next) = (own.end(), own.desk.reads_from());
+        let handed_out = own.is_at_end() && own.desk.waiting() == 0;
+        let is_behind = end.get().saturating_sub(next.get()) > BEHIND;
+        let caught_up = match self.caught_up {
+            Some(true) if is_behind => false,
+            None | Some(false) if handed_out => true,
+            _ => return,
+        };
+        self.caught_up = Some(caught_up);
+        let partition = self.placement.partition.get();
+        self.tell_all(&Frame::Seam(v1::Seam { partition, caught_up, end: end.get() }));
+    }
+
+    fn tell_all(&mut self, frame: &Frame) {
+        let members: Vec<MemberId> = self.members.keys().copied().collect();
+        for member in members {
+            self.answer(member, frame.clone());
+        }
+    }
+}
+
+/// Leaves out what goes without saying.
+fn tidy(frame: &mut v1::Delivery) {
+    if frame.attempts.iter().all(|&attempt| attempt == 1) {
+        frame.attempts = Vec::new();
+    }
+    if let Some(batch) = &mut frame.batch
+        && (0..).zip(&batch.offset_deltas).all(|(place, &delta): (u32, &u32)| place == delta)
+    {
+        batch.offset_deltas = Vec::new();
+    }
+}

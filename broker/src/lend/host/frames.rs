@@ -1,0 +1,156 @@
+//! What members say.
+
+use std::time::Duration;
+
+use weft_proto::{Epoch, Offset, internal, v1};
+
+use super::{ASKS_MAX, Ask, Attach, Attached, Host};
+use crate::lend::wait;
+use crate::lend::{Frame, Request};
+use crate::subscription::desk::{Act, LeaseId, MemberId, Settle, Token};
+use crate::subscription::{Credit, Cursor, Failure};
+
+impl Host {
+    /// Takes what is asked, and what else waits.
+    pub(super) fn take(&mut self, first: Ask) {
+        let mut next = Some(first);
+        for _ in 0..ASKS_MAX {
+            match next {
+                Some(Ask::Attach(attach)) => self.attach(*attach),
+                Some(Ask::Frame(member, request)) => self.handle(member, request),
+                None => return,
+            }
+            next = self.asks.try_recv().ok();
+        }
+        // The one that was taken last is done as well.
+        match next {
+            Some(Ask::Attach(attach)) => self.attach(*attach),
+            Some(Ask::Frame(member, request)) => self.handle(member, request),
+            None => {}
+        }
+    }
+
+    fn attach(&mut self, attach: Attach) {
+        let Attach { join, answers, reply } = attach;
+        let member = MemberId(self.next_member);
+        self.next_member += 1;
+        let now = self.now();
+        for lane in &mut self.lanes {
+            lane.desk.attach(member, join.member.as_str(), now);
+            lane.desk.wants(member, true);
+        }
+        for held in &join.held {
+            self.adopt(member, held);
+        }
+        let closed = answers.to.clone();
+        self.leaving.push(Box::pin(async move {
+            closed.closed().await;
+            member
+        }));
+        let attached =
+            Attached { name: join.member, answers, credit: Credit::default(), is_offered: false };
+        self.members.insert(member, attached);
+        // A member that attaches is behind until it is told otherwise.
+        self.caught_up = None;
+        self.tell_opened(member);
+        if reply.send(Ok(member)).is_err() {
+            self.leave(member);
+        }
+    }
+
+    fn adopt(&mut self, member: MemberId, held: &internal::HeldLeases) {
+        let now = self.now();
+        let Some(lane) = self.lanes.get_mut(usize::from(held.redriven)) else { return };
+        let fence = self.group.with_state(|state| {
+            let cursor = state.cursors().get(self.subscription.uid, lane.partition);
+            cursor.map_or(Epoch(0), Cursor::fence)
+        });
+        if held.epoch < fence.get() {
+            return;
+        }
+        for number in 0..u64::from(held.count) {
+            let lease = LeaseId(held.first_lease.saturating_add(number));
+            let token = Token { epoch: Epoch(held.epoch), lease };
+            let offset = Offset(held.first_offset.saturating_add(number));
+            lane.desk.adopt(member, token, offset, held.attempt, now);
+        }
+    }
+
+    fn handle(&mut self, member: MemberId, request: Request) {
+        let Some(attached) = self.members.get_mut(&member) else { return };
+        match request {
+            Request::Credit(credit) => {
+                attached.credit.add(credit.events, credit.bytes);
+                attached.is_offered = false;
+                self.want(member);
+            }
+            Request::Recall(_) => {
+                let left = attached.credit.take_all();
+                attached.is_offered = false;
+                self.answer(member, Frame::Returned(left));
+                self.want(member);
+            }
+            Request::Settle(settle) => self.settle(member, settle),
+            // It came already.
+            Request::Open(_) => {}
+        }
+    }
+
+    fn settle(&mut self, member: MemberId, settle: v1::Settle) {
+        let mut frame = wait::Frame::new(settle.tag);
+        for range in settle.acks {
+            self.act(member, range, &Act::Ack, &mut frame);
+        }
+        for nack in settle.nacks {
+            let act = Act::Nack {
+                delay: nack.delay_ms.map(Duration::from_millis),
+                counted: !nack.uncounted,
+                failure: Failure::new(nack.reason),
+            };
+            self.act(member, nack.leases.unwrap_or_default(), &act, &mut frame);
+        }
+        for reject in settle.rejects {
+            let act = Act::Reject { failure: Failure::new(reject.reason) };
+            self.act(member, reject.leases.unwrap_or_default(), &act, &mut frame);
+        }
+        for extend in settle.extends {
+            let act = Act::Extend { by: extend.by_ms.map(Duration::from_millis) };
+            self.act(member, extend.leases.unwrap_or_default(), &act, &mut frame);
+        }
+        self.is_urgent = true;
+        if let Some(settled) = self.waits.add(member, frame) {
+            self.answer(member, Frame::Settled(settled));
+        }
+    }
+
+    fn act(
+        &mut self,
+        member: MemberId,
+        range: v1::SettledRange,
+        act: &Act,
+        frame: &mut wait::Frame,
+    ) {
+        let now = self.now();
+        let Some(attached) = self.members.get(&member) else { return };
+        let mut verdicts = Vec::new();
+        let number = usize::from(range.redriven);
+        match self.lanes.get_mut(number) {
+            Some(lane) => {
+                let settle = Settle {
+                    member: attached.name.as_str(),
+                    epoch: Epoch(range.epoch),
+                    first: LeaseId(range.first),
+                    last: LeaseId(range.last),
+                    act,
+                };
+                lane.desk.settle(&settle, now, &mut verdicts);
+            }
+            None => verdicts.push((
+                LeaseId(range.first),
+                LeaseId(range.last),
+                crate::subscription::desk::Verdict::Unknown,
+            )),
+        }
+        frame.take(number, &range, &verdicts);
+    }
+}

@@ -1,0 +1,302 @@
+//! The events of one partition, or of its dead letters that are delivered again, at one desk.
+
+use std::collections::BTreeMap;
+
+use weft_proto::event::{EventView, ordering_hash};
+use weft_proto::filter::{self, Filter};
+use weft_proto::{Epoch, Offset, PartitionUid, Reason, Result, Timestamp};
+
+use super::shelf::{Budget, Shelf, Stored};
+use super::{is_of, original};
+use crate::data::DataGroup;
+use crate::entry::OffsetRange;
+use crate::read::{History, Run, Tape};
+use crate::subscription::desk::{Desk, Grant, Mode, Offered, Policy};
+use crate::subscription::{OffsetSet, Parked};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 256 << 10;
+/// Read ahead while so much is there already.
+const AHEAD_BYTES: usize = 512 << 10;
+/// Events that wait; with more nothing is read ahead.
+const AHEAD_EVENTS: usize = 4_096;
+/// Below this distance it is cheaper to read on than to look for the place.
+const NEAR: u64 = 256;
+
+/// A desk, and where its events come from.
+pub(super) struct Lane {
+    pub(super) desk: Desk,
+    /// Where the events are: the partition, or its dead letters.
+    pub(super) partition: PartitionUid,
+    pub(super) is_redriven: bool,
+    mode: Mode,
+    tape: Tape,
+    /// For events that are read a second time.
+    again: Tape,
+    group: DataGroup,
+    shelf: Shelf,
+    filters: Vec<Filter>,
+    subscription: weft_proto::QualifiedName,
+    /// The last read found nothing more.
+    is_dry: bool,
+}
+
+/// What a cursor says.
+pub(super) struct Opened {
+    pub(super) epoch: Epoch,
+    pub(super) watermark: Offset,
+    pub(super) settled: OffsetSet,
+    pub(super) parked: BTreeMap<Offset, Parked>,
+}
+
+/// What a lane is made of.
+pub(super) struct Source {
+    pub(super) group: DataGroup,
+    pub(super) history: History,
+    pub(super) budget: Budget,
+    pub(super) partition: PartitionUid,
+    pub(super) filters: Vec<Filter>,
+    pub(super) subscription: weft_proto::QualifiedName,
+    pub(super) is_redriven: bool,
+}
+
+impl Lane {
+    pub(super) fn open(source: Source, policy: Policy, opened: Opened, seed: u64) -> Self {
+        let Source { group, history, budget, partition, filters, subscription, is_redriven } =
+            source;
+        let Opened { epoch, watermark, settled, parked } = opened;
+        let mode = policy.mode;
+        // Dead letters are lent only where somebody asked for it: all others count as settled.
+        let settled = if is_redriven {
+            all_but(&parked, watermark, group.bounds(partition).end)
+        } else {
+            settled
+        };
+        let desk = Desk::open(policy, epoch, watermark, settled, parked, seed);
+        let tape = |from| Tape::new(group.clone(), partition, history.clone(), from);
+        Self {
+            tape: tape(watermark),
+            again: tape(watermark),
+            desk,
+            partition,
+            is_redriven,
+            mode,
+            group,
+            shelf: Shelf::new(budget),
+            filters,
+            subscription,
+            is_dry: false,
+        }
+    }
+
+    /// There may be more to read.
+    pub(super) fn wet(&mut self) {
+        self.is_dry = false;
+    }
+
+    /// One past the last event that is there.
+    pub(super) fn end(&self) -> Offset {
+        self.group.bounds(self.partition).end
+    }
+
+    /// Whether everything that is there was looked at.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.desk.reads_from() >= self.end()
+    }
+
+    fn wants_more(&mut self, is_wanted: bool) -> bool {
+        let room = self.desk.room();
+        if self.is_dry || room.events == 0 || room.bytes == 0 {
+            return false;
+        }
+        let is_ahead = self.shelf.bytes() >= AHEAD_BYTES || self.desk.waiting() >= AHEAD_EVENTS;
+        // Behind keys that are held, others may be free.
+        !is_ahead || (is_wanted && self.desk.next_offer().is_none())
+    }
+
+    /// Reads on if there is room; says whether there may be more.
+    pub(super) async fn read(&mut self, is_wanted: bool) -> Result<bool> {
+        if !self.wants_more(is_wanted) {
+            return Ok(false);
+        }
+        let from = self.desk.reads_from();
+        let bounds = self.group.bounds(self.partition);
+        if from < bounds.floor {
+            // Retention took them; there is nothing to lend any more.
+            if let Some(gone) = before(from, bounds.floor) {
+                self.desk.pass(gone);
+            }
+            return Ok(true);
+        }
+        self.tape.seek(from);
+        let end = match self.next_settled(from) {
+            Some(stop) => stop.min(bounds.end),
+            None => bounds.end,
+        };
+        let runs = match self.tape.read(end, READ_BYTES).await {
+            Ok(runs) => runs,
+            Err(error) if error.reason() == Reason::OffsetOutOfRange => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        self.is_dry = runs.is_empty();
+        for run in runs {
+            self.offer(run);
+        }
+        Ok(!self.is_dry)
+    }
+
+    /// Redriven letters lie apart: what is between them is not read.
+    fn next_settled(&self, from: Offset) -> Option<Offset> {
+        self.is_redriven.then(|| Offset(from.0.saturating_add(1)))
+    }
+
+    fn offer(&mut self, run: Run) {
+        let mut passed: Option<OffsetRange> = None;
+        for (number, event) in (0_u64..).zip(run.events) {
+            let offset = Offset(run.first.0.saturating_add(number));
+            let offered =
+                EventView::parse(&event).and_then(|view| self.look(&view, offset, event.len()));
+            let Some(offered) = offered else {
+                passed = match (passed, OffsetRange::new(offset, offset)) {
+                    (Some(range), Some(one)) => Some(range.join(one)),
+                    (range, one) => range.or(one),
+                };
+                continue;
+            };
+            if let Some(range) = passed.take() {
+                self.desk.pass(range);
+            }
+            self.desk.offer(offered);
+            self.shelf.put(offset, Stored { event, time: run.time, schema: run.schema });
+        }
+        if let Some(range) = passed {
+            self.desk.pass(range);
+        }
+    }
+
+    /// What the desk must know of an event that the subscription wants.
+    fn look(&self, view: &EventView<'_>, offset: Offset, len: usize) -> Option<Offered> {
+        let is_wanted = if self.is_redriven {
+            is_of(view, &self.subscription)
+        } else {
+            self.filters.is_empty() || filter::passes_all(&self.filters, view)
+        };
+        let key = if self.mode == Mode::KeyShared { ordering_hash(view) } else { 0 };
+        is_wanted.then(|| Offered {
+            offset,
+            key,
+            bytes: u32::try_from(len).unwrap_or(u32::MAX),
+            expires: view.attribute("expirytime").and_then(|text| text.parse::<Timestamp>().ok()),
+        })
+    }
+
+    /// The events of grants, in their order and as they were published; nothing for those that
+    /// retention took meanwhile.
+    pub(super) async fn load(&mut self, offsets: &[Offset]) -> Result<Vec<Option<Stored>>> {
+        let mut found = self.stored(offsets).await?;
+        if self.is_redriven {
+            for stored in found.iter_mut().flatten() {
+                stored.event = original(&stored.event);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same as they are stored.
+    pub(super) async fn stored(&mut self, offsets: &[Offset]) -> Result<Vec<Option<Stored>>> {
+        let mut found: Vec<Option<Stored>> =
+            offsets.iter().map(|&offset| self.shelf.take(offset)).collect();
+        let mut missing: Vec<(Offset, usize)> = offsets
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| found.get(*place).is_some_and(Option::is_none))
+            .map(|(place, &offset)| (offset, place))
+            .collect();
+        missing.sort_unstable();
+        let mut read: BTreeMap<Offset, Stored> = BTreeMap::new();
+        for (offset, place) in missing {
+            if !read.contains_key(&offset) {
+                read.clear();
+                self.read_again(offset, &mut read).await?;
+            }
+            if let Some(slot) = found.get_mut(place) {
+                *slot = read.get(&offset).cloned();
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read_again(
+        &mut self,
+        offset: Offset,
+        into: &mut BTreeMap<Offset, Stored>,
+    ) -> Result<()> {
+        let next = self.again.next();
+        if next > offset || offset.0.saturating_sub(next.0) > NEAR {
+            self.again.seek(offset);
+        }
+        let end = Offset(offset.0.saturating_add(1));
+        while self.again.next() <= offset {
+            let runs = match self.again.read(end, READ_BYTES).await {
+                Ok(runs) => runs,
+                Err(error) if error.reason() == Reason::OffsetOutOfRange => {
+                    self.again.seek(offset);
+                    if self.group.bounds(self.partition).floor > offset {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if runs.is_empty() {
+                return Ok(());
+            }
+            for run in runs {
+                for (number, event) in (0_u64..).zip(run.events) {
+                    let stored = Stored { event, time: run.time, schema: run.schema };
+                    into.insert(Offset(run.first.0.saturating_add(number)), stored);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Offsets of grants.
+pub(super) fn offsets(grants: &[Grant]) -> Vec<Offset> {
+    grants.iter().map(|grant| grant.offset).collect()
+}
+
+fn before(from: Offset, to: Offset) -> Option<OffsetRange> {
+    OffsetRange::new(from, Offset(to.0.checked_sub(1)?))
+}
+
+/// All offsets from `from` up to `to` that are not parked.
+fn all_but(parked: &BTreeMap<Offset, Parked>, from: Offset, to: Offset) -> OffsetSet {
+    let mut gaps = Vec::new();
+    let mut next = from;
+    for &offset in parked.keys().filter(|&&offset| offset >= from) {
+        gaps.extend(before(next, offset));
+        next = Offset(offset.0.saturating_add(1));
+    }
+    gaps.extend(before(next, to));
+    gaps.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_parked_counts_as_settled() {
+        let parked = [3, 4, 7].map(|offset| (Offset(offset), Parked::default())).into();
+        let ranges = |from, to| -> Vec<(u64, u64)> {
+            let set = all_but(&parked, Offset(from), Offset(to));
+            set.iter().map(|range| (range.first().0, range.last().0)).collect()
+        };
+
+        assert_eq!(ranges(0, 10), [(0, 2), (5, 6), (8, 9)]);
+        assert_eq!(ranges(3, 8), [(5, 6)]);
+        assert_eq!(ranges(8, 8), []);
+    }
+}

@@ -1,0 +1,264 @@
+//! The life of one membership in which events are lent: modes `shared` and `key-shared`.
+//!
+//! The session stands between the member and the desks of all partitions, wherever these are. It
+//! shares the member's credit out, and attaches again when a desk moves: the member keeps what it
+//! holds and does not notice.
+
+mod credit;
+mod held;
+mod slot;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::Streaming;
+use weft_proto::v1::subscribe_request::Frame as Asked;
+use weft_proto::v1::subscribe_response::Frame as Told;
+use weft_proto::{Error, Result, v1};
+
+use self::credit::Pool;
+use self::slot::Slot;
+use super::Answers;
+use super::session::Parts;
+use crate::clock;
+use crate::lend::{self, Frame, Join, Lender, Request};
+
+/// Answers of desks that wait, for each partition.
+const ANSWERS_LEN: usize = 64;
+/// A position frame is sent after this much silence.
+const IDLE: Duration = Duration::from_secs(5);
+/// A member whose desk cannot be found for so long is told to connect again.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Settle frames of a member that are not answered; with more it waits.
+const SETTLES_MAX: usize = 256;
+
+/// A settle frame that is not answered.
+#[derive(Debug, Default)]
+struct Settling {
+    left: usize,
+    refused: Vec<v1::RefusedLeases>,
+}
+
+pub(super) struct Session {
+    parts: Parts,
+    lender: Lender,
+    answers: Answers,
+    slots: Vec<Slot>,
+    from_desks: mpsc::Receiver<(usize, Frame)>,
+    to_session: mpsc::Sender<(usize, Frame)>,
+    pool: Pool,
+    settling: BTreeMap<u64, Settling>,
+}
+
+impl Session {
+    pub(super) fn new(parts: Parts, lender: Lender, answers: Answers) -> Self {
+        let slots: Vec<Slot> =
+            parts.subscription.stream.placements.iter().copied().map(Slot::new).collect();
+        let (to_session, from_desks) = mpsc::channel(ANSWERS_LEN * slots.len().max(1));
+        let pool = Pool::new(slots.len());
+        let settling = BTreeMap::new();
+        Self { parts, lender, answers, slots, from_desks, to_session, pool, settling }
+    }
+
+    pub(super) async fn run(mut self, frames: Streaming<v1::SubscribeRequest>) {
+        if let Err(error) = self.serve(frames).await {
+            // The member may be gone; then nobody needs to know.
+            _ = self.answers.send(Err(error.into())).await;
+        }
+    }
+
+    async fn serve(&mut self, mut frames: Streaming<v1::SubscribeRequest>) -> Result<()> {
+        let mut idle = Instant::now() + IDLE;
+        loop {
+            let attaching = self.attach().await?;
+            self.share().await;
+            let takes = self.settling.len() < SETTLES_MAX;
+            tokio::select! {
+                biased;
+                answer = self.from_desks.recv() => {
+                    // It never closes: one end is here.
+                    let Some((slot, frame)) = answer else { return Ok(()) };
+                    if self.handle_answer(slot, frame).await? {
+                        idle = Instant::now() + IDLE;
+                    }
+                }
+                frame = frames.message(), if takes => match frame {
+                    Ok(Some(frame)) => self.handle(frame).await?,
+                    // Leases stay for the grace of the subscription: nothing is settled for it.
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                () = clock::sleep_until(attaching) => {}
+                () = tokio::time::sleep_until(idle) => {
+                    self.send_idle().await?;
+                    idle = Instant::now() + IDLE;
+                }
+            }
+        }
+    }
+
+    /// Attaches to the desks of partitions that have none; says when to try again.
+    async fn attach(&mut self) -> Result<Option<Instant>> {
+        let mut again: Option<Instant> = None;
+        for number in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(number) else { continue };
+            let Some(due) = slot.attach_at() else { continue };
+            if due > Instant::now() {
+                again = Some(again.map_or(due, |again| again.min(due)));
+                continue;
+            }
+            let join = Join {
+                caller: self.parts.caller.clone(),
+                subscription: self.parts.subscription.clone(),
+                placement: slot.placement,
+                member: self.parts.member.clone(),
+                held: slot.held.to_wire(),
+            };
+            let answers = lend::Answers { link: number, to: self.to_session.clone() };
+            match self.lender.attach(join, answers).await {
+                Ok(link) => slot.attached(link),
+                Err(error) if error.is_retryable() && slot.is_patient(PATIENCE) => {
+                    let due = slot.failed();
+                    again = Some(again.map_or(due, |again| again.min(due)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(again)
+    }
+
+    /// Gives credit to desks that have events.
+    async fn share(&mut self) {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let Some(credit) = self.pool.next_grant(number) else { continue };
+            if slot.send(Request::Credit(credit)).await.is_err() {
+                self.pool.lost(number);
+            }
+        }
+        for number in self.pool.recalls() {
+            if let Some(slot) = self.slots.get_mut(number) {
+                // Who is gone gives its credit back by that.
+                _ = slot.send(Request::Recall(weft_proto::internal::Recall {})).await;
+            }
+        }
+    }
+
+    /// Says whether the member was told something.
+    async fn handle_answer(&mut self, number: usize, frame: Frame) -> Result<bool> {
+        let Some(slot) = self.slots.get_mut(number) else { return Ok(false) };
+        match frame {
+            Frame::Opened(opened) => {
+                slot.opened(&opened);
+                for settle in slot.unanswered() {
+                    // If it is gone again, `ended` says so.
+                    _ = slot.send(Request::Settle(settle)).await;
+                }
+                self.tell(Told::Assigned(opened)).await?;
+                Ok(true)
+            }
+            Frame::Offer(_) => {
+                self.pool.offered(number);
+                Ok(false)
+            }
+            Frame::Delivery(delivery) => {
+                let bytes = delivery.batch.iter().flat_map(|batch| &batch.events);
+                let bytes = bytes
+                    .fold((0, 0), |(events, sum), event| (events + 1, sum + event.len() as u64));
+                self.pool.spent(number, bytes.0, bytes.1);
+                slot.held.deliver(&delivery);
+                self.tell(Told::Delivery(delivery)).await?;
+                Ok(true)
+            }
+            Frame::Returned(left) => {
+                self.pool.returned(number, &left);
+                Ok(false)
+            }
+            Frame::Settled(settled) => {
+                slot.answered(settled.tag);
+                self.settled(settled).await
+            }
+            Frame::Position(position) => {
+                slot.position = position;
+                Ok(false)
+            }
+            Frame::Seam(seam) => {
+                self.tell(Told::Seam(seam)).await?;
+                Ok(true)
+            }
+            Frame::Ended(failure) => {
+                let error = Error::from(failure);
+                self.pool.lost(number);
+                if !error.is_retryable() {
+                    return Err(error);
+                }
+                slot.ended();
+                Ok(false)
+            }
+        }
+    }
+
+    async fn settled(&mut self, settled: v1::Settled) -> Result<bool> {
+        let Some(settling) = self.settling.get_mut(&settled.tag) else { return Ok(false) };
+        settling.refused.extend(settled.refused);
+        settling.left = settling.left.saturating_sub(1);
+        if settling.left > 0 {
+            return Ok(false);
+        }
+        let Settling { refused, .. } = self.settling.remove(&settled.tag).unwrap_or_default();
+        let settled = v1::Settled { tag: settled.tag, refused, ..v1::Settled::default() };
+        self.tell(Told::Settled(settled)).await?;
+        Ok(true)
+    }
+
+    async fn handle(&mut self, frame: v1::SubscribeRequest) -> Result<()> {
+        match frame.frame {
+            Some(Asked::Credit(credit)) => {
+                self.pool.add(&credit);
+                Ok(())
+            }
+            Some(Asked::Settle(settle)) => self.settle(settle).await,
+            Some(Asked::Open(_)) => Err(Error::invalid("open comes once, as the first frame")),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes a settle frame on to the desks that it is about.
+    async fn settle(&mut self, settle: v1::Settle) -> Result<()> {
+        let tag = settle.tag;
+        if self.settling.contains_key(&tag) {
+            let message = format!("the settle frame {tag} is not answered yet; use another tag");
+            return Err(Error::invalid(message).with_field("tag"));
+        }
+        let parts = slot::split(settle)?;
+        let mut left = 0;
+        let mut refused = Vec::new();
+        for (partition, part) in parts {
+            let slot = usize::try_from(partition).ok().and_then(|at| self.slots.get_mut(at));
+            let Some(slot) = slot else {
+                refused.extend(slot::unknown(&part));
+                continue;
+            };
+            slot.held.settle(&part);
+            left += 1;
+            slot.settle(part).await;
+        }
+        if left == 0 {
+            let settled = v1::Settled { tag, refused, ..v1::Settled::default() };
+            return self.tell(Told::Settled(settled)).await;
+        }
+        self.settling.insert(tag, Settling { left, refused });
+        Ok(())
+    }
+
+    async fn send_idle(&mut self) -> Result<()> {
+        let positions = self.slots.iter().map(|slot| slot.position).collect();
+        self.tell(Told::Idle(v1::Idle { positions })).await
+    }
+
+    async fn tell(&mut self, frame: Told) -> Result<()> {
+        let response = v1::SubscribeResponse { frame: Some(frame) };
+        let told = self.answers.send(Ok(response)).await;
+        told.map_err(|_gone| Error::unavailable("the member is gone"))
+    }
+}

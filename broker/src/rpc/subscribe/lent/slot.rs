@@ -1,0 +1,162 @@
+//! One partition of a session, and the way to its desk.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weft_proto::{Error, Result, v1};
+
+use super::held::Held;
+use crate::lend::{Link, Request};
+use crate::resources::Placement;
+
+/// Before a desk is looked for again, at first and at most.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+pub(super) struct Slot {
+    pub(super) placement: Placement,
+    pub(super) held: Held,
+    pub(super) position: v1::SubscriptionPosition,
+    link: Option<Link>,
+    /// Settle frames that have no answer: sent again to the next desk.
+    settles: BTreeMap<u64, v1::Settle>,
+    is_open: bool,
+    attach_at: Instant,
+    down_since: Instant,
+    pause: Duration,
+}
+
+impl Slot {
+    pub(super) fn new(placement: Placement) -> Self {
+        let position = v1::SubscriptionPosition {
+            partition: placement.partition.get(),
+            ..v1::SubscriptionPosition::default()
+        };
+        Self {
+            placement,
+            held: Held::default(),
+            position,
+            link: None,
+            settles: BTreeMap::new(),
+            is_open: false,
+            attach_at: Instant::now(),
+            down_since: Instant::now(),
+            pause: PAUSE,
+        }
+    }
+
+    /// When to look for a desk; nothing while there is one.
+    pub(super) fn attach_at(&self) -> Option<Instant> {
+        self.link.is_none().then_some(self.attach_at)
+    }
+
+    pub(super) fn attached(&mut self, link: Link) {
+        self.link = Some(link);
+        self.is_open = false;
+    }
+
+    /// No desk was found; says when to look again.
+    pub(super) fn failed(&mut self) -> Instant {
+        self.attach_at = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.attach_at
+    }
+
+    /// Whether it is not without a desk for longer than this.
+    pub(super) fn is_patient(&self, patience: Duration) -> bool {
+        self.down_since.elapsed() < patience
+    }
+
+    pub(super) fn opened(&mut self, opened: &v1::Assigned) {
+        self.is_open = true;
+        self.pause = PAUSE;
+        self.position.watermark = opened.watermark;
+    }
+
+    pub(super) fn ended(&mut self) {
+        self.link = None;
+        if self.is_open {
+            self.down_since = Instant::now();
+        }
+        self.is_open = false;
+        self.failed();
+    }
+
+    /// # Errors
+    ///
+    /// When there is no desk.
+    pub(super) async fn send(&self, request: Request) -> Result<()> {
+        match &self.link {
+            Some(link) => link.send(request).await,
+            None => Err(Error::unavailable("there is no desk at present")),
+        }
+    }
+
+    /// Sends a settle frame, now or to the next desk.
+    pub(super) async fn settle(&mut self, settle: v1::Settle) {
+        self.settles.insert(settle.tag, settle.clone());
+        if self.is_open {
+            // If the desk is gone, it goes to the next one.
+            _ = self.send(Request::Settle(settle)).await;
+        }
+    }
+
+    pub(super) fn unanswered(&self) -> Vec<v1::Settle> {
+        self.settles.values().cloned().collect()
+    }
+
+    pub(super) fn answered(&mut self, tag: u64) {
+        self.settles.remove(&tag);
+    }
+}
+
+/// A settle frame by partition.
+///
+/// # Errors
+///
+/// `Invalid`, with the field.
+pub(super) fn split(settle: v1::Settle) -> Result<BTreeMap<u32, v1::Settle>> {
+    let mut parts = Parts { tag: settle.tag, by_partition: BTreeMap::new() };
+    for range in settle.acks {
+        parts.of(Some(range), "acks")?.acks.push(range);
+    }
+    for nack in settle.nacks {
+        parts.of(nack.leases, "nacks")?.nacks.push(nack);
+    }
+    for reject in settle.rejects {
+        parts.of(reject.leases, "rejects")?.rejects.push(reject);
+    }
+    for extend in settle.extends {
+        parts.of(extend.leases, "extends")?.extends.push(extend);
+    }
+    Ok(parts.by_partition)
+}
+
+struct Parts {
+    tag: u64,
+    by_partition: BTreeMap<u32, v1::Settle>,
+}
+
+impl Parts {
+    fn of(&mut self, leases: Option<v1::SettledRange>, field: &str) -> Result<&mut v1::Settle> {
+        let leases = leases.filter(|leases| leases.first <= leases.last).ok_or_else(|| {
+            let message = "a range of leases is missing, or ends before it starts";
+            Error::invalid(message).with_field(field)
+        })?;
+        let tag = self.tag;
+        let part = self.by_partition.entry(leases.partition);
+        Ok(part.or_insert_with(|| v1::Settle { tag, ..v1::Settle::default() }))
+    }
+}
+
+/// Leases of a partition that the stream does not have.
+pub(super) fn unknown(settle: &v1::Settle) -> Vec<v1::RefusedLeases> {
+    let acks = settle.acks.iter().copied();
+    let nacks = settle.nacks.iter().filter_map(|nack| nack.leases);
+    let rejects = settle.rejects.iter().filter_map(|reject| reject.leases);
+    let extends = settle.extends.iter().filter_map(|extend| extend.leases);
+    let all = acks.chain(nacks).chain(rejects).chain(extends);
+    let why = v1::Refused::Unknown.into();
+    all.map(|leases| v1::RefusedLeases { leases: Some(leases), why }).collect()
+}

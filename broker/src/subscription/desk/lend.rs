@@ -1,0 +1,192 @@
+//! Members come and go, and get events.
+
+use weft_proto::{Epoch, Offset, Timestamp};
+
+use super::event::{Event, NEVER};
+use super::leases::{End, Fate};
+use super::{Cause, Desk, HolderId, LeaseId, MemberId, Mode, RANGES_LEN, Token};
+
+/// Leases of earlier desks, beside parked events, that are taken on before their event is offered;
+/// enough room for others remains.
+const EARLY_MAX: usize = RANGES_LEN / 2;
+
+/// An event that is lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The lease, of this desk's epoch.
+    pub lease: LeaseId,
+    /// The event.
+    pub offset: Offset,
+    /// Its size.
+    pub bytes: u32,
+    /// Which delivery this is, from 1.
+    pub attempt: u32,
+}
+
+impl Desk {
+    /// A member attaches. An older attachment of the same name ends and leaves it its leases. In
+    /// mode `Exclusive` it takes over: the leases of another name end, as failed deliveries only
+    /// if that one was gone (and the policy counts this).
+    pub fn attach(&mut self, id: MemberId, name: &str, now: Timestamp) {
+        self.tick(now);
+        if self.members.holder(id).is_some() {
+            return;
+        }
+        let holder = self.members.attach(id, name);
+        if self.policy.mode != Mode::Exclusive {
+            return;
+        }
+        if let Some(old) = self.active.replace(holder).filter(|&old| old != holder) {
+            let is_counted = self.policy.counts_detach && !self.members.is_attached(old);
+            self.end_all(old, End::Fenced, is_counted);
+        }
+    }
+
+    /// An attachment ended. Its leases stay for the policy's grace, or their own time if that is
+    /// shorter; then they end. In mode `Exclusive` the newest member left takes over then.
+    pub fn detach(&mut self, id: MemberId, now: Timestamp) {
+        self.tick(now);
+        self.members.detach(id, self.now.saturating_add(self.policy.grace));
+        self.elect();
+    }
+
+    /// Whether the member has credit left.
+    pub fn wants(&mut self, id: MemberId, wants: bool) {
+        self.members.want(id, wants);
+    }
+
+    /// A member that has credit and for which there is an event, in rotation. The caller lets it
+    /// `take`, or says that it wants nothing: else it is named again.
+    pub fn next_offer(&mut self) -> Option<MemberId> {
+        if self.ready.is_empty() {
+            return None;
+        }
+        match self.policy.mode {
+            Mode::Exclusive => self.members.wanting(self.active?),
+            Mode::Shared | Mode::KeyShared => self.members.next_wanting(),
+        }
+    }
+
+    /// Lends events to an attached member. The last may exceed the bytes; at least one is lent,
+    /// if there is one and neither limit is zero.
+    pub fn take(
+        &mut self,
+        id: MemberId,
+        events_max: u64,
+        bytes_max: u64,
+        now: Timestamp,
+        out: &mut Vec<Grant>,
+    ) {
+        self.tick(now);
+        let Some(holder) = self.members.holder(id).filter(|&holder| self.may_take(holder)) else {
+            return;
+        };
+        let deadline = self.deadline();
+        let (mut events, mut bytes) = (0, bytes_max);
+        while events < events_max
+            && bytes > 0
+            && let Some(event) = self.ready.pop()
+        {
+            let Some(event) = self.sift(event) else {
+                continue;
+            };
+            events += 1;
+            bytes = bytes.saturating_sub(event.bytes.into());
+            let (offset, size, attempt) = (event.offset, event.bytes, event.attempt());
+            let lease = self.leases.lend(event, holder, deadline);
+            out.push(Grant { lease, offset, bytes: size, attempt });
+        }
+        self.members.lend(holder, events);
+    }
+
+    /// The leases of the member of this name, oldest first: token, event, which delivery.
+    pub fn held_by(&self, member: &str) -> impl Iterator<Item = (Token, Offset, u32)> {
+        let holder = self.members.named(member);
+        let all = holder.into_iter().flat_map(|holder| self.leases.of(holder));
+        all.map(|(token, event)| (token, event.offset, event.attempt()))
+    }
+
+    /// Takes on a lease that a desk of an earlier epoch gave to the attached member, under its old
+    /// token and for as long as a new one. False, and nothing changes, if the event is settled,
+    /// lent, or failed since.
+    ///
+    /// The event need not be offered yet, unless many are not; the caller makes sure that it exists.
+    pub fn adopt(
+        &mut self,
+        id: MemberId,
+        token: Token,
+        offset: Offset,
+        attempt: u32,
+        now: Timestamp,
+    ) -> bool {
+        self.tick(now);
+        let holder = self.members.holder(id).filter(|&holder| self.may_take(holder));
+        let Some(holder) = holder.filter(|_| self.is_foreign(token)) else {
+            return false;
+        };
+        // A failure since then is counted, so it shows that the lease ended.
+        let fits = |event: &Event| event.attempt() == attempt;
+        let known = self.retries.remove_if(offset, fits);
+        let Some(event) = known.or_else(|| self.claim(offset, attempt)) else {
+            return false;
+        };
+        if !event.is_seen {
+            self.claimed.insert(offset, token);
+        }
+        self.leases.adopt(token, event, holder, self.deadline());
+        self.members.lend(holder, 1);
+        true
+    }
+
+    /// An event that did not fail yet, offered or not.
+    fn claim(&mut self, offset: Offset, attempt: u32) -> Option<Event> {
+        if offset < self.next {
+            return self.ready.remove_if(offset, |event| event.attempt() == attempt);
+        }
+        let is_taken = self.settled_at(offset).is_some()
+            || self.claimed.contains_key(&offset)
+            || self.retries.contains(offset);
+        let has_room = self.early().saturating_add(self.retries.len()) < EARLY_MAX;
+        (!is_taken && has_room && attempt == 1).then(|| Event::unseen(offset, None))
+    }
+
+    /// Whether the token may come from an earlier desk and was not seen yet.
+    fn is_foreign(&self, token: Token) -> bool {
+        let Token { epoch: Epoch(epoch), lease } = token;
+        epoch < self.epoch().get() && self.leases.look(token, lease).0 == Fate::Unknown
+    }
+
+    /// Settles what nobody wants any more, and gives up what failed for too long.
+    pub(super) fn sift(&mut self, event: Event) -> Option<Event> {
+        if event.is_expired(self.now) {
+            self.expired = self.expired.saturating_add(1);
+            self.finish(&event);
+            return None;
+        }
+        if let (Some(history), Some(age)) = (&event.history, self.policy.age_max)
+            && history.first_failure.saturating_add(age) <= self.now
+        {
+            self.bury(event, Cause::TooOld);
+            return None;
+        }
+        Some(event)
+    }
+
+    /// Exclusive: when the active member is gone for good, the newest one takes over.
+    pub(super) fn elect(&mut self) {
+        if self.policy.mode == Mode::Exclusive
+            && !self.active.is_some_and(|active| self.members.is_known(active))
+        {
+            self.active = self.members.newest();
+        }
+    }
+
+    fn may_take(&self, holder: HolderId) -> bool {
+        self.policy.mode != Mode::Exclusive || self.active == Some(holder)
+    }
+
+    /// When a lease ends that is given now.
+    fn deadline(&self) -> Timestamp {
+        self.policy.lease.map_or(NEVER, |lease| self.now.saturating_add(lease))
+    }
+}

@@ -1,0 +1,101 @@
+//! Moving cursors; dead letters.
+
+use weft_proto::v1::subscribe_client::SubscribeClient;
+use weft_proto::{PartitionId, Result, v1};
+
+use crate::Position;
+use crate::client::{Client, MESSAGE_BYTES_MAX, Repeat};
+
+/// Which dead letters, and what becomes of them.
+#[derive(Clone, Debug, Default)]
+pub struct Redrive {
+    /// These; without any, all.
+    pub letters: Vec<v1::DeadLetterRange>,
+    /// Events per second and partition; 0 means as fast as members take them.
+    pub per_second: u32,
+    /// Counts, and does nothing.
+    pub is_dry_run: bool,
+    /// Settles them without delivering them.
+    pub discards: bool,
+}
+
+impl Client {
+    /// Moves the cursor of a subscription, in one partition or in all. Everything before counts as
+    /// settled, nothing from there on; what was lent before is fenced.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `Invalid` for a partition that the stream does not have; `Denied`; `Unavailable`,
+    /// and then some cursors may have been moved: moving them again is harmless.
+    pub async fn seek(
+        &self,
+        subscription: &str,
+        partition: Option<PartitionId>,
+        to: Position,
+    ) -> Result<Vec<v1::SeekResult>> {
+        let request = v1::SeekRequest {
+            subscription: subscription.to_owned(),
+            partition: partition.map(PartitionId::get),
+            to: Some(to.into()),
+            min_generation: self.generation(),
+        };
+        let seek = |transport| {
+            let request = request.clone();
+            async move { SubscribeClient::new(transport).seek(request).await }
+        };
+        Ok(self.call(Repeat::Always, seek).await?.cursors)
+    }
+
+    /// Events that a subscription gave up: one page of at most 1,000. `page` is empty at first, then
+    /// what the answer before says.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `Invalid`; `Denied`; `Unavailable`.
+    pub async fn dead_letters(
+        &self,
+        subscription: &str,
+        max_events: u32,
+        page: &str,
+    ) -> Result<v1::ListDeadLettersResponse> {
+        let request = v1::ListDeadLettersRequest {
+            subscription: subscription.to_owned(),
+            max_events,
+            page: page.to_owned(),
+        };
+        let list = |transport| {
+            let request = request.clone();
+            async move {
+                let client = SubscribeClient::new(transport);
+                client.max_decoding_message_size(MESSAGE_BYTES_MAX).list_dead_letters(request).await
+            }
+        };
+        self.call(Repeat::Always, list).await
+    }
+
+    /// Delivers dead letters again, to their subscription alone, or discards them. At most 8,192 of
+    /// each partition are taken on at once: the answer says whether there are more.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `Invalid`; `Denied`; `Overloaded` while too many are on their way; `Unavailable`:
+    /// asking again takes on only what was not.
+    pub async fn redrive(
+        &self,
+        subscription: &str,
+        redrive: Redrive,
+    ) -> Result<v1::RedriveResponse> {
+        let request = v1::RedriveRequest {
+            subscription: subscription.to_owned(),
+            letters: redrive.letters,
+            per_second: redrive.per_second,
+            dry_run: redrive.is_dry_run,
+            discard: redrive.discards,
+        };
+        let redrive = |transport| {
+            let request = request.clone();
+            async move { SubscribeClient::new(transport).redrive(request).await }
+        };
+        self.call(Repeat::Always, redrive).await
+    }
+}
