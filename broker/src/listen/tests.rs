@@ -173,3 +173,86 @@ fn limits_stay_below_what_the_process_may_open() {
     assert!(open.is_none_or(|open| limits.connections as u64 <= open / 4), "{limits:?}");
     assert!(limits.per_address <= limits.connections);
 }
+
+/// The peer port has a limit of its own, which no key of the configuration changes.
+#[tokio::test]
+async fn the_peer_port_takes_so_many_connections_and_no_more() {
+    let few =
+        crate::config::Listen { connections: 1, connections_per_address: 1, ..Default::default() };
+    let limits = Limits::new(Port::Peer, &few);
+    let open = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = open.map_or(usize::MAX, |open| usize::try_from(open / 4).unwrap());
+    assert_eq!((limits.connections, limits.per_address), (share.min(1_024), share.min(1_024)));
+
+    // As many as that would be more than other tests leave over.
+    let limits = Limits { connections: 3, per_address: 3, prove_max: LONG };
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let (tls, connector) = certificate();
+    let mut listener = Listener::new(tcp, Port::Peer, limits, Some(tls));
+    let name = || ServerName::try_from("127.0.0.1").unwrap();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let connecting = async {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            connector.connect(name(), tcp).await.unwrap()
+        };
+        held.push(tokio::join!(connecting, listener.accept()));
+    }
+
+    let mut more = TcpStream::connect(address).await.unwrap();
+    let refused = tokio::select! {
+        _ = listener.accept() => false,
+        closed = is_closed(&mut more) => closed,
+    };
+    assert!(refused);
+}
+
+/// The limit of a process is for all of its threads, so this is a process of its own.
+#[test]
+fn a_process_without_file_descriptors_accepts_again_once_it_has_some() {
+    let name = "listen::tests::without_file_descriptors";
+    let ended = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", name, "--nocapture", "--test-threads=1"])
+        .output()
+        .unwrap();
+
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{told}\n{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(told.contains("1 passed"), "{told}");
+}
+
+#[test]
+#[ignore = "run by the test above, in a process of its own"]
+fn without_file_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut listener, address) = listener(MANY, None).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).unwrap();
+        let mut files = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            files.push(file);
+        }
+
+        // The connection waits in the queue of the system, where it makes the port readable: without
+        // a pause each look at it would end in the same error at once.
+        let pausing = async {
+            while listener.paused_until.is_none() {
+                let accepted = timeout(Duration::from_millis(10), listener.accept()).await;
+                assert!(accepted.is_err(), "there was no file descriptor for it");
+            }
+        };
+        timeout(HANGS, pausing).await.unwrap();
+        assert!(!files.is_empty());
+
+        drop(files);
+        let mut accepted = timeout(HANGS, listener.accept()).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(timeout(HANGS, accepted.read_u8()).await.unwrap().unwrap(), b'x');
+        assert!(listener.paused_until.is_none());
+    });
+}

@@ -46,14 +46,10 @@ pub struct Listener {
     pub access: Access,
 }
 
-/// Serves until `stop`.
-pub async fn serve(
-    listener: Listener,
-    services: Services,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+/// A server with all limits but those of the listener.
+fn limited(age_max: Duration) -> Server {
     // tonic removes hyper's own limits, so each one is set here (RUSTSEC-2024-0003).
-    let server = Server::builder()
+    Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_local_error_reset_streams(Some(1024))
         .http2_max_pending_accept_reset_streams(Some(20))
@@ -63,11 +59,19 @@ pub async fn serve(
         .initial_connection_window_size(4 * WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .max_connection_age(AGE_MAX)
+        .max_connection_age(age_max)
         .concurrency_limit_per_connection(CALLS_MAX)
         .accept_http1(false)
         .timeout(UNARY_TIMEOUT)
-        .layer(tower::layer::layer_fn(OnlyGrpc::new));
+}
+
+/// Serves until `stop`.
+pub async fn serve(
+    listener: Listener,
+    services: Services,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let server = limited(AGE_MAX).layer(tower::layer::layer_fn(OnlyGrpc::new));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PublishServer<super::PublishService>>().await;
     health.set_serving::<ReadServer<super::ReadService>>().await;
@@ -102,5 +106,64 @@ pub async fn serve(
         result = serving => result,
         // A connection that does not end is left to the end of the process.
         () = late => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::StreamExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::{sleep, timeout};
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::transport::Endpoint;
+    use tonic_health::ServingStatus;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::*;
+
+    /// Nothing here takes that long unless it hangs.
+    const HANGS: Duration = Duration::from_mins(1);
+
+    #[tokio::test]
+    async fn an_old_connection_takes_no_more_calls_and_its_streams_go_on() {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", tcp.local_addr().unwrap());
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&accepted);
+        let incoming = TcpListenerStream::new(tcp).inspect(move |_stream| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let (health, service) = tonic_health::server::health_reporter();
+        let mut server = limited(Duration::from_millis(50));
+        let serving = server.add_service(service).serve_with_incoming(incoming);
+        let calls = async {
+            let channel = Endpoint::from_shared(endpoint).unwrap().connect_lazy();
+            let mut client = HealthClient::new(channel);
+            let all = || HealthCheckRequest { service: String::new() };
+            let mut watch = client.watch(all()).await.unwrap().into_inner();
+            watch.message().await.unwrap().unwrap();
+            assert_eq!(accepted.load(Ordering::Relaxed), 1);
+
+            // A call may meet the end of the connection; the one after it makes another one.
+            while accepted.load(Ordering::Relaxed) < 2 {
+                _ = client.check(all()).await;
+                sleep(Duration::from_millis(5)).await;
+            }
+
+            health.set_service_status("", ServingStatus::NotServing).await;
+            let told = watch.message().await.unwrap().unwrap();
+            assert_eq!(told.status, ServingStatus::NotServing as i32);
+        };
+        let done = async {
+            tokio::select! {
+                served = serving => unreachable!("the server ended: {served:?}"),
+                () = calls => {}
+            }
+        };
+        timeout(HANGS, done).await.unwrap();
     }
 }
