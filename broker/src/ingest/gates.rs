@@ -98,29 +98,8 @@ impl Gates {
             // From here on there is only what will be stored.
             let checked =
                 own.as_ref().map_or(sent, |own| event::check(own, stream.event_bytes_max));
-            let verdict = match checked {
-                Err(error) => Err(error),
-                Ok(view) if !allowed.passes(&view) => {
-                    let message = format!(
-                        "events of type {:?} like this may not be published to {} by this caller",
-                        view.ty, stream.name
-                    );
-                    Err(Error::new(Reason::PermissionDenied, message).with_field("type"))
-                }
-                Ok(view) => {
-                    let verdict =
-                        gate.as_deref().map_or(Ok(SchemaId(0)), |gate| judge(gate, &view));
-                    let hash = || hash_of(self.seed, partition, &view);
-                    let subject = || {
-                        let subject = view.attribute("subject");
-                        subject.map_or(SubjectHash::NONE, |text| self.hash_of_subject(&text))
-                    };
-                    verdict.map(|schema| {
-                        let subject = stream.subject_index.then(subject);
-                        (schema, stream.dedup.then(hash), subject)
-                    })
-                }
-            };
+            let verdict = checked
+                .and_then(|view| self.judge(stream, partition, gate.as_deref(), allowed, &view));
             match verdict {
                 Ok((schema, hash, subject)) => {
                     unchanged &= own.is_none();
@@ -157,6 +136,31 @@ impl Gates {
             refusals,
             unchanged,
         })
+    }
+
+    /// Checks one event by more than the rules of CloudEvents; what it fits, and its hashes.
+    fn judge(
+        &self,
+        stream: &StreamView,
+        partition: PartitionUid,
+        gate: Option<&Gate>,
+        allowed: &Allowed,
+        view: &EventView<'_>,
+    ) -> Result<(SchemaId, Option<u64>, Option<SubjectHash>)> {
+        if !allowed.passes(view) {
+            let message = format!(
+                "events of type {:?} like this may not be published to {} by this caller",
+                view.ty, stream.name
+            );
+            return Err(Error::new(Reason::PermissionDenied, message).with_field("type"));
+        }
+        let schema = gate.map_or(Ok(SchemaId(0)), |gate| judge(gate, view))?;
+        let subject = || {
+            let subject = view.attribute("subject");
+            subject.map_or(SubjectHash::NONE, |text| self.hash_of_subject(&text))
+        };
+        let hash = stream.dedup.then(|| hash_of(self.seed, partition, view));
+        Ok((schema, hash, stream.subject_index.then(subject)))
     }
 
     fn gate(&self, stream: &StreamView) -> Result<Arc<Gate>> {

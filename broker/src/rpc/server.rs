@@ -139,7 +139,7 @@ mod tests {
         });
         let (health, service) = tonic_health::server::health_reporter();
         let mut server = limited(Duration::from_millis(50));
-        let serving = server.add_service(service).serve_with_incoming(incoming);
+        let answering = server.add_service(service).serve_with_incoming(incoming);
         let calls = async {
             let channel = Endpoint::from_shared(endpoint).unwrap().connect_lazy();
             let mut client = HealthClient::new(channel);
@@ -160,7 +160,7 @@ mod tests {
         };
         let done = async {
             tokio::select! {
-                served = serving => unreachable!("the server ended: {served:?}"),
+                ended = answering => unreachable!("the server ended: {ended:?}"),
                 () = calls => {}
             }
         };

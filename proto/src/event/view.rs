@@ -79,9 +79,8 @@ impl<'a> EventView<'a> {
                 Field::Bytes(3, value) => view.spec_version = text(value)?,
                 Field::Bytes(4, value) => view.ty = text(value)?,
                 Field::Bytes(5, entry) => {
-                    if attribute(entry)?.is_brokers() {
-                        view.broker_bytes += left - reader.0.len();
-                    }
+                    let is_brokers = attribute(entry)?.is_brokers();
+                    view.broker_bytes += if is_brokers { left - reader.0.len() } else { 0 };
                 }
                 Field::Bytes(6, value) => view.data = Data::Binary(value),
                 Field::Bytes(7, value) => view.data = Data::Text(text(value)?),
