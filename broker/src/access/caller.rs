@@ -7,6 +7,7 @@ use std::time::Duration;
 use weft_proto::resource::Verb;
 use weft_proto::{Error, Principal, QualifiedName, Reason, Result, Timestamp};
 
+use super::jwt::Verified;
 use super::meter::Meter;
 use super::rules::{Decision, Limits, Table};
 use super::{Access, denied};
@@ -16,7 +17,7 @@ use crate::data::lock;
 
 /// Decisions that a call remembers; a call asks for a few resources at most.
 const STANDING_MAX: usize = 64;
-/// Between two looks at the clock: a credential ends by wall time, which may be set.
+/// Between two looks at the clock, which may be set, and at the key that signed a token.
 const CLOCK_MAX: Duration = Duration::from_millis(500);
 
 /// Who somebody is, as they have shown.
@@ -26,8 +27,8 @@ pub(super) struct Identity {
     pub(super) expires: Option<Timestamp>,
     /// The API key that was shown.
     pub(super) key: Option<String>,
-    /// A token of an issuer was shown.
-    pub(super) is_token: bool,
+    /// What the token that was shown proved.
+    pub(super) token: Option<Arc<Verified>>,
     pub(super) meter: Arc<Meter>,
     pub(super) table: Mutex<Arc<Table>>,
 }
@@ -150,6 +151,9 @@ impl Caller {
         let over = |what: &str| Some(Error::new(Reason::Unauthenticated, what));
         if self.expires().is_some_and(|expires| expires <= now) {
             return over("the credential of this call has expired");
+        }
+        if self.identity.token.as_ref().is_some_and(|token| !token.is_vouched_for()) {
+            return over("the issuer has withdrawn the key that signed the token of this call");
         }
         if self.is_trusted() {
             return None;

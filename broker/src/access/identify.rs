@@ -143,7 +143,7 @@ impl Access {
         let hash = hash_of(kind, text, shown.certificate.map(|shown| shown.thumbprint));
         if let Some(identity) = self.known().by_credential.get(&hash)
             && identity.expires.is_none_or(|expires| now < expires)
-            && (!identity.is_token || self.is_verified(text, now))
+            && identity.token.as_ref().is_none_or(|token| token.is_vouched_for())
         {
             return Ok(Caller::new(Arc::clone(identity), self.clone()));
         }
@@ -171,13 +171,6 @@ impl Access {
                 Err(Error::new(Reason::Unauthenticated, "the credential is not valid"))
             }
         }
-    }
-
-    /// Whether a token is still one that its issuer vouches for: its key may have been withdrawn.
-    fn is_verified(&self, header: &str, now: Timestamp) -> bool {
-        let token = header.split_once(' ').map(|(_scheme, token)| token);
-        let issuers = self.0.issuers.as_ref();
-        token.zip(issuers).is_some_and(|(token, issuers)| issuers.cached(token, now).is_some())
     }
 
     /// Whose credential is in a header; or what is wrong with it, for the record alone.
@@ -233,7 +226,7 @@ impl Access {
         let groups = verified.groups.iter().map(|group| format!("group:{issuer}:{group}"));
         let principal = Principal::new(format!("jwt:{issuer}:{}", verified.subject));
         let identity = self.identity(principal, groups.collect(), Some(verified.expires), None);
-        Ok(Ok(Identity { is_token: true, ..identity }))
+        Ok(Ok(Identity { token: Some(verified), ..identity }))
     }
 
     /// Counts and records a credential that was none.

@@ -157,15 +157,7 @@ impl Access {
     ) -> Identity {
         let table = self.table(&principal, &groups);
         let meter = self.meter(&principal);
-        Identity {
-            principal,
-            groups,
-            expires,
-            key,
-            is_token: false,
-            meter,
-            table: Mutex::new(table),
-        }
+        Identity { principal, groups, expires, key, token: None, meter, table: Mutex::new(table) }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

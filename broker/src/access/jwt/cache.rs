@@ -9,7 +9,6 @@ use ring::digest;
 use weft_proto::Timestamp;
 
 use super::Verified;
-use super::key::Key;
 use crate::data::lock;
 
 /// Collisions would let one token pass as another, so nothing weaker will do.
@@ -38,14 +37,13 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     verified: Arc<Verified>,
-    key: Arc<Key>,
     number: u64,
     bytes: usize,
 }
 
 impl Entry {
     fn counts(&self, now: Timestamp) -> bool {
-        now < self.verified.expires && self.key.is_live()
+        now < self.verified.expires && self.verified.is_vouched_for()
     }
 }
 
@@ -66,7 +64,7 @@ impl Cache {
         None
     }
 
-    pub(super) fn put(&self, token: &str, verified: &Arc<Verified>, key: &Arc<Key>) {
+    pub(super) fn put(&self, token: &str, verified: &Arc<Verified>) {
         let hash = hash(token);
         let bytes = ENTRY_BYTES + verified.bytes();
         let mut inner = lock(&self.inner);
@@ -79,7 +77,7 @@ impl Cache {
         inner.next += 1;
         inner.bytes += bytes;
         inner.order.insert(number, hash);
-        let entry = Entry { verified: Arc::clone(verified), key: Arc::clone(key), number, bytes };
+        let entry = Entry { verified: Arc::clone(verified), number, bytes };
         inner.found.insert(hash, entry);
     }
 

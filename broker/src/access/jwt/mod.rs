@@ -38,6 +38,7 @@ use weft_proto::Timestamp;
 use self::cache::Cache;
 use self::fetch::Fetcher;
 use self::issuer::{Issuer, Source};
+use self::key::Key;
 use self::token::Token;
 use self::url::Url;
 use crate::clock;
@@ -101,9 +102,28 @@ pub struct Verified {
     /// SHA-256 of the only client certificate that may send this token (RFC 8705). Whoever accepts
     /// the token must compare it.
     pub certificate_thumbprint: Option<[u8; 32]>,
+    key: Proof,
 }
 
+/// The key that proved something; one is as good as another.
+#[derive(Clone, Debug)]
+struct Proof(Arc<Key>);
+
+impl PartialEq for Proof {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Proof {}
+
 impl Verified {
+    /// Whether the issuer still has the key that signed it: nothing counts that one it has withdrawn
+    /// had proved.
+    pub fn is_vouched_for(&self) -> bool {
+        self.key.0.is_live()
+    }
+
     fn bytes(&self) -> usize {
         let groups: usize =
             self.groups.iter().map(|group| size_of::<Box<str>>() + group.len()).sum();
@@ -186,9 +206,10 @@ impl Issuers {
             groups: accepted.groups,
             expires: accepted.expires,
             certificate_thumbprint: accepted.certificate_thumbprint,
+            key: Proof(Arc::clone(&key)),
         });
         if now < verified.expires {
-            self.shared.cache.put(token, &verified, &key);
+            self.shared.cache.put(token, &verified);
         }
         Ok(verified)
     }

@@ -135,7 +135,7 @@ async fn a_key_that_its_issuer_has_withdrawn_proves_nothing_more() {
     let world = World::new(&signer);
     let text = bearer(&signer, &claims(&[]));
     let shown = Shown { authorization: Some(&text), ..Shown::default() };
-    world.access.authenticate(shown).await.unwrap();
+    let open = world.access.authenticate(shown).await.unwrap().standing();
 
     publish(&world.file, &Signer::es256("two"));
 
@@ -148,4 +148,8 @@ async fn a_key_that_its_issuer_has_withdrawn_proves_nothing_more() {
         }
     });
     assert_eq!(refused.await.unwrap(), Reason::Unauthenticated);
+    // A call that goes on ends long before its token would.
+    let ended = tokio::time::timeout(Duration::from_secs(20), open.until_lost()).await.unwrap();
+    assert_eq!(ended.reason(), Reason::Unauthenticated);
+    assert!(ended.message().contains("withdrawn the key"), "{ended}");
 }
