@@ -12,6 +12,9 @@ mod daemon;
 mod frames;
 mod h1;
 mod h2;
+#[path = "../harness/pki.rs"]
+#[expect(dead_code, reason = "the cluster tests use more of it")]
+mod pki;
 #[path = "../harness/ports.rs"]
 mod ports;
 #[path = "../harness/probe.rs"]

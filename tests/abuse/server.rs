@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use prost::Message as _;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -18,6 +17,7 @@ use weft_proto::resource::Kind;
 use weft_proto::v1::{PublishRequest, publish_result};
 
 use crate::daemon::{Daemon, POLL, SOON, cleaned};
+use crate::pki::{Authority, Signed};
 use crate::ports::{Ports, address};
 use crate::probe::answers_ready;
 
@@ -180,30 +180,21 @@ struct Files {
 impl Files {
     /// The section `security`, and the authority to trust.
     fn write(&self) -> (String, String) {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let ca = params.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(params, key);
-        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+        let authority = Authority::new("all");
+        let Signed { certificate, key } = authority.node();
         let path = |name: &str, text: &str| {
             let path = self.folder.join(name);
             fs::write(&path, text).unwrap();
             quoted(&path)
         };
-        let (certificate, key) =
-            (path("node.pem", &certificate), path("node.key", &key.serialize_pem()));
-        let authority = path("ca.pem", &ca);
+        let (certificate, key) = (path("node.pem", &certificate), path("node.key", &key));
+        let ca = path("ca.pem", &authority.pem);
         let section = format!(
             "[security]\ncertificate = {certificate}\nkey = {key}\n\
-             client_ca = {authority}\n\
-             peer_ca = {authority}\npeer_certificate = {certificate}\npeer_key = {key}\n"
+             client_ca = {ca}\npeer_ca = {ca}\n\
+             peer_certificate = {certificate}\npeer_key = {key}\n"
         );
-        (section, ca)
+        (section, authority.pem)
     }
 }
 

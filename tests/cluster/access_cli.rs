@@ -5,13 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
-};
+use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::{Value, json};
 use weft_client::{Client, ErrorKind, Options, PublisherOptions, ReadItem, ReadOptions, Reason};
 use weft_proto::cloudevents::CloudEvent;
 
+use crate::harness::pki::Authority;
 use crate::harness::process::{Ended, finished, weft};
 use crate::harness::{Cluster, eventually, within};
 
@@ -278,15 +277,6 @@ async fn a_replaced_key_keeps_a_reader_and_a_publisher_going_when_the_old_one_is
     .await;
 }
 
-/// A certificate for this name that the authority signed, and its key.
-fn signed(ca: &Issuer<'_, KeyPair>, name: SanType, usage: ExtendedKeyUsagePurpose) -> [String; 2] {
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![name];
-    params.extended_key_usages = vec![usage];
-    let key = KeyPair::generate().unwrap();
-    [params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem()]
-}
-
 #[tokio::test]
 async fn an_administrator_with_a_certificate_gets_in_when_all_keys_are_lost() {
     let mut cluster = Cluster::new(1).await;
@@ -297,22 +287,19 @@ async fn an_administrator_with_a_certificate_gets_in_when_all_keys_are_lost() {
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_key = KeyPair::generate().unwrap();
-    let ca = file("ca.pem", &params.self_signed(&ca_key).unwrap().pem());
-    let issuer = Issuer::new(params, ca_key);
-    let here = SanType::IpAddress("127.0.0.1".parse().unwrap());
-    let server = signed(&issuer, here, ExtendedKeyUsagePurpose::ServerAuth);
-    let rescue = SanType::URI("spiffe://weft.example/rescue".try_into().unwrap());
-    let rescue = signed(&issuer, rescue, ExtendedKeyUsagePurpose::ClientAuth);
-    let (certificate, key) = (file("server.pem", &server[0]), file("server.key", &server[1]));
+    let authority = Authority::new("all");
+    let ca = file("ca.pem", &authority.pem);
+    let server = authority.sign(&["127.0.0.1"], &[ExtendedKeyUsagePurpose::ServerAuth]);
+    let who = ["spiffe://weft.example/rescue"];
+    let rescue = authority.sign(&who, &[ExtendedKeyUsagePurpose::ClientAuth]);
+    let certificate = file("server.pem", &server.certificate);
+    let key = file("server.key", &server.key);
     cluster.nodes[0].sections = format!(
         "[security]\ncertificate = {certificate:?}\nkey = {key:?}\nclient_ca = {ca:?}\n\
          [access]\nenforced = true\nadmins = [\"cert:spiffe://weft.example/rescue\"]\n"
     );
     cluster.nodes[0].start();
-    let shown = (file("rescue.pem", &rescue[0]), file("rescue.key", &rescue[1]));
+    let shown = (file("rescue.pem", &rescue.certificate), file("rescue.key", &rescue.key));
     let place = Place { cluster, home: home.clone() };
     let endpoint = place.endpoint().replace("http:", "https:");
     let at = format!("--endpoint {endpoint} --ca-file {ca}");

@@ -23,6 +23,7 @@ mod refusals;
 mod repeats;
 mod replicas;
 mod retention;
+mod rotation;
 mod stop;
 mod stripped;
 mod subjects;

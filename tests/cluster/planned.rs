@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use weft_client::{Client, Options, PublisherOptions};
+use weft_client::{Client, PublisherOptions};
 use weft_proto::resource::Kind;
 use weft_proto::v1;
 
@@ -18,7 +18,7 @@ use super::harness::{Cluster, eventually, put, within};
 use super::load::{digest, event};
 use super::replicas;
 
-const STREAMS: [&str; 1] = ["orders"];
+pub(crate) const STREAMS: [&str; 1] = ["orders"];
 /// Acknowledgements of each publisher between two steps.
 const SOME: u64 = 50;
 /// Unacknowledged events of a publisher that batches.
@@ -120,54 +120,75 @@ impl Source {
     }
 }
 
+/// Publishers that may not fail, each by another node first.
+pub(crate) struct Publishers {
+    stop: Arc<AtomicBool>,
+    acked: Vec<Arc<AtomicU64>>,
+    running: JoinSet<Seen>,
+}
+
+impl Publishers {
+    pub(crate) async fn start(cluster: &Cluster) -> Self {
+        put(&cluster.client(), Kind::Stream, STREAMS[0], &json!({ "partitions": 4 })).await;
+        let mut all = Self { stop: Arc::default(), acked: Vec::new(), running: JoinSet::new() };
+        for publisher in 0..6_u32 {
+            let acked = Arc::new(AtomicU64::new(0));
+            all.acked.push(Arc::clone(&acked));
+            let mut options = cluster.options();
+            // Every node is somebody's only connection.
+            options.endpoints.rotate_left(publisher as usize % 3);
+            let client = Client::connect(&options).unwrap();
+            let source = Source { client, publisher, stop: Arc::clone(&all.stop), acked };
+            if publisher < 3 {
+                all.running.spawn(source.batches());
+            } else {
+                all.running.spawn(source.calls());
+            }
+        }
+        all.progress().await;
+        all
+    }
+
+    /// Waits until each publisher has got on.
+    pub(crate) async fn progress(&self) {
+        let now = || self.acked.iter().map(|acked| acked.load(Ordering::Relaxed));
+        let begin: Vec<u64> = now().collect();
+        let all =
+            async || begin.iter().zip(now()).all(|(old, new)| new >= old + SOME).then_some(());
+        eventually(PROGRESS_MAX, "that every publisher gets on", all).await;
+    }
+
+    /// Stops them. None may have failed, and every replica has what they were told.
+    #[expect(clippy::print_stdout, reason = "how long somebody had to wait is worth a look")]
+    pub(crate) async fn finish(self, cluster: &Cluster) -> Vec<Attempt> {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.running.join_all();
+        let seen = within(END_MAX, "the end of the publishers", ended).await;
+        let attempts: Vec<Attempt> = seen.iter().flat_map(|seen| seen.attempts.clone()).collect();
+        let longest: Vec<Duration> = seen.iter().map(|seen| seen.longest).collect();
+        println!("{} publishes; the longest of each publisher: {longest:?}", attempts.len());
+        let failures: Vec<_> = seen.iter().flat_map(|seen| &seen.failures).collect();
+        assert!(failures.is_empty(), "{} failed: {:#?}", failures.len(), failures.iter().take(20));
+        let replicas = replicas::read_all(cluster, &STREAMS).await;
+        assert_eq!(faults(&attempts, &replicas), []);
+        attempts
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_planned_restart_of_each_node_fails_no_publish() {
     let mut cluster = Cluster::start(3).await;
-    put(&cluster.client(), Kind::Stream, STREAMS[0], &json!({ "partitions": 4 })).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut acked = Vec::new();
-    let mut running = JoinSet::new();
-    for publisher in 0..6_u32 {
-        let counter = Arc::new(AtomicU64::new(0));
-        acked.push(Arc::clone(&counter));
-        let mut options = cluster.options();
-        // Each begins with another node, so that every node is somebody's only connection.
-        options.endpoints.rotate_left(publisher as usize % 3);
-        let client = Client::connect(&Options { ..options }).unwrap();
-        let source = Source { client, publisher, stop: Arc::clone(&stop), acked: counter };
-        if publisher < 3 {
-            running.spawn(source.batches());
-        } else {
-            running.spawn(source.calls());
-        }
-    }
-    progress(&acked).await;
+    let publishers = Publishers::start(&cluster).await;
 
     let mut ends = Vec::new();
     for node in &mut cluster.nodes {
         ends.push(node.stop().await.code());
-        progress(&acked).await;
+        publishers.progress().await;
         node.start();
         node.ready().await;
-        progress(&acked).await;
+        publishers.progress().await;
     }
 
-    stop.store(true, Ordering::Relaxed);
-    let seen = within(END_MAX, "the end of the publishers", running.join_all()).await;
-    let attempts: Vec<Attempt> = seen.iter().flat_map(|seen| seen.attempts.clone()).collect();
-    let longest: Vec<Duration> = seen.iter().map(|seen| seen.longest).collect();
-    println!("{} publishes; the longest of each publisher: {longest:?}", attempts.len());
+    publishers.finish(&cluster).await;
     assert_eq!(ends, [Some(0); 3]);
-    let failures: Vec<_> = seen.iter().flat_map(|seen| &seen.failures).collect();
-    assert!(failures.is_empty(), "{} failed: {:#?}", failures.len(), failures.iter().take(20));
-    let replicas = replicas::read_all(&cluster, &STREAMS).await;
-    assert_eq!(faults(&attempts, &replicas), []);
-}
-
-/// Waits until each publisher has got on.
-async fn progress(acked: &[Arc<AtomicU64>]) {
-    let now = || acked.iter().map(|acked| acked.load(Ordering::Relaxed));
-    let begin: Vec<u64> = now().collect();
-    let all = async || begin.iter().zip(now()).all(|(old, new)| new >= old + SOME).then_some(());
-    eventually(PROGRESS_MAX, "that every publisher gets on", all).await;
 }

@@ -14,7 +14,7 @@ use super::{Directory, Error, Peer, Transport as _};
 use crate::config::Listen;
 use crate::ingest::Remote;
 use crate::listen::{Limits, Listener, Port};
-use crate::security::tests::{Authority, Files, Signed};
+use crate::security::tests::{Authority, BOTH, Files, Signed};
 use crate::tasks::Tasks;
 
 /// Where nodes are.
@@ -35,7 +35,8 @@ struct Cluster {
 /// Node 2, which knows nodes 1 and 3.
 async fn node_two(shown: &[&str], ids: bool) -> Cluster {
     let (authority, files, tasks) = (Authority::new("nodes"), Files::new(), Tasks::new());
-    let secrets = files.peer(&authority, &authority.sign("127.0.0.1", shown), ids);
+    let secrets =
+        files.peer(&authority, &authority.sign(&[&["127.0.0.1"], shown].concat(), BOTH), ids);
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap().to_string();
     let limits = Limits::new(Port::Peer, &Listen::default());
@@ -74,7 +75,7 @@ fn told(outcome: Result<(), Error>) -> String {
 async fn a_node_cannot_say_that_it_is_another_one() {
     for ids in [false, true] {
         let cluster = node_two(&["weft://node/2"], ids).await;
-        let sign = |uris: &[&str]| cluster.authority.sign("127.0.0.1", uris);
+        let sign = |uris: &[&str]| cluster.authority.sign(&[&["127.0.0.1"], uris].concat(), BOTH);
         let bare = if ids { "names no node" } else { "answered" };
         for (uris, claims, expected) in [
             (&[][..], 1, bare),
@@ -94,7 +95,7 @@ async fn a_node_cannot_say_that_it_is_another_one() {
 #[tokio::test]
 async fn who_asks_for_an_identity_must_be_where_it_says() {
     let cluster = node_two(&[], false).await;
-    let shown = cluster.authority.sign("127.0.0.1", &[]);
+    let shown = cluster.authority.node();
 
     let there = told(cluster.identify(&shown, "127.0.0.1:9").await);
     let elsewhere = told(cluster.identify(&shown, "10.9.9.9:9").await);
@@ -106,7 +107,7 @@ async fn who_asks_for_an_identity_must_be_where_it_says() {
 #[tokio::test]
 async fn a_node_does_not_talk_to_another_one_than_it_means() {
     let cluster = node_two(&["weft://node/7"], false).await;
-    let shown = cluster.authority.sign("127.0.0.1", &["weft://node/1"]);
+    let shown = cluster.authority.sign(&["127.0.0.1", "weft://node/1"], BOTH);
 
     let wrong = told(cluster.call(&shown, 1).await);
 
@@ -117,7 +118,7 @@ async fn a_node_does_not_talk_to_another_one_than_it_means() {
 async fn a_connection_takes_the_certificate_of_the_moment() {
     let cluster = node_two(&["weft://node/2"], true).await;
     let files = Files::new();
-    let secrets = files.peer(&cluster.authority, &cluster.authority.sign("127.0.0.1", &[]), false);
+    let secrets = files.peer(&cluster.authority, &cluster.authority.node(), false);
     let watch = secrets.watch.clone();
     let name = Name { cluster_uid: "c".to_owned(), node: NodeId(1) };
     let vote = async || {
@@ -127,7 +128,7 @@ async fn a_connection_takes_the_certificate_of_the_moment() {
     };
     let before = vote().await;
 
-    let named = cluster.authority.sign("127.0.0.1", &["weft://node/1"]);
+    let named = cluster.authority.sign(&["127.0.0.1", "weft://node/1"], BOTH);
     files.write("peer.pem", &named.certificate);
     files.write("peer.key", &named.key);
     watch.look();

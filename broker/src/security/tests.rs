@@ -4,12 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,43 +20,11 @@ use crate::listen::{ClientCertificate, Limits, Listener, Port, Tls};
 /// Nothing here takes that long unless it hangs.
 const HANGS: Duration = Duration::from_mins(1);
 
-/// Signs certificates.
-pub(crate) struct Authority {
-    pub(crate) pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
+#[path = "../../../tests/harness/pki.rs"]
+#[expect(dead_code, reason = "the tests of whole brokers use more of it")]
+mod pki;
 
-/// A certificate and its key, in PEM.
-pub(crate) struct Signed {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
-}
-
-impl Authority {
-    pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate for both ends, with URIs beside the host.
-    pub(crate) fn sign(&self, host: &str, uris: &[&str]) -> Signed {
-        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "weft://node/99");
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        for &uri in uris {
-            params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
-        }
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Signed { certificate, key: key.serialize_pem() }
-    }
-}
+pub(crate) use pki::{Authority, BOTH, Signed};
 
 /// Files that a configuration names.
 pub(crate) struct Files(TempDir);
@@ -100,19 +64,7 @@ fn connector(
     shown: Option<&Signed>,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> TlsConnector {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap()).unwrap();
-    let tls = rustls::ClientConfig::builder_with_protocol_versions(&[version])
-        .with_root_certificates(roots);
-    let tls = match shown {
-        Some(own) => {
-            let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
-            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-            tls.with_client_auth_cert(chain, key).unwrap()
-        }
-        None => tls.with_no_client_auth(),
-    };
-    TlsConnector::from(Arc::new(tls))
+    TlsConnector::from(Arc::new(pki::client(&trusted.pem, shown, &[version])))
 }
 
 /// What the server knows of who connected, or why the client was refused.
@@ -158,11 +110,11 @@ async fn meet(
 async fn a_client_is_known_by_the_uris_of_its_certificate_or_not_at_all() {
     let (nodes, clients, files) =
         (Authority::new("nodes"), Authority::new("clients"), Files::new());
-    let config = files.client(&clients, &nodes.sign("127.0.0.1", &[]));
+    let config = files.client(&clients, &nodes.node());
     let secrets = Secrets::load(&config, Watch::default()).unwrap();
     let uris = ["spiffe://weft/ns/a/sa/B", "weft://client/1"];
-    let known = clients.sign("a.example", &uris);
-    let foreign = Authority::new("clients").sign("a.example", &uris);
+    let known = clients.sign(&[&["a.example"], &uris[..]].concat(), BOTH);
+    let foreign = Authority::new("clients").sign(&[&["a.example"], &uris[..]].concat(), BOTH);
     let (v13, v12) = (&rustls::version::TLS13, &rustls::version::TLS12);
 
     for tls in [secrets.grpc().unwrap(), secrets.http().unwrap()] {
@@ -180,11 +132,11 @@ async fn a_client_is_known_by_the_uris_of_its_certificate_or_not_at_all() {
 async fn tls12_is_spoken_where_it_is_asked_for_and_never_between_nodes() {
     let (nodes, clients, files) =
         (Authority::new("nodes"), Authority::new("clients"), Files::new());
-    let own = nodes.sign("127.0.0.1", &[]);
+    let own = nodes.node();
     let mut config = files.client(&clients, &own);
     config.security.tls12 = true;
     let secrets = Secrets::load(&config, Watch::default()).unwrap();
-    let known = clients.sign("a.example", &["weft://client/1"]);
+    let known = clients.sign(&["a.example", "weft://client/1"], BOTH);
     let v12 = &rustls::version::TLS12;
 
     let met = meet(secrets.grpc().unwrap(), connector(&nodes, Some(&known), v12)).await.unwrap();
@@ -199,7 +151,7 @@ async fn tls12_is_spoken_where_it_is_asked_for_and_never_between_nodes() {
 async fn new_files_are_used_for_new_connections_and_bad_ones_are_not() {
     let (nodes, clients, files) =
         (Authority::new("nodes"), Authority::new("clients"), Files::new());
-    let config = files.client(&clients, &nodes.sign("127.0.0.1", &[]));
+    let config = files.client(&clients, &nodes.node());
     let watch = Watch::default();
     let secrets = Secrets::load(&config, watch.clone()).unwrap();
     let tls = secrets.grpc().unwrap();
@@ -211,7 +163,7 @@ async fn new_files_are_used_for_new_connections_and_bad_ones_are_not() {
     assert!(trusts(&nodes, None).await && !trusts(&later, None).await);
 
     // Half of a new pair is no pair.
-    let new = later.sign("127.0.0.1", &[]);
+    let new = later.node();
     files.write("node.pem", &new.certificate);
     watch.look();
     watch.look();
@@ -221,7 +173,7 @@ async fn new_files_are_used_for_new_connections_and_bad_ones_are_not() {
     assert!(!trusts(&nodes, None).await && trusts(&later, None).await);
 
     // The authority of clients: added, then alone.
-    let (old, new) = (clients.sign("c", &[]), other.sign("c", &[]));
+    let (old, new) = (clients.sign(&["c"], BOTH), other.sign(&["c"], BOTH));
     assert!(trusts(&later, Some(&old)).await && !trusts(&later, Some(&new)).await);
     files.write("client-ca.pem", &format!("{}{}", clients.pem, other.pem));
     watch.look();
@@ -248,7 +200,7 @@ fn a_node_is_named_by_one_uri_in_one_way() {
         (&["weft://node/7", "weft://node/8"], Err(())),
         (&["WEFT://NODE/7"], Ok(None)),
     ] {
-        let der = authority.sign("h", uris).certificate;
+        let der = authority.sign(&[&["h"], uris].concat(), BOTH).certificate;
         let der = CertificateDer::from_pem_slice(der.as_bytes()).unwrap();
         let named = super::node_of(&ClientCertificate::read(&der).unwrap());
         let named = named.map(|node| node.map(weft_proto::NodeId::get)).map_err(|_problem| ());

@@ -6,5 +6,6 @@ mod cluster;
 mod matrix;
 mod node;
 mod peers;
+#[path = "../../../tests/harness/pki.rs"]
 mod pki;
 mod refusals;

@@ -3,6 +3,8 @@
 #[path = "../../harness/daemon.rs"]
 pub(crate) mod daemon;
 pub(crate) mod node;
+#[path = "../../harness/pki.rs"]
+pub(crate) mod pki;
 #[path = "../../harness/ports.rs"]
 pub(crate) mod ports;
 #[path = "../../harness/probe.rs"]
@@ -93,7 +95,8 @@ impl Cluster {
     }
 
     pub(crate) fn options(&self) -> Options {
-        Options::new(self.nodes.iter().map(Node::endpoint))
+        let tls = self.nodes.first().and_then(Node::tls);
+        Options { tls, ..Options::new(self.nodes.iter().map(Node::endpoint)) }
     }
 }
 

@@ -3,13 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-use weft_client::{Client, Options};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+use weft_client::{Client, Options, Tls};
 
+use super::pki;
 use super::ports::{Ports, address};
-use super::probe::answers_ready;
+use super::probe::{answers_ready, asks_ready};
 use super::process::{Daemon, POLL, weft};
 
 /// A first start makes a cluster; elections on a busy machine take a while.
@@ -26,6 +31,8 @@ pub(crate) struct Node {
     /// Further settings of its cluster, and further sections, as TOML.
     pub(crate) cluster_settings: String,
     pub(crate) sections: String,
+    /// Authorities that its clients trust, in PEM, where it shows a certificate.
+    pub(crate) trusted: Option<String>,
 }
 
 impl Node {
@@ -33,7 +40,8 @@ impl Node {
     pub(crate) fn new(folder: PathBuf, ports: Ports, founders: Vec<u16>) -> Self {
         fs::create_dir_all(&folder).unwrap();
         let (cluster_settings, sections) = (String::new(), String::new());
-        Self { ports, founders, folder, process: None, cluster_settings, sections }
+        let (process, trusted) = (None, None);
+        Self { ports, founders, folder, process, cluster_settings, sections, trusted }
     }
 
     /// Its configuration, as an operator would write it.
@@ -84,13 +92,25 @@ impl Node {
     /// Waits until it can serve.
     pub(crate) async fn ready(&mut self) {
         let begin = Instant::now();
-        while !answers_ready(&address(self.ports.http)).await {
+        while !self.is_ready().await {
             let name = self.name();
             let status = self.running().status();
             assert!(status.is_none(), "{name} ended: {status:?}");
             assert!(begin.elapsed() < READY_MAX, "{name} is not ready after {READY_MAX:?}");
             sleep(POLL).await;
         }
+    }
+
+    async fn is_ready(&self) -> bool {
+        let http = address(self.ports.http);
+        let Some(trusted) = &self.trusted else { return answers_ready(&http).await };
+        let tls = pki::client(trusted, None, rustls::DEFAULT_VERSIONS);
+        let probe = async {
+            let tcp = TcpStream::connect(http).await?;
+            let name = ServerName::try_from("127.0.0.1").unwrap();
+            asks_ready(TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?).await
+        };
+        matches!(timeout(Duration::from_secs(2), probe).await, Ok(Ok(true)))
     }
 
     /// Ends it at once.
@@ -113,12 +133,27 @@ impl Node {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", address(self.ports.grpc))
+        let scheme = if self.trusted.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", address(self.ports.grpc))
+    }
+
+    /// What its clients need to reach it.
+    pub(crate) fn tls(&self) -> Option<Tls> {
+        self.trusted.clone().map(|ca_pem| Tls { ca_pem, ..Tls::default() })
     }
 
     /// A client that knows this node alone.
     pub(crate) fn client(&self) -> Client {
-        Client::connect(&Options::new([self.endpoint()])).unwrap()
+        let options = Options { tls: self.tls(), ..Options::new([self.endpoint()]) };
+        Client::connect(&options).unwrap()
+    }
+
+    /// A file in its folder, which is there as a whole or not at all.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let (new, path) = (self.folder.join("new"), self.folder.join(name));
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &path).unwrap();
+        path
     }
 
     fn name(&self) -> String {

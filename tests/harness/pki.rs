@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SanType,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
@@ -16,12 +16,14 @@ pub(crate) const BOTH: &[ExtendedKeyUsagePurpose] =
     &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
 
 /// Signs certificates.
+#[derive(Debug)]
 pub(crate) struct Authority {
     pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, in PEM.
+#[derive(Clone, Debug)]
 pub(crate) struct Signed {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -43,10 +45,16 @@ impl Authority {
         self.sign(&["127.0.0.1"], BOTH)
     }
 
+    /// A certificate for these hosts and URIs.
     pub(crate) fn sign(&self, names: &[&str], usages: &[ExtendedKeyUsagePurpose]) -> Signed {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "a node");
+        let (uris, hosts): (Vec<&str>, Vec<&str>) =
+            names.iter().partition(|name| name.contains("://"));
+        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        let uris = uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap()));
+        params.subject_alt_names.extend(uris);
+        // A name that nobody may read: who somebody is stands elsewhere.
+        params.distinguished_name.push(DnType::CommonName, "weft://node/99");
         params.extended_key_usages = usages.to_vec();
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
@@ -54,19 +62,31 @@ impl Authority {
     }
 }
 
-/// What somebody connects with who trusts this authority and shows this.
-pub(crate) fn connector(trusted: &Authority, shown: Option<&Signed>) -> TlsConnector {
+/// The settings of somebody who trusts the authorities in this PEM and shows this.
+pub(crate) fn client(
+    trusted: &str,
+    shown: Option<&Signed>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap()).unwrap();
-    let tls = rustls::ClientConfig::builder().with_root_certificates(roots);
-    let mut tls = match shown {
+    for authority in CertificateDer::pem_slice_iter(trusted.as_bytes()) {
+        roots.add(authority.unwrap()).unwrap();
+    }
+    let tls = rustls::ClientConfig::builder_with_protocol_versions(versions);
+    let tls = tls.with_root_certificates(roots);
+    match shown {
         Some(own) => {
             let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
             let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
             tls.with_client_auth_cert(chain, key).unwrap()
         }
         None => tls.with_no_client_auth(),
-    };
+    }
+}
+
+/// What somebody connects with by HTTP/2.
+pub(crate) fn connector(trusted: &Authority, shown: Option<&Signed>) -> TlsConnector {
+    let mut tls = client(&trusted.pem, shown, rustls::DEFAULT_VERSIONS);
     tls.alpn_protocols = vec![b"h2".to_vec()];
     TlsConnector::from(Arc::new(tls))
 }
