@@ -142,6 +142,11 @@ impl<'a> EventView<'a> {
 
     /// The value of an attribute by its CloudEvents name, as canonical text.
     pub fn attribute(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.value(name).map(Value::to_text)
+    }
+
+    /// The value of an attribute by its CloudEvents name.
+    pub fn value(&self, name: &str) -> Option<Value<'a>> {
         let required = match name {
             "id" => self.id,
             "source" => self.source,
@@ -150,10 +155,10 @@ impl<'a> EventView<'a> {
             // The last one wins, as in any protobuf map.
             _ => {
                 let all = self.attributes().filter(|attribute| attribute.name == name);
-                return all.last().map(|attribute| attribute.value.to_text());
+                return all.last().map(|attribute| attribute.value);
             }
         };
-        (!required.is_empty()).then_some(Cow::Borrowed(required))
+        (!required.is_empty()).then_some(Value::String(required))
     }
 
     /// The attribute `datacontenttype`.

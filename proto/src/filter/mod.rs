@@ -3,6 +3,7 @@
 //! Source: cloudevents/spec `subscriptions/spec.md`, section "Filters". A list of filters is their
 //! conjunction; an empty list passes every event. Attributes compare by their canonical text.
 
+pub mod cesql;
 mod text;
 mod wire;
 
