@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::Filter;
 
-const KNOWN: &str = "exact, prefix, suffix, all, any, not";
+/// The dialects, for errors.
+pub(super) const KNOWN: &str = "exact, prefix, suffix, all, any, not, sql, cel";
 
 // Written by hand for the errors: who comes with another dialect reads here what to do.
 impl<'de> Deserialize<'de> for Filter {
@@ -37,12 +38,9 @@ impl<'de> Visitor<'de> for OneDialect {
             "all" => Filter::All(map.next_value()?),
             "any" => Filter::Any(map.next_value()?),
             "not" => Filter::Not(map.next_value()?),
+            "sql" => Filter::Sql(map.next_value()?),
+            "cel" => Filter::Cel(map.next_value()?),
             // Ignoring it would let through what the caller wanted to leave out.
-            "sql" | "cel" => {
-                return Err(A::Error::custom(format!(
-                    "the filter dialect {dialect} is not supported by this version, only {KNOWN}"
-                )));
-            }
             _ => {
                 return Err(A::Error::custom(format!(
                     "{dialect:?} is no filter dialect; there are {KNOWN}"
@@ -94,9 +92,9 @@ mod tests {
     #[test]
     fn other_dialects_are_errors_that_say_so() {
         let cases = [
-            (r#"{"sql":"TRUE"}"#, "sql is not supported by this version"),
-            (r#"{"not":{"cel":"true"}}"#, "cel is not supported by this version"),
-            (r#"{"regex":{"type":"a"}}"#, "\"regex\" is no filter dialect"),
+            (r#"{"regex":{"type":"a"}}"#, "\"regex\" is no filter dialect; there are exact, prefix"),
+            (r#"{"not":{"cesql":"TRUE"}}"#, "not, sql, cel"),
+            (r#"{"sql":5}"#, "expected a string"),
             (r#"{"exact":{"type":"a"},"any":[]}"#, "one filter has one dialect"),
             ("{}", "needs a dialect"),
             (r#"{"exact":{"type":"a","type":"b"}}"#, "attribute type is there twice"),
