@@ -13,6 +13,7 @@ mod dev;
 mod dispatcher;
 mod drain;
 mod expect;
+mod filter;
 mod function;
 mod get;
 mod key;
@@ -85,6 +86,8 @@ enum Command {
     Subscription(subscription::Args),
     /// Read a stored range again; ends
     Replay(replay::Args),
+    /// Try filters on events: which pass, and why the others do not
+    Filter(filter::Args),
     /// Register, list, get and check schemas; bind them to streams
     Schema(schema::Args),
     /// Deploy, list, describe and delete functions; show their logs
@@ -140,6 +143,7 @@ impl Command {
             Self::Publish(args) => Some(&args.stream),
             Self::Subscribe(args) => Some(&args.stream),
             Self::Replay(args) => Some(&args.stream),
+            Self::Filter(args) => args.stream(),
             Self::Stream(args) => args.stream(),
             Self::Schema(args) => args.stream(),
             Self::Delete(args) => args.stream(),
@@ -205,6 +209,7 @@ async fn dispatch(
         Command::Subscribe(args) => subscribe::run(args, &client()?, format).await?,
         Command::Subscription(args) => subscription::run(args, &client()?, format).await?,
         Command::Replay(args) => replay::run(args, &client()?, format).await?,
+        Command::Filter(args) => return filter::run(args, connection, format).await,
         Command::Schema(args) => return schema::run(args, &client()?, format).await,
         Command::Function(args) => return function::run(args, &client()?, format).await,
         Command::Apply(args) => return apply::run(&args, &client()?, format).await,
@@ -263,6 +268,9 @@ mod tests {
             "weft replay orders --from 2026-03-01T12:00:00Z --to latest",
             "weft replay orders --linearizable --checksum",
             "weft subscribe orders --merged --linearizable",
+            "weft filter test --sql TRUE --cel data.total>5 --event -",
+            "weft filter test --stream orders --from -1h --to latest --filter []",
+            "weft filter test --stream orders --subscription audit --max 500",
             "weft schema register order -f order.json",
             "weft schema get order --version 2",
             "weft schema check order -f payload.json",

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 use tracing::error;
-use weft_proto::filter::Filter;
+use weft_proto::filter::Compiled;
 use weft_proto::resource::{self, Kind, Start, SubscriptionMode, SubscriptionSpec};
 use weft_proto::{
     Error, GroupId, NodeId, Offset, PartitionId, PartitionUid, Principal, QualifiedName, Reason,
@@ -233,7 +233,7 @@ pub struct SubscriptionView {
     /// What it reads.
     pub stream: StreamView,
     /// Which events.
-    pub filters: Vec<Filter>,
+    pub filters: Compiled,
     /// Where a new cursor begins.
     pub start: SubscriptionStart,
     /// Who gets what.
@@ -393,11 +393,14 @@ impl Resources {
                     .map_err(|error| Error::internal("a stored time is none").with_source(error))?,
             ),
         };
+        let uid = ResourceUid(stored.uid);
+        // Compiling takes its time, and the catalog must go on.
+        drop(machine);
         Ok(SubscriptionView {
             name,
-            uid: ResourceUid(stored.uid),
+            uid,
             stream: found.ok_or_else(|| unknown_stream(&stream))?,
-            filters: spec.filters,
+            filters: Compiled::new(&spec.filters)?,
             start,
             mode: spec.mode,
         })

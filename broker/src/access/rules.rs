@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use weft_proto::event::EventView;
-use weft_proto::filter::{self, Filter};
+use weft_proto::filter::{Candidate, Compiled, Judgement};
 use weft_proto::resource::{self, Effect, GrantSpec, Kind, LimitSpec, Verb};
 use weft_proto::{Name, Pattern, Principal, QualifiedName, Timestamp, internal};
 
@@ -59,20 +58,33 @@ enum Namespaces {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Condition {
     types: Vec<Pattern>,
-    filters: Vec<Filter>,
+    filters: Compiled,
 }
 
 impl Condition {
-    fn passes(&self, event: &EventView<'_>) -> bool {
-        (self.types.is_empty() || self.types.iter().any(|ty| ty.matches(event.ty)))
-            && filter::passes_all(&self.filters, event)
+    fn judge(&self, event: &Candidate<'_>) -> Judgement {
+        let ty = event.event().ty;
+        if !self.types.is_empty() && !self.types.iter().any(|pattern| pattern.matches(ty)) {
+            return Judgement::Fails;
+        }
+        self.filters.judge(event)
+    }
+
+    /// For a grant that allows: in doubt it does not.
+    fn surely_passes(&self, event: &Candidate<'_>) -> bool {
+        self.judge(event) == Judgement::Passes
+    }
+
+    /// For a grant that denies: in doubt it does.
+    fn may_pass(&self, event: &Candidate<'_>) -> bool {
+        self.judge(event) != Judgement::Fails
     }
 }
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let types: Vec<&str> = self.types.iter().map(Pattern::as_str).collect();
-        let filters = serde_json::to_string(&self.filters).unwrap_or_default();
+        let filters = serde_json::to_string(self.filters.filters()).unwrap_or_default();
         match (self.types.is_empty(), self.filters.is_empty()) {
             (_, true) => write!(f, "types {}", types.join(", ")),
             (true, false) => write!(f, "filters {filters}"),
@@ -94,7 +106,7 @@ pub enum Decision {
 
 impl Decision {
     /// Whether it may be done with this event.
-    pub fn passes(&self, event: &EventView<'_>) -> bool {
+    pub fn passes(&self, event: &Candidate<'_>) -> bool {
         match self {
             Self::Denied => false,
             Self::Allowed => true,
@@ -134,9 +146,10 @@ pub struct EventRule {
 }
 
 impl EventRule {
-    fn passes(&self, event: &EventView<'_>) -> bool {
-        (self.all || self.allows.iter().any(|condition| condition.passes(event)))
-            && !self.denies.iter().any(|condition| condition.passes(event))
+    /// An expression that fails, or a payload that cannot be read, allows nothing.
+    fn passes(&self, event: &Candidate<'_>) -> bool {
+        (self.all || self.allows.iter().any(|condition| condition.surely_passes(event)))
+            && !self.denies.iter().any(|condition| condition.may_pass(event))
             && self.also.as_ref().is_none_or(|also| also.passes(event))
     }
 }
@@ -167,10 +180,11 @@ impl Rules {
     pub fn of(catalog: &State) -> Self {
         let grants = catalog.of_kind(Kind::Grant).map(|(name, stored)| {
             let spec = resource::parse(Kind::Grant, &stored.spec);
-            Arc::new(spec.map_or_else(
-                |_unreadable| Rule::deny_all(name.clone()),
-                |spec: GrantSpec| Rule::new(name.clone(), &spec),
-            ))
+            let rule = spec.and_then(|spec: GrantSpec| {
+                let filters = Compiled::new(&spec.filters)?;
+                Ok(Rule::new(name.clone(), &spec, filters))
+            });
+            Arc::new(rule.unwrap_or_else(|_unreadable| Rule::deny_all(name.clone())))
         });
         let limits = catalog
             .of_kind(Kind::Limit)
@@ -241,10 +255,9 @@ fn patterns(texts: &[String]) -> Vec<Pattern> {
 }
 
 impl Rule {
-    fn new(grant: QualifiedName, spec: &GrantSpec) -> Self {
-        let has_condition = !(spec.types.is_empty() && spec.filters.is_empty());
-        let condition =
-            || Condition { types: patterns(&spec.types), filters: spec.filters.clone() };
+    fn new(grant: QualifiedName, spec: &GrantSpec, filters: Compiled) -> Self {
+        let has_condition = !(spec.types.is_empty() && filters.is_empty());
+        let condition = || Condition { types: patterns(&spec.types), filters: filters.clone() };
         let namespaces = if spec.namespaces.is_empty() {
             Namespaces::One(grant.namespace.clone())
         } else {
@@ -272,7 +285,7 @@ impl Rule {
             types: Vec::new(),
             filters: Vec::new(),
         };
-        Self::new(grant, &spec)
+        Self::new(grant, &spec, Compiled::all())
     }
 
     fn is_for(&self, principal: &Principal, groups: &[String]) -> bool {

@@ -7,6 +7,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::event::EventView;
+use weft_proto::filter::Candidate;
 use weft_proto::internal::catalog_command::Change;
 use weft_proto::resource::{Effect, GrantSpec, Kind, Role, Verb};
 use weft_proto::{Principal, QualifiedName, Reason, Timestamp, internal, v1};
@@ -182,6 +183,10 @@ fn nothing_is_allowed_without_a_grant_and_a_denial_wins() {
     assert_eq!(decide(&world, alice, &[], Verb::Read, "shop/orders"), Decision::Denied);
 }
 
+fn candidate(event: &[u8]) -> Candidate<'_> {
+    Candidate::new(EventView::parse(event).unwrap())
+}
+
 #[test]
 fn conditions_decide_event_by_event_and_only_about_events() {
     let mut world = World::new();
@@ -202,7 +207,7 @@ fn conditions_decide_event_by_event_and_only_about_events() {
         ("cart.filled", "x", false),
     ] {
         let bytes = event(ty, subject);
-        assert_eq!(decision.passes(&EventView::parse(&bytes).unwrap()), passes, "{ty} {subject}");
+        assert_eq!(decision.passes(&candidate(&bytes)), passes, "{ty} {subject}");
     }
     // The stream itself is neither hidden by the one nor by the other.
     assert_eq!(decide(&world, "key:shop/a", &[], Verb::View, "shop/orders"), Decision::Allowed);
@@ -457,6 +462,7 @@ fn any_grant() -> impl Strategy<Value = (String, GrantSpec)> {
     let namespace = prop_oneof![Just("a"), Just("b"), Just("weft-system")];
     let elsewhere = proptest::collection::vec(prop_oneof![Just("*"), Just("a"), Just("b*")], 0..2);
     let types = proptest::collection::vec(prop_oneof![Just("t"), Just("u*"), Just("*")], 0..3);
+    let filters = proptest::sample::subsequence(FILTERS.to_vec(), 0..3);
     let verbs = proptest::sample::subsequence(Verb::ALL.to_vec(), 1..5);
     let own = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<_>>();
     (
@@ -465,24 +471,41 @@ fn any_grant() -> impl Strategy<Value = (String, GrantSpec)> {
         verbs,
         patterns,
         (namespace, elsewhere),
-        types,
+        (types, filters),
     )
-        .prop_map(move |(principals, denies, verbs, names, (namespace, elsewhere), types)| {
-            let is_system = namespace == "weft-system";
-            let about_events = verbs.iter().any(|verb| verb.is_about_events());
-            let spec = GrantSpec {
-                principals: own(principals),
-                effect: if denies { Effect::Deny } else { Effect::Allow },
-                role: None,
-                verbs,
-                names: own(names),
-                namespaces: if is_system { own(elsewhere) } else { Vec::new() },
-                types: if about_events { own(types) } else { Vec::new() },
-                filters: Vec::new(),
-            };
-            (namespace.to_owned(), spec)
-        })
+        .prop_map(
+            move |(principals, denies, verbs, names, (namespace, elsewhere), conditions)| {
+                let (types, filters) = conditions;
+                let is_system = namespace == "weft-system";
+                let about_events = verbs.iter().any(|verb| verb.is_about_events());
+                let spec = GrantSpec {
+                    principals: own(principals),
+                    effect: if denies { Effect::Deny } else { Effect::Allow },
+                    role: None,
+                    verbs,
+                    names: own(names),
+                    namespaces: if is_system { own(elsewhere) } else { Vec::new() },
+                    types: if about_events { own(types) } else { Vec::new() },
+                    filters: filters
+                        .into_iter()
+                        .filter(|_| about_events)
+                        .map(|(text, _)| serde_json::from_str(text).unwrap())
+                        .collect(),
+                };
+                (namespace.to_owned(), spec)
+            },
+        )
 }
+
+/// Filters, and whether the events below pass; nothing where an error decides.
+const FILTERS: [(&str, Option<bool>); 6] = [
+    (r#"{"exact":{"subject":"x"}}"#, Some(true)),
+    (r#"{"sql":"subject = 'y'"}"#, Some(false)),
+    (r#"{"not":{"sql":"EXISTS tenant"}}"#, Some(true)),
+    (r#"{"sql":"tenant = 'x'"}"#, None),
+    (r#"{"not":{"sql":"tenant = 'x'"}}"#, None),
+    (r#"{"cel":"data.total > 5"}"#, None),
+];
 
 /// The promise, read literally: one event, every grant, one after the other.
 fn oracle(
@@ -520,10 +543,16 @@ fn oracle(
         }
         let denies = grant.effect == Effect::Deny;
         if verb.is_about_events() {
-            if !any(&grant.types, ty) {
+            let matches = grant.filters.iter().map(|filter| {
+                let text = serde_json::to_string(filter).unwrap();
+                FILTERS.iter().find(|(known, _)| *known == text).unwrap().1
+            });
+            let matches: Vec<Option<bool>> = matches.collect();
+            let is_certain = !matches.contains(&None);
+            if !any(&grant.types, ty) || matches.contains(&Some(false)) || !(denies || is_certain) {
                 continue;
             }
-        } else if denies && !grant.types.is_empty() {
+        } else if denies && !(grant.types.is_empty() && grant.filters.is_empty()) {
             continue;
         }
         if denies {
@@ -552,7 +581,7 @@ proptest! {
                     let decision = decide(&world, who, groups, verb, resource);
                     for ty in ["t", "u", "ux", "v"] {
                         let bytes = event(ty, "x");
-                        let passes = decision.passes(&EventView::parse(&bytes).unwrap());
+                        let passes = decision.passes(&candidate(&bytes));
                         let wanted = oracle(&grants, (who, groups), verb, &name(resource), ty);
                         prop_assert_eq!(passes, wanted, "{} {} {} {}", who, verb, resource, ty);
                     }

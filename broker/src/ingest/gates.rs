@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use weft_proto::event::{self, EventView};
+use weft_proto::filter::Candidate;
 use weft_proto::resource::{BindingMode, BindingVersion, Kind};
 use weft_proto::{Error, PartitionUid, QualifiedName, Reason, ResourceUid, Result, SchemaId, v1};
 use weft_registry::{
@@ -147,7 +148,7 @@ impl Gates {
         allowed: &Allowed,
         view: &EventView<'_>,
     ) -> Result<(SchemaId, Option<u64>, Option<SubjectHash>)> {
-        if !allowed.passes(view) {
+        if !allowed.passes(&Candidate::new(view.clone())) {
             let message = format!(
                 "events of type {:?} like this may not be published to {} by this caller",
                 view.ty, stream.name

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weft_proto::event::{EventView, ordering_hash};
-use weft_proto::filter::{self, Filter};
+use weft_proto::filter::{Candidate, Compiled};
 use weft_proto::{Epoch, Offset, PartitionUid, Reason, Result, Timestamp};
 
 use super::shelf::{Budget, Shelf, Stored};
@@ -35,7 +35,7 @@ pub(super) struct Lane {
     again: Tape,
     group: DataGroup,
     shelf: Shelf,
-    filters: Vec<Filter>,
+    filters: Compiled,
     subscription: weft_proto::QualifiedName,
     /// The last read found nothing more.
     is_dry: bool,
@@ -55,7 +55,7 @@ pub(super) struct Source {
     pub(super) history: History,
     pub(super) budget: Budget,
     pub(super) partition: PartitionUid,
-    pub(super) filters: Vec<Filter>,
+    pub(super) filters: Compiled,
     pub(super) subscription: weft_proto::QualifiedName,
     pub(super) is_redriven: bool,
 }
@@ -154,8 +154,8 @@ impl Lane {
         let mut passed: Option<OffsetRange> = None;
         for (number, event) in (0_u64..).zip(run.events) {
             let offset = Offset(run.first.0.saturating_add(number));
-            let offered =
-                EventView::parse(&event).and_then(|view| self.look(&view, offset, event.len()));
+            let candidate = EventView::parse(&event).map(Candidate::new);
+            let offered = candidate.and_then(|event| self.look(&event, offset));
             let Some(offered) = offered else {
                 passed = match (passed, OffsetRange::new(offset, offset)) {
                     (Some(range), Some(one)) => Some(range.join(one)),
@@ -175,17 +175,18 @@ impl Lane {
     }
 
     /// What the desk must know of an event that the subscription wants.
-    fn look(&self, view: &EventView<'_>, offset: Offset, len: usize) -> Option<Offered> {
+    fn look(&self, event: &Candidate<'_>, offset: Offset) -> Option<Offered> {
+        let view = event.event();
         let is_wanted = if self.is_redriven {
             is_of(view, &self.subscription)
         } else {
-            self.filters.is_empty() || filter::passes_all(&self.filters, view)
+            self.filters.passes(event)
         };
         let key = if self.mode == Mode::KeyShared { ordering_hash(view) } else { 0 };
         is_wanted.then(|| Offered {
             offset,
             key,
-            bytes: u32::try_from(len).unwrap_or(u32::MAX),
+            bytes: u32::try_from(view.bytes().len()).unwrap_or(u32::MAX),
             expires: view.attribute("expirytime").and_then(|text| text.parse::<Timestamp>().ok()),
         })
     }

@@ -200,6 +200,25 @@ impl Client {
         self.offsets(stream, position, true).await
     }
 
+    /// Says which events filters let pass, and why the others do not: a sample, or what is stored.
+    /// Set `stream` and what else is wanted; the generation is set here.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a filter that is wrong, with its path as the field; `NotFound` for an unknown
+    /// stream or subscription; `Unavailable` when no node answers in time.
+    pub async fn test_filter(
+        &self,
+        request: v1::TestFilterRequest,
+    ) -> Result<v1::TestFilterResponse> {
+        let request = v1::TestFilterRequest { min_generation: self.generation(), ..request };
+        let test = |transport| {
+            let request = request.clone();
+            async move { v1::read_client::ReadClient::new(transport).test_filter(request).await }
+        };
+        self.call(crate::client::Repeat::Always, test).await
+    }
+
     async fn offsets(
         &self,
         stream: &str,

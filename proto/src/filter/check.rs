@@ -42,9 +42,7 @@ fn one(filter: &Filter, path: String, depth: usize, used: &mut Used) -> Result<T
         Filter::Suffix(wanted) => Check::Suffix(attributes(wanted, &path)?),
         Filter::All(filters) => Check::All(list(filters, &path, depth, used)?),
         Filter::Any(filters) => Check::Any(list(filters, &path, depth, used)?),
-        Filter::Not(filter) => {
-            Check::Not(Box::new(one(filter, path.clone(), depth + 1, used)?))
-        }
+        Filter::Not(filter) => Check::Not(Box::new(one(filter, path.clone(), depth + 1, used)?)),
         Filter::Sql(source) => {
             expression(source, &path, used)?;
             Check::Sql(Expression::parse(source).map_err(|error| wrong(&path, &error))?)

@@ -151,7 +151,9 @@ fn what_the_draft_forbids_is_refused() {
     assert_eq!(inner.message(), "filters[1].any[0].not.suffix: the value for id is empty");
     let sql = refused(r#"[{"any":[{"sql":"type =\n AND"}]}]"#);
     assert_eq!(sql.field(), Some("filters[0].any[0].sql"));
-    assert!(sql.message().starts_with("filters[0].any[0].sql: line 2, column 2 (byte 8): expected"));
+    assert!(
+        sql.message().starts_with("filters[0].any[0].sql: line 2, column 2 (byte 8): expected")
+    );
     let cel = refused(r#"[{"not":{"cel":"data.n > nope"}}]"#);
     assert_eq!(
         cel.message(),

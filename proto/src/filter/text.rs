@@ -92,7 +92,10 @@ mod tests {
     #[test]
     fn other_dialects_are_errors_that_say_so() {
         let cases = [
-            (r#"{"regex":{"type":"a"}}"#, "\"regex\" is no filter dialect; there are exact, prefix"),
+            (
+                r#"{"regex":{"type":"a"}}"#,
+                "\"regex\" is no filter dialect; there are exact, prefix",
+            ),
             (r#"{"not":{"cesql":"TRUE"}}"#, "not, sql, cel"),
             (r#"{"sql":5}"#, "expected a string"),
             (r#"{"exact":{"type":"a"},"any":[]}"#, "one filter has one dialect"),

@@ -423,7 +423,7 @@ mod tests {
                 r#"{"command":["a"],"timeout":"2d","triggers":[{"stream":"s"}]}"#.to_owned(),
                 "spec.timeout",
             ),
-            (trigger(r#","filters":[{"exact":{}}]"#), "spec.triggers[0].filters[0]"),
+            (trigger(r#","filters":[{"exact":{}}]"#), "spec.triggers[0].filters[0].exact"),
             (
                 r#"{"command":["a"],"triggers":[{"stream":"s"}],"scaling":{"max":0}}"#.to_owned(),
                 "spec.scaling.max",

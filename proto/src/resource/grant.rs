@@ -265,7 +265,11 @@ mod tests {
             (r#"{"principals":["*"],"verbs":["read"],"types":["*a*a*a*a*"]}"#, "spec.types[0]"),
             (
                 r#"{"principals":["*"],"verbs":["read"],"filters":[{"exact":{}}]}"#,
-                "spec.filters[0]",
+                "spec.filters[0].exact",
+            ),
+            (
+                r#"{"principals":["*"],"verbs":["read"],"filters":[{"not":{"sql":"type ="}}]}"#,
+                "spec.filters[0].not.sql",
             ),
         ] {
             assert_eq!(field("shop/g", json), wanted, "{json}");

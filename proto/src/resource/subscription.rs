@@ -230,7 +230,7 @@ mod tests {
         let cases = [
             (r#"{"stream":"Orders"}"#, Some("spec.stream")),
             (r#"{"stream":"s","start":{"time":"noon"}}"#, Some("spec.start")),
-            (r#"{"stream":"s","filters":[{"exact":{}}]}"#, Some("spec.filters[0]")),
+            (r#"{"stream":"s","filters":[{"exact":{}}]}"#, Some("spec.filters[0].exact")),
             (r#"{"stream":"ns/s","start":{"offset":7},"mode":"exclusive"}"#, None),
             (r#"{"stream":"s","start":{"time":"2026-03-01T12:00:00Z"}}"#, None),
             (r#"{"stream":"s","mode":"shared","lease":"999ms"}"#, Some("spec.lease")),

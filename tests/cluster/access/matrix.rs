@@ -75,6 +75,17 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
             let request = v1::LocateRequest { stream: stream(), ..v1::LocateRequest::default() };
             vec![case("all", "nynnyy", &request)]
         }
+        Method::ReadTestFilter => {
+            let test = |subscription: &str| v1::TestFilterRequest {
+                stream: stream(),
+                subscription: subscription.to_owned(),
+                ..v1::TestFilterRequest::default()
+            };
+            vec![
+                case("range", "nynnyy", &test("")),
+                case("subscription", "nynnyy", &test("shop/sub")),
+            ]
+        }
         Method::SubscribeSubscribe => {
             let open = v1::SubscribeOpen {
                 subscription: "shop/sub".to_owned(),

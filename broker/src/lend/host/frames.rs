@@ -10,6 +10,9 @@ use crate::lend::{Frame, Request};
 use crate::subscription::desk::{Act, LeaseId, MemberId, Settle, Token};
 use crate::subscription::{Credit, Cursor, Failure};
 
+/// A lease is kept for so much longer at most, at once.
+const EXTEND_MAX: Duration = Duration::from_hours(7 * 24);
+
 impl Host {
     /// Takes what is asked, and what else waits.
     pub(super) fn take(&mut self, first: Ask) {
@@ -68,11 +71,15 @@ impl Host {
         if held.epoch < fence.get() {
             return;
         }
+        let end = lane.end();
         for number in 0..u64::from(held.count) {
             let lease = LeaseId(held.first_lease.saturating_add(number));
             let token = Token { epoch: Epoch(held.epoch), lease };
             let offset = Offset(held.first_offset.saturating_add(number));
-            lane.desk.adopt(member, token, offset, held.attempt, now);
+            // What is not there cannot have been lent.
+            if offset < end {
+                lane.desk.adopt(member, token, offset, held.attempt, now);
+            }
         }
     }
 
@@ -114,7 +121,8 @@ impl Host {
             self.act(member, reject.leases.unwrap_or_default(), &act, &mut frame);
         }
         for extend in settle.extends {
-            let act = Act::Extend { by: extend.by_ms.map(Duration::from_millis) };
+            let by = extend.by_ms.map(|by| Duration::from_millis(by).min(EXTEND_MAX));
+            let act = Act::Extend { by };
             self.act(member, extend.leases.unwrap_or_default(), &act, &mut frame);
         }
         self.is_urgent = true;

@@ -24,7 +24,8 @@ impl Host {
                 .is_some_and(|cursor| cursor.epoch().get() > 0)
         });
         let start = self.start().await?;
-        let own = self.open_lane(partition, start, false).await?;
+        let mut own = self.open_lane(partition, start, false).await?;
+        own.desk.tick(self.now());
         self.lanes = vec![own];
         let is_redriven = self.group.with_state(|state| {
             let cursor = state.cursors().get(subscription, self.placement.dead);

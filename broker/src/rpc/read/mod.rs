@@ -3,6 +3,7 @@
 mod merge;
 mod part;
 mod tally;
+mod test_filter;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,9 +11,10 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+use weft_proto::filter::Compiled;
 use weft_proto::resource::Verb;
 use weft_proto::v1::read_server::Read;
-use weft_proto::{Error, GroupId, Offset, PartitionId, Reason, Result, filter, v1};
+use weft_proto::{Error, GroupId, Offset, PartitionId, Reason, Result, v1};
 
 use self::merge::Merge;
 use self::part::{END, Part, Shared, Step};
@@ -51,7 +53,7 @@ impl Service {
         resources.wait_for(request.min_generation).await?;
         let visible = authorize(caller, Verb::Read, &stream_name(&request.stream)?)?;
         let stream = resources.stream_named(&request.stream)?;
-        let filters = filter::from_wire(std::mem::take(&mut request.filters))?;
+        let filters = Compiled::from_wire(std::mem::take(&mut request.filters))?;
         let follows = request.to.is_none();
         if request.checksum && follows && request.events_max == 0 {
             let message = "a read without end has no checksum: set `to` or `events_max`";
@@ -255,6 +257,14 @@ impl Read for Service {
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Frames>, Status> {
         let caller = caller_of(&request)?;
         Ok(Response::new(self.open(&caller, request.into_inner()).await?))
+    }
+
+    async fn test_filter(
+        &self,
+        request: Request<v1::TestFilterRequest>,
+    ) -> Result<Response<v1::TestFilterResponse>, Status> {
+        let caller = caller_of(&request)?;
+        Ok(Response::new(self.test(&caller, request.into_inner()).await?))
     }
 
     async fn locate(

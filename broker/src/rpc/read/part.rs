@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use weft_proto::event::EventView;
-use weft_proto::filter::{self, Filter};
+use weft_proto::filter::{Candidate, Compiled};
 use weft_proto::{Offset, PartitionId, PartitionUid, Result, v1};
 
 use crate::access::Decision;
@@ -33,7 +33,7 @@ pub(super) struct Part {
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) resources: Resources,
-    pub(super) filters: Vec<Filter>,
+    pub(super) filters: Compiled,
     /// Which events the caller may see.
     pub(super) visible: Decision,
     /// Ways of compression that the reader understands, by their number on the wire.
@@ -114,9 +114,10 @@ pub(super) fn batch(partition: PartitionId, run: Run, shared: &Shared) -> Option
     }
     let all = run.events.len();
     let passes = |event: &Bytes| {
-        EventView::parse(event).is_some_and(|view| {
-            filter::passes_all(&shared.filters, &view) && shared.visible.passes(&view)
-        })
+        // Attributes are read in place; a payload is decoded only for a filter that asks for it.
+        EventView::parse(event)
+            .map(Candidate::new)
+            .is_some_and(|event| shared.filters.passes(&event) && shared.visible.passes(&event))
     };
     let mut deltas = Vec::new();
     for (delta, event) in (0_u32..).zip(run.events) {

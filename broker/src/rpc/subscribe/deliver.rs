@@ -1,7 +1,8 @@
 //! Events on their way to the member, as far as its window and its credit allow.
 
 use weft_proto::event::EventView;
-use weft_proto::{Offset, Result, filter, v1};
+use weft_proto::filter::Candidate;
+use weft_proto::{Offset, Result, v1};
 
 use super::session::Session;
 use crate::entry::OffsetRange;
@@ -59,9 +60,9 @@ impl Session {
             let offset = Offset(run.first.0.saturating_add(number));
             let passes = (self.parts.subscription.filters.is_empty()
                 && !self.parts.visible.is_by_event())
-                || EventView::parse(&event).is_some_and(|view| {
-                    filter::passes_all(&self.parts.subscription.filters, &view)
-                        && self.parts.visible.passes(&view)
+                || EventView::parse(&event).map(Candidate::new).is_some_and(|event| {
+                    self.parts.subscription.filters.passes(&event)
+                        && self.parts.visible.passes(&event)
                 });
             if !passes {
                 lane.window.skip_to(Offset(offset.0.saturating_add(1)));

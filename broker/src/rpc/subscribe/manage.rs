@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use weft_proto::event::EventView;
+use weft_proto::filter::Candidate;
 use weft_proto::resource::Verb;
 use weft_proto::{
     Epoch, Error, Offset, PartitionId, QualifiedName, Reason, ResourceUid, Result, Timestamp, v1,
@@ -123,8 +124,8 @@ impl Service {
                     let next_page = format!("{partition}.{}", letter.offset);
                     return Ok(v1::ListDeadLettersResponse { letters, next_page });
                 }
-                let is_visible =
-                    EventView::parse(&letter.event).is_some_and(|view| visible.passes(&view));
+                let is_visible = EventView::parse(&letter.event)
+                    .is_some_and(|view| visible.passes(&Candidate::new(view)));
                 if !is_visible {
                     continue;
                 }

@@ -80,8 +80,19 @@ const TYPES: [&str; 9] =
     ["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type"];
 
 const FUNCTIONS: [&str; 13] = [
-    "size", "contains", "startsWith", "endsWith", "int", "uint", "double", "bool", "string",
-    "bytes", "type", "dyn", "has",
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "string",
+    "bytes",
+    "type",
+    "dyn",
+    "has",
 ];
 
 const OPERATORS: [&str; 18] = [
@@ -149,7 +160,8 @@ impl<'e> Walk<'e> {
             || FUNCTIONS.contains(&name)
             || name == operators::NOT_STRICTLY_FALSE;
         if !is_known {
-            let message = format!("there is no function {name:?}; there are {}", FUNCTIONS.join(", "));
+            let message =
+                format!("there is no function {name:?}; there are {}", FUNCTIONS.join(", "));
             return Err(Problem { id, message });
         }
         if name == operators::ADD {
@@ -173,7 +185,9 @@ impl<'e> Walk<'e> {
         if !is_good {
             return problem(match self.variables.last() {
                 Some(around) => format!("a loop within a loop goes through a part of {around:?}"),
-                None => "a loop goes through a part of data, or a list that is written here".to_owned(),
+                None => {
+                    "a loop goes through a part of data, or a list that is written here".to_owned()
+                }
             });
         }
         self.expression(&inner.iter_range)?;

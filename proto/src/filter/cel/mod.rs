@@ -42,7 +42,8 @@ impl Predicate {
         let at = |offset, message: String| ParseError { place: Place::of(source, offset), message };
         if source.len() > SOURCE_BYTES_MAX {
             let length = source.len();
-            let message = format!("the expression has {length} bytes, more than {SOURCE_BYTES_MAX}");
+            let message =
+                format!("the expression has {length} bytes, more than {SOURCE_BYTES_MAX}");
             return Err(at(0, message));
         }
         bounds::check_nesting(source).map_err(|(offset, message)| at(offset, message))?;
@@ -51,9 +52,7 @@ impl Predicate {
         let parsed = catch_unwind(AssertUnwindSafe(|| parser.parse_with_source_info(source)));
         let Ok(parsed) = parsed else { return Err(at(0, "it cannot be parsed".to_owned())) };
         let (expression, info) = parsed.map_err(|errors| match errors.errors.first() {
-            Some(error) => {
-                at(payload::offset_of(source, error.pos), error.msg.clone())
-            }
+            Some(error) => at(payload::offset_of(source, error.pos), error.msg.clone()),
             None => at(0, "it is no expression".to_owned()),
         })?;
         let weight = bounds::measure(&expression).map_err(|problem| {

@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ::cel::context::VariableResolver;
 use ::cel::common::types::{
     CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt,
 };
 use ::cel::common::value::{CowVal, Val};
+use ::cel::context::VariableResolver;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::event::{Data, EventView};

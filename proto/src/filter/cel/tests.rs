@@ -10,7 +10,8 @@ use crate::event::EventView;
 
 fn event(data: Option<Data>, content_type: Option<&str>) -> Vec<u8> {
     let attribute = |attr| CloudEventAttributeValue { attr: Some(attr) };
-    let mut attributes = std::collections::BTreeMap::from([("n".to_owned(), attribute(Attr::CeInteger(5)))]);
+    let mut attributes =
+        std::collections::BTreeMap::from([("n".to_owned(), attribute(Attr::CeInteger(5)))]);
     if let Some(ty) = content_type {
         attributes.insert("datacontenttype".to_owned(), attribute(Attr::CeString(ty.to_owned())));
     }
@@ -89,7 +90,10 @@ fn what_is_no_json_is_an_error() {
     let deep = "[".repeat(200) + &"]".repeat(200);
     assert!(error(text(&deep), None).contains("recursion limit"));
     let binary = Some(Data::BinaryData(b"{}".to_vec().into()));
-    assert!(Payload::of(&EventView::parse(&event(binary, Some("application/X+JSON;a=b"))).unwrap()).is_ok());
+    assert!(
+        Payload::of(&EventView::parse(&event(binary, Some("application/X+JSON;a=b"))).unwrap())
+            .is_ok()
+    );
 }
 
 #[test]

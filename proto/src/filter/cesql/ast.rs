@@ -16,8 +16,16 @@ pub(super) enum Node {
     Binary(Operator, Box<[Node; 2]>),
     /// A chain of one level, from left to right: flat, so that long ones are not deep.
     Logic(Box<Node>, Vec<(Connective, Node)>),
-    Like { value: Box<Node>, pattern: Pattern, negated: bool },
-    In { value: Box<Node>, set: Vec<Node>, negated: bool },
+    Like {
+        value: Box<Node>,
+        pattern: Pattern,
+        negated: bool,
+    },
+    In {
+        value: Box<Node>,
+        set: Vec<Node>,
+        negated: bool,
+    },
     Call(Call),
 }
 

@@ -4,7 +4,6 @@
 //! `1 != 1 / 0` is false in the conformance cases. Except for NOT, whose own cast may fail: there they
 //! want `NOT 10` to be true.
 
-
 use super::ast::{Call, Connective, Node, Operator};
 use super::cast;
 use super::error::EvalError;
@@ -152,11 +151,7 @@ impl<'a, A: Attributes, E: Errors<'a>> Run<'_, 'a, A, E> {
         }
     }
 
-    fn logic(
-        &mut self,
-        first: &'a Node,
-        rest: &'a [(Connective, Node)],
-    ) -> Result<bool, Stop<'a>> {
+    fn logic(&mut self, first: &'a Node, rest: &'a [(Connective, Node)]) -> Result<bool, Stop<'a>> {
         let mut left = self.boolean(first)?;
         for (connective, node) in rest {
             // What failed stays failed: what comes behind is not looked at.
@@ -171,11 +166,7 @@ impl<'a, A: Attributes, E: Errors<'a>> Run<'_, 'a, A, E> {
         Ok(left.unwrap_or_default())
     }
 
-    fn binary(
-        &mut self,
-        operator: Operator,
-        sides: &'a [Node; 2],
-    ) -> Result<Value<'a>, Stop<'a>> {
+    fn binary(&mut self, operator: Operator, sides: &'a [Node; 2]) -> Result<Value<'a>, Stop<'a>> {
         let [left, right] = sides;
         match operator {
             Operator::Equal | Operator::NotEqual => {

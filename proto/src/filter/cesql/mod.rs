@@ -69,10 +69,7 @@ impl Expression {
     }
 
     /// Complete evaluation: a value, and every error on the way to it.
-    pub fn evaluate<'a>(
-        &'a self,
-        event: &'a impl Attributes,
-    ) -> (Value<'a>, Vec<EvalError<'a>>) {
+    pub fn evaluate<'a>(&'a self, event: &'a impl Attributes) -> (Value<'a>, Vec<EvalError<'a>>) {
         eval::complete(&self.root, event)
     }
 

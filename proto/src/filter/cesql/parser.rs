@@ -339,8 +339,7 @@ impl<'s> Parser<'s> {
     }
 }
 
-const KEYWORDS: [&str; 9] =
-    ["AND", "OR", "XOR", "NOT", "LIKE", "EXISTS", "IN", "TRUE", "FALSE"];
+const KEYWORDS: [&str; 9] = ["AND", "OR", "XOR", "NOT", "LIKE", "EXISTS", "IN", "TRUE", "FALSE"];
 
 const MIXED: &str = "AND, OR and XOR bind alike and go from left to right here, unlike in SQL: \
                      write parentheses";

@@ -8,9 +8,7 @@ use super::value::Value;
 
 pub(super) fn write(f: &mut Formatter<'_>, node: &Node) -> fmt::Result {
     match node {
-        Node::Literal(Value::Boolean(value)) => {
-            f.write_str(if *value { "TRUE" } else { "FALSE" })
-        }
+        Node::Literal(Value::Boolean(value)) => f.write_str(if *value { "TRUE" } else { "FALSE" }),
         Node::Literal(Value::Integer(value)) => write!(f, "{value}"),
         Node::Literal(Value::Text(text)) => string(f, text),
         Node::Attribute(name) => f.write_str(name),

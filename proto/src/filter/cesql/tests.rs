@@ -104,7 +104,11 @@ fn a_parse_error_says_where_and_what_was_expected() {
         ("", (0, 1, 1), "expected an attribute, a literal"),
         ("type =", (6, 1, 7), "NOT, EXISTS, - or (, found the end"),
         ("type = 'a", (7, 1, 8), "the string that begins here does not end; expected '"),
-        ("x LIKE 123", (7, 1, 8), "expected a string literal as the pattern of LIKE, found \"123\""),
+        (
+            "x LIKE 123",
+            (7, 1, 8),
+            "expected a string literal as the pattern of LIKE, found \"123\"",
+        ),
         ("a\nAND é", (6, 2, 5), "'é' has no meaning here"),
         ("a b", (2, 1, 3), "expected an operator or the end, found \"b\""),
         ("(a", (2, 1, 3), "expected an operator or ), found the end"),
@@ -169,9 +173,8 @@ fn what_differs_from_sql_is_warned_of() {
 
 /// Text that some string of the language stands for.
 fn any_text() -> impl Strategy<Value = String> {
-    "[a-z%_ '\"\\\\éTRUE0-9.-]{0,8}".prop_filter("no string reads as this text", |text| {
-        lexer::escape(text).is_some()
-    })
+    "[a-z%_ '\"\\\\éTRUE0-9.-]{0,8}"
+        .prop_filter("no string reads as this text", |text| lexer::escape(text).is_some())
 }
 
 fn any_value() -> impl Strategy<Value = Value<'static>> {
@@ -193,8 +196,17 @@ fn any_name() -> impl Strategy<Value = Box<str>> {
 fn any_binary(inner: impl Strategy<Value = Node> + Clone) -> impl Strategy<Value = Node> {
     use Operator as O;
     let operators = [
-        O::Multiply, O::Divide, O::Remainder, O::Add, O::Subtract, O::Equal, O::NotEqual, O::Less,
-        O::LessOrEqual, O::Greater, O::GreaterOrEqual,
+        O::Multiply,
+        O::Divide,
+        O::Remainder,
+        O::Add,
+        O::Subtract,
+        O::Equal,
+        O::NotEqual,
+        O::Less,
+        O::LessOrEqual,
+        O::Greater,
+        O::GreaterOrEqual,
     ];
     let operator = proptest::sample::select(operators.to_vec());
     (operator, inner.clone(), inner)
@@ -203,8 +215,20 @@ fn any_binary(inner: impl Strategy<Value = Node> + Clone) -> impl Strategy<Value
 
 fn any_call(inner: impl Strategy<Value = Node>) -> impl Strategy<Value = Node> {
     let names = [
-        "INT", "BOOL", "STRING", "ABS", "LENGTH", "CONCAT", "CONCAT_WS", "LOWER", "UPPER", "TRIM",
-        "LEFT", "RIGHT", "SUBSTRING", "NOPE",
+        "INT",
+        "BOOL",
+        "STRING",
+        "ABS",
+        "LENGTH",
+        "CONCAT",
+        "CONCAT_WS",
+        "LOWER",
+        "UPPER",
+        "TRIM",
+        "LEFT",
+        "RIGHT",
+        "SUBSTRING",
+        "NOPE",
     ];
     let name = proptest::sample::select(names.to_vec());
     (name, proptest::collection::vec(inner, 0..4)).prop_map(|(name, arguments)| {
@@ -251,12 +275,11 @@ fn matches_slowly(pattern: &[char], text: &[char]) -> bool {
         ['\\', wanted @ ('%' | '_'), rest @ ..] | [wanted, rest @ ..]
             if !matches!(pattern, ['%' | '_', ..]) =>
         {
-            text.split_first().is_some_and(|(one, text)| one == wanted && matches_slowly(rest, text))
+            text.split_first()
+                .is_some_and(|(one, text)| one == wanted && matches_slowly(rest, text))
         }
         ['_', rest @ ..] => text.split_first().is_some_and(|(_, text)| matches_slowly(rest, text)),
-        [_, rest @ ..] => {
-            (0..=text.len()).any(|skipped| matches_slowly(rest, &text[skipped..]))
-        }
+        [_, rest @ ..] => (0..=text.len()).any(|skipped| matches_slowly(rest, &text[skipped..])),
     }
 }
 

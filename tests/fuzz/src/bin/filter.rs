@@ -6,7 +6,9 @@
 use prost::Message as _;
 use weft_fuzz::{chosen, sample};
 use weft_proto::event::EventView;
-use weft_proto::filter::{DEPTH_MAX, Filter, NODES_MAX, check_all, from_wire, passes_all, to_wire};
+use weft_proto::filter::{
+    Candidate, Compiled, DEPTH_MAX, Filter, Judgement, NODES_MAX, check_all, from_wire, to_wire,
+};
 use weft_proto::v1;
 
 weft_fuzz::target!();
@@ -35,11 +37,17 @@ pub fn run(data: &[u8]) -> bool {
     assert_eq!(serde_json::from_str::<Vec<Filter>>(&text).expect("and read"), filters);
     let event = sample::encode(&sample::event());
     let view = EventView::parse(&event).expect("an event");
-    for filter in &filters {
-        let negated = Filter::Not(Box::new(filter.clone()));
-        assert_ne!(filter.passes(&view), negated.passes(&view));
-    }
-    assert_eq!(passes_all(&filters, &view), filters.iter().all(|filter| filter.passes(&view)));
+    let compiled = |filters: &[Filter]| Compiled::new(filters).expect("they were checked");
+    let passes = |filter: &Filter| {
+        compiled(std::slice::from_ref(filter)).passes(&Candidate::new(view))
+    };
+    let all = compiled(&filters);
+    let candidate = Candidate::new(view);
+    assert_eq!(all.passes(&candidate), filters.iter().all(passes));
+    let judged = all.judge(&candidate);
+    assert!(judged == Judgement::Undecided || judged == all.passes(&candidate).into());
+    assert_eq!(all.explain(&candidate).reasons.is_empty(), all.passes(&candidate));
+    all.warnings();
     true
 }
 
@@ -51,7 +59,11 @@ fn measure(filter: &Filter, at: usize, depth: &mut usize, nodes: &mut usize) {
             list.iter().for_each(|filter| measure(filter, at + 1, depth, nodes));
         }
         Filter::Not(filter) => measure(filter, at + 1, depth, nodes),
-        Filter::Exact(_) | Filter::Prefix(_) | Filter::Suffix(_) => {}
+        Filter::Exact(_)
+        | Filter::Prefix(_)
+        | Filter::Suffix(_)
+        | Filter::Sql(_)
+        | Filter::Cel(_) => {}
     }
 }
 
@@ -60,7 +72,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         r#"[{"exact":{"type":"com.example.cart.paid"}}]"#,
         r#"[{"prefix":{"type":"com."}},{"suffix":{"source":"op"}}]"#,
         r#"[{"any":[{"not":{"exact":{"subject":"cart/7"}}},{"all":[{"exact":{"flag":"true"}}]}]}]"#,
-        r#"[{"sql":"TRUE"}]"#,
+        r#"[{"sql":"type LIKE 'com.%' AND NOT EXISTS subject"}]"#,
+        r#"[{"not":{"cel":"data.a > 1 && data.l.exists(x, x == ce.type)"}}]"#,
+        r#"[{"regex":{"type":"a"}}]"#,
+        r#"[{"sql":"type ="}]"#,
     ];
     let mut seeds = Vec::new();
     for text in texts {
