@@ -40,13 +40,13 @@ impl Compiled {
     pub fn warnings(&self) -> Vec<Finding> {
         let mut found = Vec::new();
         for (place, filter) in self.filters().iter().enumerate() {
-            warnings(filter, format!("filters[{place}]"), &mut found);
+            warnings(filter, &format!("filters[{place}]"), &mut found);
         }
         found
     }
 }
 
-fn warnings(filter: &Filter, path: String, found: &mut Vec<Finding>) {
+fn warnings(filter: &Filter, path: &str, found: &mut Vec<Finding>) {
     let path = format!("{path}.{}", filter.dialect());
     match filter {
         Filter::Sql(source) => {
@@ -58,10 +58,10 @@ fn warnings(filter: &Filter, path: String, found: &mut Vec<Finding>) {
         }
         Filter::All(filters) | Filter::Any(filters) => {
             for (place, filter) in filters.iter().enumerate() {
-                warnings(filter, format!("{path}[{place}]"), found);
+                warnings(filter, &format!("{path}[{place}]"), found);
             }
         }
-        Filter::Not(filter) => warnings(filter, path, found),
+        Filter::Not(filter) => warnings(filter, &path, found),
         Filter::Exact(_) | Filter::Prefix(_) | Filter::Suffix(_) | Filter::Cel(_) => {}
     }
 }
@@ -120,7 +120,9 @@ impl Test {
     fn errors(&self, event: &Candidate<'_>, found: &mut Vec<Finding>) {
         match &self.check {
             Check::All(tests) | Check::Any(tests) => {
-                tests.iter().for_each(|test| test.errors(event, found));
+                for test in tests {
+                    test.errors(event, found);
+                }
             }
             Check::Not(test) => test.errors(event, found),
             Check::Sql(_) | Check::Cel(_) => {

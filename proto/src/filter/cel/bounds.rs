@@ -45,13 +45,12 @@ pub(super) fn check_nesting(source: &str) -> Result<(), (usize, String)> {
     while let Some((at, one)) = rest.next() {
         match (quote, one) {
             (Some(_), '\\') => drop(rest.next()),
-            (Some(open), one) if open == one => quote = None,
-            (Some(_), _) => {}
+            (Some(open), one) => quote = Some(open).filter(|&open| open != one),
             (None, '\'' | '"') => quote = Some(one),
             (None, '(' | '[' | '{') => depth += 1,
             (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
             (None, '?') => choices += 1,
-            (None, _) => {}
+            _ => {}
         }
         if depth + choices > usize::from(DEPTH_MAX) {
             let message = format!("the expression is nested deeper than {DEPTH_MAX}");

@@ -11,19 +11,19 @@ pub(super) enum Node {
     /// An attribute, in lower case.
     Attribute(Box<str>),
     Exists(Box<str>),
-    Not(Box<Node>),
-    Negate(Box<Node>),
-    Binary(Operator, Box<[Node; 2]>),
+    Not(Box<Self>),
+    Negate(Box<Self>),
+    Binary(Operator, Box<[Self; 2]>),
     /// A chain of one level, from left to right: flat, so that long ones are not deep.
-    Logic(Box<Node>, Vec<(Connective, Node)>),
+    Logic(Box<Self>, Vec<(Connective, Self)>),
     Like {
-        value: Box<Node>,
+        value: Box<Self>,
         pattern: Pattern,
         negated: bool,
     },
     In {
-        value: Box<Node>,
-        set: Vec<Node>,
+        value: Box<Self>,
+        set: Vec<Self>,
         negated: bool,
     },
     Call(Call),

@@ -72,7 +72,7 @@ impl Part {
                 let fits = part.iter().all(|wanted| {
                     left.next().is_some_and(|found| wanted.is_none_or(|one| one == found))
                 });
-                fits.then(|| left.as_str())
+                fits.then_some(left.as_str())
             }
         }
     }
