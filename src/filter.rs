@@ -231,8 +231,14 @@ async fn stored(
         Err(error) if is_about_filters(&error) => return bad_filter(error.message()),
         Err(error) => return Err(error.into()),
     };
-    let text = |one: &v1::FilterFinding| format!("{}: {}", one.path, one.message);
-    warn(&answer.warnings.iter().map(|one| format!("warning: {}", text(one))).collect::<Vec<_>>())?;
+    let sentence = |one: &v1::FilterFinding| format!("{}: {}", one.path, one.message);
+    warn(
+        &answer
+            .warnings
+            .iter()
+            .map(|one| format!("warning: {}", sentence(one)))
+            .collect::<Vec<_>>(),
+    )?;
     let mut out = Out::new();
     if format == Format::Table {
         for one in &answer.refused {
@@ -242,7 +248,7 @@ async fn stored(
             );
             out.line(&printable(&line))?;
             for reason in &one.reasons {
-                out.line(&printable(&format!("     {}", text(reason))))?;
+                out.line(&printable(&format!("     {}", sentence(reason))))?;
             }
         }
         let more = if answer.cut { "; there are more events, see --max" } else { "" };

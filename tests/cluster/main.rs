@@ -13,6 +13,7 @@ mod checker;
 mod checker_tests;
 mod crash;
 mod drain;
+mod filters;
 mod harness;
 mod lent;
 mod load;

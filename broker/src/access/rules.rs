@@ -182,7 +182,7 @@ impl Rules {
             let spec = resource::parse(Kind::Grant, &stored.spec);
             let rule = spec.and_then(|spec: GrantSpec| {
                 let filters = Compiled::new(&spec.filters)?;
-                Ok(Rule::new(name.clone(), &spec, filters))
+                Ok(Rule::new(name.clone(), &spec, &filters))
             });
             Arc::new(rule.unwrap_or_else(|_unreadable| Rule::deny_all(name.clone())))
         });
@@ -255,7 +255,7 @@ fn patterns(texts: &[String]) -> Vec<Pattern> {
 }
 
 impl Rule {
-    fn new(grant: QualifiedName, spec: &GrantSpec, filters: Compiled) -> Self {
+    fn new(grant: QualifiedName, spec: &GrantSpec, filters: &Compiled) -> Self {
         let has_condition = !(spec.types.is_empty() && filters.is_empty());
         let condition = || Condition { types: patterns(&spec.types), filters: filters.clone() };
         let namespaces = if spec.namespaces.is_empty() {
@@ -285,7 +285,7 @@ impl Rule {
             types: Vec::new(),
             filters: Vec::new(),
         };
-        Self::new(grant, &spec, Compiled::all())
+        Self::new(grant, &spec, &Compiled::all())
     }
 
     fn is_for(&self, principal: &Principal, groups: &[String]) -> bool {
