@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use weft_client::{
-    Client, ErrorKind, ReadItem, ReadOptions, SubscriptionItem, SubscriptionOptions,
+    Client, Delivery, ErrorKind, ReadItem, ReadOptions, SubscriptionItem, SubscriptionOptions,
 };
 use weft_proto::event::EventView;
 use weft_proto::filter::{Filter, to_wire};
@@ -63,7 +63,7 @@ async fn a_filter_means_the_same_wherever_it_stands() {
     assert_eq!(ids(&client, vec![Filter::Not(Box::new(filters().remove(0)))]).await, ["3"]);
     let mut member = client.subscribe("large", SubscriptionOptions::default());
     let first = loop {
-        if let SubscriptionItem::Delivery { batch, .. } = member.next().await.unwrap() {
+        if let SubscriptionItem::Delivery(Delivery { batch, .. }) = member.next().await.unwrap() {
             break batch.events.first().unwrap().0;
         }
     };

@@ -80,9 +80,8 @@ async fn next(member: &mut Subscription, patience: Duration) -> Option<Delivery>
     let until = Instant::now() + patience;
     loop {
         let item = timeout(until.saturating_duration_since(Instant::now()), member.next()).await;
-        match item.ok()?.unwrap() {
-            SubscriptionItem::Delivery(delivery) => return Some(delivery),
-            _ => continue,
+        if let SubscriptionItem::Delivery(delivery) = item.ok()?.unwrap() {
+            return Some(delivery);
         }
     }
 }
@@ -301,7 +300,7 @@ async fn a_stuck_member_holds_its_keys_and_no_others() {
     assert!(seen.iter().all(|number| number % 10 != 0), "the stuck member's key went to others");
 }
 
-/// KurrentDB #2748 and EventMesh #5384: a member that is gone has failed, and nothing is settled for it.
+/// `KurrentDB` #2748 and `EventMesh` #5384: a member that is gone has failed, and nothing is settled for it.
 #[tokio::test]
 async fn an_event_that_brings_its_consumers_down_is_given_up() {
     let cluster = Cluster::start(1).await;
@@ -437,8 +436,8 @@ async fn a_killed_leader_takes_no_lease_away() {
 
     cluster.nodes[leader].kill();
     for delivery in &held {
-        let acked = acker.ack(delivery.all()).await.unwrap();
-        within(LIMIT, "an acknowledgement over a leader's death", acked).await.unwrap();
+        let settling = acker.ack(delivery.all()).await.unwrap();
+        within(LIMIT, "an acknowledgement over a leader's death", settling).await.unwrap();
     }
     within(LIMIT, "the rest", async {
         while seen.len() < 50 {

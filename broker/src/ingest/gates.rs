@@ -148,7 +148,7 @@ impl Gates {
         allowed: &Allowed,
         view: &EventView<'_>,
     ) -> Result<(SchemaId, Option<u64>, Option<SubjectHash>)> {
-        if !allowed.passes(&Candidate::new(view.clone())) {
+        if !allowed.passes(&Candidate::new(*view)) {
             let message = format!(
                 "events of type {:?} like this may not be published to {} by this caller",
                 view.ty, stream.name

@@ -24,6 +24,7 @@ const AHEAD_EVENTS: usize = 4_096;
 const NEAR: u64 = 256;
 
 /// A desk, and where its events come from.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Lane {
     pub(super) desk: Desk,
     /// Where the events are: the partition, or its dead letters.

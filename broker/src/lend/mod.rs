@@ -45,7 +45,7 @@ const ASKS_LEN: usize = 1_024;
 /// Bytes of unsettled events of one partition.
 const UNSETTLED_BYTES: u64 = 64 << 20;
 /// Closed desks are remembered so long.
-const CLOSED_FOR: Duration = Duration::from_secs(60);
+const CLOSED_FOR: Duration = Duration::from_mins(1);
 /// When to try again while a desk is somewhere else.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 

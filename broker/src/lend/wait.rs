@@ -13,7 +13,7 @@ pub(super) type Place = (usize, ChangeNo);
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     next: u64,
-    waits: BTreeMap<u64, Wait>,
+    open: BTreeMap<u64, Wait>,
     by_change: BTreeMap<Place, Vec<u64>>,
 }
 
@@ -71,7 +71,7 @@ impl Waits {
         }
         let number = self.next;
         self.next += 1;
-        self.waits.insert(number, Wait { member, settled, left: changes.len() });
+        self.open.insert(number, Wait { member, settled, left: changes.len() });
         for place in changes {
             self.by_change.entry(place).or_default().push(number);
         }
@@ -80,17 +80,17 @@ impl Waits {
 
     /// Whether somebody waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.waits.is_empty()
+        self.open.is_empty()
     }
 
     /// A change is committed; gives what is answered now.
     pub(super) fn committed(&mut self, place: Place) -> Vec<(MemberId, v1::Settled)> {
         let mut answers = Vec::new();
         for number in self.by_change.remove(&place).unwrap_or_default() {
-            let Some(wait) = self.waits.get_mut(&number) else { continue };
+            let Some(wait) = self.open.get_mut(&number) else { continue };
             wait.left -= 1;
             if wait.left == 0
-                && let Some(wait) = self.waits.remove(&number)
+                && let Some(wait) = self.open.remove(&number)
             {
                 answers.push((wait.member, wait.settled));
             }

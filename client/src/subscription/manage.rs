@@ -8,6 +8,7 @@ use crate::client::{Client, MESSAGE_BYTES_MAX, Repeat};
 
 /// Which dead letters, and what becomes of them.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of one request")]
 pub struct Redrive {
     /// These; without any, all.
     pub letters: Vec<v1::DeadLetterRange>,

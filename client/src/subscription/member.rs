@@ -26,6 +26,7 @@ const JOIN: Duration = Duration::from_millis(5);
 const JOIN_LEN: usize = 256;
 const FRAMES_LEN: usize = 16;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Member {
     client: Client,
     open: v1::SubscribeOpen,

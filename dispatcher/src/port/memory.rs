@@ -339,6 +339,7 @@ struct MemoryMember {
     changed: watch::Receiver<u64>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a few in tests, each moved once")]
 enum Step {
     Frame(Frame),
     Ended,

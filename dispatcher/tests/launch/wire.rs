@@ -130,6 +130,27 @@ impl Publish for Broker {
 impl Subscribe for Broker {
     type SubscribeStream = ReceiverStream<Result<SubscribeResponse, Status>>;
 
+    async fn seek(
+        &self,
+        _request: Request<weft_proto::v1::SeekRequest>,
+    ) -> Result<Response<weft_proto::v1::SeekResponse>, Status> {
+        Err(Status::unimplemented("the dispatcher does not use it"))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        _request: Request<weft_proto::v1::ListDeadLettersRequest>,
+    ) -> Result<Response<weft_proto::v1::ListDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("the dispatcher does not use it"))
+    }
+
+    async fn redrive(
+        &self,
+        _request: Request<weft_proto::v1::RedriveRequest>,
+    ) -> Result<Response<weft_proto::v1::RedriveResponse>, Status> {
+        Err(Status::unimplemented("the dispatcher does not use it"))
+    }
+
     async fn subscribe(
         &self,
         request: Request<Streaming<SubscribeRequest>>,

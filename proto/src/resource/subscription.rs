@@ -80,7 +80,6 @@ fn default_lease() -> DurationText {
     DurationText::from_secs(30)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_default_lease(lease: &DurationText) -> bool {
     *lease == default_lease()
 }
@@ -89,12 +88,10 @@ fn default_grace() -> DurationText {
     DurationText::from_secs(5)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_default_grace(grace: &DurationText) -> bool {
     *grace == default_grace()
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_default(retry: &SubscriptionRetry) -> bool {
     *retry == SubscriptionRetry::default()
 }

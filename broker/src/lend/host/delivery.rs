@@ -72,7 +72,7 @@ impl Host {
             return Ok(0);
         }
         let loaded = lane.load(&offsets(&grants)).await?;
-        self.deliver(number, member, &grants, loaded);
+        self.deliver(number, member, &grants, &loaded);
         Ok(grants.len() as u64)
     }
 
@@ -81,7 +81,7 @@ impl Host {
         number: usize,
         member: MemberId,
         grants: &[Grant],
-        loaded: Vec<Option<Stored>>,
+        loaded: &[Option<Stored>],
     ) {
         let now = self.now();
         let Some(lane) = self.lanes.get_mut(number) else { return };
@@ -90,7 +90,7 @@ impl Host {
         let resources = self.lender.parts.ingest.resources();
         let mut frames: Vec<v1::Delivery> = Vec::new();
         let mut last: Option<(&Grant, &Stored)> = None;
-        for (grant, stored) in grants.iter().zip(&loaded) {
+        for (grant, stored) in grants.iter().zip(loaded) {
             let Some(stored) = stored else {
                 // Retention took it meanwhile: nothing is left to deliver.
                 let settle = Settle {

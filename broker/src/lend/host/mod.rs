@@ -24,7 +24,7 @@ use super::wait::Waits;
 use super::{Answers, Join, Lender, Request, dead, elsewhere};
 use crate::catalog::Subscription;
 use crate::data::DataGroup;
-use crate::entry::{Member, Settlement};
+use crate::entry::{Member, OffsetRange, Settlement};
 use crate::raft::group::Leadership;
 use crate::resources::{Placement, SubscriptionView};
 use crate::subscription::Credit;
@@ -310,7 +310,9 @@ impl Host {
         if !is_due {
             let has_passed = self.lanes.iter().any(|lane| lane.desk.settling() > 0);
             // Nobody waits for it: what filters passed over.
-            self.passes_at = self.passes_at.or(has_passed.then(|| now + PASSED));
+            if self.passes_at.is_none() && has_passed {
+                self.passes_at = Some(now + PASSED);
+            }
             return Ok(());
         }
         self.is_urgent = false;
@@ -343,7 +345,7 @@ impl Host {
                 }),
                 // Retention was faster.
                 None => {
-                    settled.extend(crate::entry::OffsetRange::new(letter.offset, letter.offset))
+                    settled.extend(OffsetRange::new(letter.offset, letter.offset));
                 }
             }
         }

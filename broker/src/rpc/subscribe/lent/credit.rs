@@ -19,6 +19,7 @@ pub(super) struct Pool {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Share {
     events: u64,
     bytes: i64,

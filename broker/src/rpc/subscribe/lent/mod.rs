@@ -47,7 +47,7 @@ pub(super) struct Session {
     answers: Answers,
     slots: Vec<Slot>,
     from_desks: mpsc::Receiver<(usize, Frame)>,
-    to_session: mpsc::Sender<(usize, Frame)>,
+    to_own: mpsc::Sender<(usize, Frame)>,
     pool: Pool,
     settling: BTreeMap<u64, Settling>,
 }
@@ -56,10 +56,10 @@ impl Session {
     pub(super) fn new(parts: Parts, lender: Lender, answers: Answers) -> Self {
         let slots: Vec<Slot> =
             parts.subscription.stream.placements.iter().copied().map(Slot::new).collect();
-        let (to_session, from_desks) = mpsc::channel(ANSWERS_LEN * slots.len().max(1));
+        let (to_own, from_desks) = mpsc::channel(ANSWERS_LEN * slots.len().max(1));
         let pool = Pool::new(slots.len());
         let settling = BTreeMap::new();
-        Self { parts, lender, answers, slots, from_desks, to_session, pool, settling }
+        Self { parts, lender, answers, slots, from_desks, to_own, pool, settling }
     }
 
     pub(super) async fn run(mut self, frames: Streaming<v1::SubscribeRequest>) {
@@ -115,7 +115,7 @@ impl Session {
                 member: self.parts.member.clone(),
                 held: slot.held.to_wire(),
             };
-            let answers = lend::Answers { link: number, to: self.to_session.clone() };
+            let answers = lend::Answers { link: number, to: self.to_own.clone() };
             match self.lender.attach(join, answers).await {
                 Ok(link) => slot.attached(link),
                 Err(error) if error.is_retryable() && slot.is_patient(PATIENCE) => {
