@@ -36,11 +36,17 @@ impl Service {
     ) -> Result<v1::CreateKeyResponse> {
         let name = named(&request.name, "name")?;
         authorize(caller, Verb::Govern, &name)?;
-        let rules = caller.access().rules();
-        let Some(hasher) = rules.hasher().filter(|_| caller.access().is_enforced()) else {
+        if !caller.access().is_enforced() {
             let message = "this cluster asks for no credentials: set `access.enforced = true` on \
                            its nodes first";
             return Err(Error::new(Reason::FailedPrecondition, message));
+        }
+        let rules = caller.access().rules();
+        let Some(hasher) = rules.hasher() else {
+            // Somebody came by the configuration of this node before there was a key.
+            let message = "the first key of this cluster is not made yet";
+            let error = Error::unavailable(message).with_not_applied();
+            return Err(error.with_retry_after(Duration::from_millis(100)));
         };
         let lasts = Duration::from_secs(request.expires_in_seconds);
         if lasts > EXPIRES_MAX {
