@@ -130,11 +130,16 @@ impl<'a> EventView<'a> {
 
     /// Optional and extension attributes, in the order of the encoding.
     pub fn attributes(&self) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
+        self.entries().map_while(attribute)
+    }
+
+    /// The encoded attributes.
+    fn entries(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut reader = Reader(self.bytes);
         std::iter::from_fn(move || {
             loop {
                 if let Field::Bytes(5, entry) = reader.next_field()?? {
-                    return attribute(entry);
+                    return Some(entry);
                 }
             }
         })
@@ -154,8 +159,13 @@ impl<'a> EventView<'a> {
             "type" => self.ty,
             // The last one wins, as in any protobuf map.
             _ => {
-                let all = self.attributes().filter(|attribute| attribute.name == name);
-                return all.last().map(|attribute| attribute.value);
+                return self.entries().filter(|entry| !is_of_another(entry, name)).fold(
+                    None,
+                    |found, entry| match attribute(entry) {
+                        Some(attribute) if attribute.name == name => Some(attribute.value),
+                        _ => found,
+                    },
+                );
             }
         };
         (!required.is_empty()).then_some(Value::String(required))
@@ -193,6 +203,17 @@ fn check_any(bytes: &[u8]) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Whether an attribute has another name, as far as that is seen at once: it is a name and a value.
+/// Filters ask for one of many, and decoding the others takes most of their time.
+#[inline]
+fn is_of_another(entry: &[u8], name: &str) -> bool {
+    let mut reader = Reader(entry);
+    let Some(Some(Field::Bytes(1, found))) = reader.next_field() else { return false };
+    found != name.as_bytes()
+        && matches!(reader.next_field(), Some(Some(Field::Bytes(2, _))))
+        && reader.0.is_empty()
 }
 
 fn attribute(entry: &[u8]) -> Option<Attribute<'_>> {
@@ -435,6 +456,22 @@ mod tests {
         let time = prost_types::Timestamp { seconds: 1, nanos: 5_000_000 };
         assert_eq!(message.attributes["t"].attr, Some(Attr::CeTimestamp(time)));
         assert_eq!(view.attribute("t").as_deref(), Some("1970-01-01T00:00:01.005Z"));
+    }
+
+    #[test]
+    fn the_last_of_two_names_and_of_two_attributes_counts() {
+        let named = |bytes: &[u8], name: &str| {
+            EventView::parse(bytes).unwrap().attribute(name).map(std::borrow::Cow::into_owned)
+        };
+        let mut bytes = event(Attr::CeString("first".to_owned()), None).encode_to_vec();
+        // {name: "a", value: {string: "x"}, name: "b"}
+        bytes.extend([0x2a, 11, 0x0a, 1, b'a', 0x12, 3, 0x1a, 1, b'x', 0x0a, 1, b'b']);
+        // {name: "ext", value: {string: "y"}}
+        bytes.extend([0x2a, 10, 0x0a, 3, b'e', b'x', b't', 0x12, 3, 0x1a, 1, b'y']);
+
+        assert_eq!(named(&bytes, "a"), None);
+        assert_eq!(named(&bytes, "b").as_deref(), Some("x"));
+        assert_eq!(named(&bytes, "ext").as_deref(), Some("y"));
     }
 
     proptest! {
