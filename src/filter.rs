@@ -9,7 +9,7 @@ use prost::Message as _;
 use serde_json::json;
 use serde_json::value::RawValue;
 use weft_client::Error;
-use weft_proto::event::{self, EventView};
+use weft_proto::event::{self, EVENT_BYTES_MAX};
 use weft_proto::filter::{Candidate, Compiled, Filter, Finding, to_wire};
 use weft_proto::v1;
 
@@ -159,7 +159,8 @@ fn local(test: &Test, filters: &[Filter], format: Format) -> anyhow::Result<Exit
         let event = event::from_json(json.get().as_bytes())
             .with_context(|| format!("event {number} is none"))?;
         let bytes = event.encode_to_vec();
-        let view = EventView::parse(&bytes).with_context(|| format!("event {number} is none"))?;
+        let view = event::check(&bytes, EVENT_BYTES_MAX)
+            .with_context(|| format!("event {number} is none"))?;
         let explanation = filters.explain(&Candidate::new(view));
         all_pass &= explanation.passes;
         if format == Format::Table {

@@ -1,7 +1,7 @@
 //! `Read.TestFilter`: which events filters let pass, and why the others do not.
 
 use tokio::task::yield_now;
-use weft_proto::event::EventView;
+use weft_proto::event::{self, EVENT_BYTES_MAX, EventView};
 use weft_proto::filter::{Candidate, Compiled, Finding};
 use weft_proto::resource::Verb;
 use weft_proto::{Error, Offset, PartitionId, Result, v1};
@@ -35,8 +35,8 @@ impl Service {
         }
         let mut tested = Tested::new(filters, visible, limit);
         if !request.event.is_empty() {
-            let no_event = || Error::invalid("the sample is no event").with_field("event");
-            let event = EventView::parse(&request.event).ok_or_else(no_event)?;
+            let event = event::check(&request.event, EVENT_BYTES_MAX)
+                .map_err(|error| Error::invalid(error.message()).with_field("event"))?;
             tested.take(&Candidate::new(event), PartitionId(0), Offset(0));
             return Ok(tested.answer);
         }
