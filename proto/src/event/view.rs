@@ -461,7 +461,7 @@ mod tests {
     #[test]
     fn the_last_of_two_names_and_of_two_attributes_counts() {
         let named = |bytes: &[u8], name: &str| {
-            EventView::parse(bytes).unwrap().attribute(name).map(std::borrow::Cow::into_owned)
+            EventView::parse(bytes).unwrap().attribute(name).map(Cow::into_owned)
         };
         let mut bytes = event(Attr::CeString("first".to_owned()), None).encode_to_vec();
         // {name: "a", value: {string: "x"}, name: "b"}
