@@ -454,6 +454,48 @@ async fn a_killed_leader_takes_no_lease_away() {
 }
 
 #[tokio::test]
+async fn a_namesake_takes_over_what_is_held_and_the_older_one_is_told() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    create(&client, 1, &shared(&json!({}))).await;
+    publish(&client, 0..3, 1).await;
+    let mut old = join(&client, "one", 10);
+    let held = next(&mut old, LIMIT).await.unwrap();
+
+    let new = join(&client, "one", 10);
+    new.acker().ack(held.all()).await.unwrap().await.unwrap();
+
+    let told = within(LIMIT, "being told", async {
+        loop {
+            if let Err(error) = old.next().await {
+                return error;
+            }
+        }
+    });
+    let error = told.await;
+    assert_eq!(error.reason(), Reason::Fenced);
+    assert!(error.to_string().contains("a name of its own"), "{error}");
+    all_settled(&client).await;
+}
+
+#[tokio::test]
+async fn what_filters_leave_out_is_settled_unseen() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let filters = json!({"filters": [{"sql": "subject = 'cart/1'"}]});
+    create(&client, 2, &shared(&filters)).await;
+    publish(&client, 0..100, 10).await;
+    let mut member = join(&client, "one", 100);
+    let acker = member.acker();
+
+    let mut seen = BTreeSet::new();
+    drain(&mut member, &acker, &mut seen, 10).await;
+
+    assert!(seen.iter().all(|number| number % 10 == 1));
+    all_settled(&client).await;
+}
+
+#[tokio::test]
 async fn an_exclusive_subscription_refuses_what_it_cannot_do() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();

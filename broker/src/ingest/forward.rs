@@ -45,9 +45,6 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// A command that is not answered by then has an unknown fate.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers of a desk that wait for another node.
-const LOANS_LEN: usize = 256;
-
 /// Bytes of appends to all other nodes that are not answered.
 const ROOM_BYTES: usize = 64 << 20;
 
@@ -493,21 +490,10 @@ impl forward_server::Forward for Remote {
         let Some(lend::Request::Open(open)) = first else {
             return Err(Error::internal("a node lends without opening").into());
         };
-        let (to, answers) = mpsc::channel(LOANS_LEN);
-        let link = lender.attach_for(open, lend::Answers { link: 0, to }).await?;
-        let asked = async move {
-            while let Ok(Some(request)) = requests.message().await {
-                let Some(frame) = request.frame else { continue };
-                if link.send(frame).await.is_err() {
-                    // Its last answer says why.
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        let answers = ReceiverStream::new(answers)
+        let answers = ReceiverStream::new(lender.serve(open, requests).await?)
             .map(|(_, frame)| Ok(internal::LendAnswer { frame: Some(frame) }));
         // When the member is gone, so are its answers, and the desk learns it from that.
-        let answers = answers.take_until(asked).take_until(self.closing.clone().cancelled_owned());
+        let answers = answers.take_until(self.closing.clone().cancelled_owned());
         Ok(Response::new(Box::pin(answers)))
     }
 }

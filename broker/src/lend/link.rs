@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use weft_proto::{Error, NodeId, Result, internal};
 
 use super::{elsewhere, host};
@@ -16,7 +17,7 @@ pub use internal::lend_answer::Frame;
 pub use internal::lend_request::Frame as Request;
 
 /// Frames on their way to another node.
-const REQUESTS_LEN: usize = 64;
+const REQUESTS_LEN: usize = 1_024;
 /// How long another node may take to answer that it lends.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -54,7 +55,9 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// `Unavailable` when the desk is gone; `ended` has come, or comes.
+    /// `Unavailable` when the desk is gone; `ended` has come, or comes. Also when another node is far
+    /// behind with what was sent to it: whoever waited for it here could not take its answers
+    /// meanwhile, for which it may wait itself.
     ///
     /// # Cancel safety
     ///
@@ -62,12 +65,13 @@ impl Link {
     pub async fn send(&self, request: Request) -> Result<()> {
         match self {
             Self::Here(member, desk) => {
+                // A desk never waits for a member.
                 let ask = host::Ask::Frame(*member, request);
                 desk.send(ask).await.map_err(|_closed| elsewhere())
             }
             Self::There(requests) => {
                 let request = internal::LendRequest { frame: Some(request) };
-                requests.send(request).await.map_err(|_closed| elsewhere())
+                requests.try_send(request).map_err(|_full_or_closed| elsewhere())
             }
         }
     }
@@ -113,4 +117,30 @@ pub(super) async fn connect(
 /// The last frame.
 pub(super) fn ended(error: &Error) -> Frame {
     Frame::Ended(error.into())
+}
+
+/// Serves a member of another node: what it asks is read whether or not it takes its answers.
+pub(super) fn serve(
+    tasks: &Tasks,
+    link: Link,
+    mut requests: Streaming<internal::LendRequest>,
+    answers: mpsc::Sender<(usize, Frame)>,
+) {
+    tasks.spawn_short(async move {
+        loop {
+            let request = tokio::select! {
+                biased;
+                () = answers.closed() => return,
+                request = requests.message() => request,
+            };
+            // Without requests the other node is gone, and so are its answers soon.
+            let Ok(Some(request)) = request else { return };
+            if let Some(frame) = request.frame
+                && link.send(frame).await.is_err()
+            {
+                // The last answer says why.
+                return;
+            }
+        }
+    });
 }

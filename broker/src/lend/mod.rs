@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tonic::Streaming;
 use weft_proto::resource::{SubscriptionMode, SubscriptionSpec, Verb};
 use weft_proto::{
     Error, GroupId, NodeId, PartitionId, PartitionUid, QualifiedName, ResourceUid, Result, internal,
@@ -42,6 +43,8 @@ use shelf::Budget;
 
 /// Frames of members that wait for a desk.
 const ASKS_LEN: usize = 1_024;
+/// Answers of a desk that wait for another node.
+const ANSWERS_LEN: usize = 256;
 /// Bytes of unsettled events of one partition.
 const UNSETTLED_BYTES: u64 = 64 << 20;
 /// Closed desks are remembered so long.
@@ -140,7 +143,7 @@ impl Lender {
     /// # Errors
     ///
     /// Those of [`Lender::attach`], and `Denied`.
-    pub async fn attach_for(&self, open: internal::LendOpen, answers: Answers) -> Result<Link> {
+    async fn attach_for(&self, open: internal::LendOpen, answers: Answers) -> Result<Link> {
         let caller = self.parts.ingest.access().on_behalf(open.principal, open.groups);
         let resources = self.parts.ingest.resources();
         let name: QualifiedName = open.subscription.parse().map_err(|error| {
@@ -156,6 +159,22 @@ impl Lender {
             .ok_or_else(|| Error::internal("a node sent a member's name that is none"))?;
         let join = Join { caller, subscription, placement, member, held: open.held };
         self.attach_here(join, answers).await
+    }
+
+    /// Serves a member of another node.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Lender::attach`], and `Denied`.
+    pub async fn serve(
+        &self,
+        open: internal::LendOpen,
+        requests: Streaming<internal::LendRequest>,
+    ) -> Result<mpsc::Receiver<(usize, Frame)>> {
+        let (to, answers) = mpsc::channel(ANSWERS_LEN);
+        let link = self.attach_for(open, Answers { link: 0, to: to.clone() }).await?;
+        link::serve(&self.parts.tasks, link, requests, to);
+        Ok(answers)
     }
 
     async fn attach_here(&self, join: Join, answers: Answers) -> Result<Link> {

@@ -30,7 +30,8 @@ const ITEMS_LEN: usize = 2;
 /// How a member takes part.
 #[derive(Clone, Debug)]
 pub struct SubscriptionOptions {
-    /// Name of this member, for people and for the audit trail.
+    /// Name of this member; a random one by default. Where events are lent, whoever joins under the
+    /// same name takes the place of the one before, with what it holds.
     pub member: String,
     /// Events that may be delivered and unacknowledged.
     pub events_max: u32,
@@ -40,7 +41,8 @@ pub struct SubscriptionOptions {
 
 impl Default for SubscriptionOptions {
     fn default() -> Self {
-        Self { member: "weft-client".to_owned(), events_max: 1_024, bytes_max: 8 << 20 }
+        let member = format!("weft-client-{:08x}", rand::random::<u32>());
+        Self { member, events_max: 1_024, bytes_max: 8 << 20 }
     }
 }
 

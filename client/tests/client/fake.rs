@@ -351,6 +351,13 @@ impl cluster_server::Cluster for Fake {
 impl read_server::Read for Fake {
     type ReadStream = Answers<v1::ReadResponse>;
 
+    async fn test_filter(
+        &self,
+        _request: Request<v1::TestFilterRequest>,
+    ) -> Result<Response<v1::TestFilterResponse>, Status> {
+        Err(Status::unimplemented("the tests do not use it"))
+    }
+
     async fn read(
         &self,
         request: Request<v1::ReadRequest>,
@@ -429,6 +436,27 @@ impl read_server::Read for Fake {
 impl subscribe_server::Subscribe for Fake {
     type SubscribeStream = Answers<v1::SubscribeResponse>;
 
+    async fn seek(
+        &self,
+        _request: Request<v1::SeekRequest>,
+    ) -> Result<Response<v1::SeekResponse>, Status> {
+        Err(Status::unimplemented("the tests do not use it"))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        _request: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("the tests do not use it"))
+    }
+
+    async fn redrive(
+        &self,
+        _request: Request<v1::RedriveRequest>,
+    ) -> Result<Response<v1::RedriveResponse>, Status> {
+        Err(Status::unimplemented("the tests do not use it"))
+    }
+
     /// Delivers what is not settled, two events a frame, as far as the credit goes; every
     /// connection but the fifth breaks after its third acknowledgement, before the answer.
     async fn subscribe(
@@ -472,7 +500,9 @@ impl subscribe_server::Subscribe for Fake {
                         events: todo.into_iter().map(|(_, event)| event).collect(),
                         ..v1::EventBatch::default()
                     };
-                    _ = send(Out::Delivery(v1::Delivery { epoch, batch: Some(batch) })).await;
+                    let delivery =
+                        v1::Delivery { epoch, batch: Some(batch), ..v1::Delivery::default() };
+                    _ = send(Out::Delivery(delivery)).await;
                     continue;
                 }
                 match fake.next(&mut frames, &answers).await {
@@ -494,7 +524,9 @@ impl subscribe_server::Subscribe for Fake {
                                 fenced = vec![range.partition];
                             }
                         }
-                        _ = send(Out::Settled(v1::Settled { tag: settle.tag, fenced })).await;
+                        let tag = settle.tag;
+                        let settled = v1::Settled { tag, fenced, ..v1::Settled::default() };
+                        _ = send(Out::Settled(settled)).await;
                     }
                     _ => return,
                 }

@@ -18,13 +18,12 @@ async fn every_event_is_settled_over_broken_connections() {
         match member.next().await.unwrap() {
             SubscriptionItem::Assigned { .. } => assigned += 1,
             SubscriptionItem::Revoked { .. } => revoked += 1,
-            SubscriptionItem::Idle { .. } => {}
-            SubscriptionItem::Delivery { epoch, batch } => {
-                for (offset, event) in &batch.events {
+            SubscriptionItem::Idle { .. } | SubscriptionItem::Seam { .. } => {}
+            SubscriptionItem::Delivery(delivery) => {
+                for (offset, event) in &delivery.batch.events {
                     assert_eq!(event, &Bytes::from(offset.to_string()));
                 }
-                let (first, last) = (batch.events.first().unwrap(), batch.events.last().unwrap());
-                let settling = acker.ack(batch.partition, epoch, first.0..=last.0).await.unwrap();
+                let settling = acker.ack(delivery.all()).await.unwrap();
                 if let Err(error) = settling.await {
                     assert_eq!(error.reason(), Reason::Fenced);
                     fenced += 1;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use weft_proto::{Epoch, Offset, internal, v1};
+use weft_proto::{Epoch, Error, Offset, Reason, internal, v1};
 
 use super::{ASKS_MAX, Ask, Attach, Attached, Host};
+use crate::entry::Member;
+use crate::lend::link::ended;
 use crate::lend::wait;
 use crate::lend::{Frame, Request};
 use crate::subscription::desk::{Act, LeaseId, MemberId, Settle, Token};
@@ -37,6 +39,7 @@ impl Host {
         let Attach { join, answers, reply } = attach;
         let member = MemberId(self.next_member);
         self.next_member += 1;
+        self.displace(&join.member);
         let now = self.now();
         for lane in &mut self.lanes {
             lane.desk.attach(member, join.member.as_str(), now);
@@ -58,6 +61,19 @@ impl Host {
         self.tell_opened(member);
         if reply.send(Ok(member)).is_err() {
             self.leave(member);
+        }
+    }
+
+    /// An older attachment of the same name ends; the new one has what it held.
+    fn displace(&mut self, name: &Member) {
+        let own = self.members.iter().filter(|(_, attached)| attached.name == *name);
+        let displaced: Vec<MemberId> = own.map(|(&member, _)| member).collect();
+        for member in displaced {
+            let message =
+                format!("another member named {name} joined; each needs a name of its own");
+            let error = Error::new(Reason::Fenced, message);
+            self.answer(member, ended(&error));
+            self.members.remove(&member);
         }
     }
 

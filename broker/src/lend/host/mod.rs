@@ -308,7 +308,7 @@ impl Host {
         let now = Instant::now();
         let is_due = self.is_urgent || self.passes_at.is_some_and(|at| at <= now);
         if !is_due {
-            let has_passed = self.lanes.iter().any(|lane| lane.desk.settling() > 0);
+            let has_passed = self.lanes.iter().any(|lane| lane.desk.has_news());
             // Nobody waits for it: what filters passed over.
             if self.passes_at.is_none() && has_passed {
                 self.passes_at = Some(now + PASSED);
@@ -409,7 +409,12 @@ impl Host {
     fn answer(&mut self, member: MemberId, frame: super::Frame) {
         let Some(attached) = self.members.get(&member) else { return };
         if !attached.answers.send(frame) {
+            let answers = attached.answers.clone();
             self.leave(member);
+            // It takes too little: it learns so when it can, and attaches again.
+            self.lender.parts.tasks.spawn_short(async move {
+                _ = answers.to.send((answers.link, ended(&elsewhere()))).await;
+            });
         }
     }
 }

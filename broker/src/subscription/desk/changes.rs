@@ -123,6 +123,12 @@ impl Changes {
         self.draft.relief.events.saturating_add(flight)
     }
 
+    /// Whether there is something for the next change.
+    pub(super) fn is_due(&self) -> bool {
+        let draft = &self.draft;
+        draft.run.is_some() || !draft.parked.is_empty() || !draft.dead.is_empty()
+    }
+
     pub(super) fn settle(&mut self, range: OffsetRange) {
         let Some(run) = self.draft.run else {
             self.draft.run = Some(range);
@@ -166,9 +172,7 @@ impl Changes {
     }
 
     pub(super) fn next(&mut self) -> Option<Change> {
-        let draft = &self.draft;
-        let is_empty = draft.run.is_none() && draft.parked.is_empty() && draft.dead.is_empty();
-        if self.flight.is_some() || is_empty {
+        if self.flight.is_some() || !self.is_due() {
             return None;
         }
         let mut draft = std::mem::take(&mut self.draft);

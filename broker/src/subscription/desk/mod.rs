@@ -217,6 +217,11 @@ impl Desk {
         self.elect();
     }
 
+    /// Whether there is something to replicate that no change on its way has.
+    pub fn has_news(&self) -> bool {
+        self.changes.is_due()
+    }
+
     /// The next change to replicate, if there is anything and none is on its way.
     pub fn next_change(&mut self) -> Option<Change> {
         self.changes.next()

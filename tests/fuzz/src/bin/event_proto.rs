@@ -8,8 +8,8 @@
 use prost::Message as _;
 use weft_fuzz::sample;
 use weft_proto::cloudevents::CloudEvent;
-use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data as Payload};
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data as Payload};
 use weft_proto::event::{self, Data, EVENT_BYTES_MAX, EventView, Value};
 use weft_proto::filter::{Candidate, Compiled, Filter};
 
@@ -51,7 +51,8 @@ pub fn run(data: &[u8]) -> bool {
         assert_eq!(event::partition_of(&view, 7), event::partition_of_key(key, 7));
     }
     let own = Filter::Exact([("id".to_owned(), view.id.to_owned())].into());
-    let passes = |filter| Compiled::new(&[filter]).expect("it is good").passes(&Candidate::new(view));
+    let passes =
+        |filter| Compiled::new(&[filter]).expect("it is good").passes(&Candidate::new(view));
     assert!(passes(own.clone()));
     assert!(!passes(Filter::Not(Box::new(own))));
     assert!(event::check(data, data.len().saturating_sub(1)).is_err());

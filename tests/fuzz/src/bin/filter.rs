@@ -38,9 +38,8 @@ pub fn run(data: &[u8]) -> bool {
     let event = sample::encode(&sample::event());
     let view = EventView::parse(&event).expect("an event");
     let compiled = |filters: &[Filter]| Compiled::new(filters).expect("they were checked");
-    let passes = |filter: &Filter| {
-        compiled(std::slice::from_ref(filter)).passes(&Candidate::new(view))
-    };
+    let passes =
+        |filter: &Filter| compiled(std::slice::from_ref(filter)).passes(&Candidate::new(view));
     let all = compiled(&filters);
     let candidate = Candidate::new(view);
     assert_eq!(all.passes(&candidate), filters.iter().all(passes));

@@ -107,7 +107,8 @@ fn frame(bytes: &[u8]) -> bool {
 pub fn seeds() -> Vec<Vec<u8>> {
     let frame = |frame| chosen(0, v1::SubscribeRequest { frame: Some(frame) }.encode_to_vec());
     use v1::subscribe_request::Frame;
-    let ack = |first, last| v1::SettledRange { partition: 1, epoch: 1, first, last };
+    let ack =
+        |first, last| v1::SettledRange { partition: 1, epoch: 1, first, last, redriven: false };
     vec![
         frame(Frame::Open(v1::SubscribeOpen {
             subscription: "s".to_owned(),
@@ -118,10 +119,18 @@ pub fn seeds() -> Vec<Vec<u8>> {
         frame(Frame::Settle(v1::Settle {
             tag: 7,
             acks: vec![ack(0, 3), ack(5, 5), ack(4, 4), ack(9, 8)],
+            nacks: vec![v1::Nack {
+                leases: Some(ack(1, 2)),
+                delay_ms: Some(5),
+                ..Default::default()
+            }],
+            rejects: vec![v1::Reject { leases: Some(ack(3, 3)), reason: "no".to_owned() }],
+            extends: vec![v1::Extend { leases: None, by_ms: None }],
         })),
         frame(Frame::Settle(v1::Settle {
             tag: 7,
             acks: vec![ack(0, u64::MAX), ack(u64::MAX, u64::MAX)],
+            ..Default::default()
         })),
         chosen(1, [0, 1, 3, 2, 0, 9, 90, 1, 20, 5, 1, 20, 5, 1, 20, 5, 2, 0, 1, 3, 9, 1, 30, 60]),
         chosen(0, [0xff]),

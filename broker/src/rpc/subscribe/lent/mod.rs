@@ -11,6 +11,9 @@ mod slot;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Streaming;
@@ -23,7 +26,7 @@ use self::slot::Slot;
 use super::Answers;
 use super::session::Parts;
 use crate::clock;
-use crate::lend::{self, Frame, Join, Lender, Request};
+use crate::lend::{self, Frame, Join, Lender, Link, Request};
 
 /// Answers of desks that wait, for each partition.
 const ANSWERS_LEN: usize = 64;
@@ -50,6 +53,7 @@ pub(super) struct Session {
     to_own: mpsc::Sender<(usize, Frame)>,
     pool: Pool,
     settling: BTreeMap<u64, Settling>,
+    attaching: FuturesUnordered<BoxFuture<'static, (usize, Result<Link>)>>,
 }
 
 impl Session {
@@ -58,8 +62,17 @@ impl Session {
             parts.subscription.stream.placements.iter().copied().map(Slot::new).collect();
         let (to_own, from_desks) = mpsc::channel(ANSWERS_LEN * slots.len().max(1));
         let pool = Pool::new(slots.len());
-        let settling = BTreeMap::new();
-        Self { parts, lender, answers, slots, from_desks, to_own, pool, settling }
+        Self {
+            parts,
+            lender,
+            answers,
+            slots,
+            from_desks,
+            to_own,
+            pool,
+            settling: BTreeMap::new(),
+            attaching: FuturesUnordered::new(),
+        }
     }
 
     pub(super) async fn run(mut self, frames: Streaming<v1::SubscribeRequest>) {
@@ -72,15 +85,18 @@ impl Session {
     async fn serve(&mut self, mut frames: Streaming<v1::SubscribeRequest>) -> Result<()> {
         let mut idle = Instant::now() + IDLE;
         loop {
-            let attaching = self.attach().await?;
+            let again = self.attach();
             self.share().await;
             let takes = self.settling.len() < SETTLES_MAX;
             tokio::select! {
                 biased;
+                Some((slot, attached)) = self.attaching.next(), if !self.attaching.is_empty() => {
+                    self.attached(slot, attached).await?;
+                }
                 answer = self.from_desks.recv() => {
                     // It never closes: one end is here.
-                    let Some((slot, frame)) = answer else { return Ok(()) };
-                    if self.handle_answer(slot, frame).await? {
+                    let Some((link, frame)) = answer else { return Ok(()) };
+                    if self.handle_answer(link, frame).await? {
                         idle = Instant::now() + IDLE;
                     }
                 }
@@ -89,7 +105,7 @@ impl Session {
                     // Leases stay for the grace of the subscription: nothing is settled for it.
                     Ok(None) | Err(_) => return Ok(()),
                 },
-                () = clock::sleep_until(attaching) => {}
+                () = clock::sleep_until(again) => {}
                 () = tokio::time::sleep_until(idle) => {
                     self.send_idle().await?;
                     idle = Instant::now() + IDLE;
@@ -99,7 +115,7 @@ impl Session {
     }
 
     /// Attaches to the desks of partitions that have none; says when to try again.
-    async fn attach(&mut self) -> Result<Option<Instant>> {
+    fn attach(&mut self) -> Option<Instant> {
         let mut again: Option<Instant> = None;
         for number in 0..self.slots.len() {
             let Some(slot) = self.slots.get_mut(number) else { continue };
@@ -115,17 +131,25 @@ impl Session {
                 member: self.parts.member.clone(),
                 held: slot.held.to_wire(),
             };
-            let answers = lend::Answers { link: number, to: self.to_own.clone() };
-            match self.lender.attach(join, answers).await {
-                Ok(link) => slot.attached(link),
-                Err(error) if error.is_retryable() && slot.is_patient(PATIENCE) => {
-                    let due = slot.failed();
-                    again = Some(again.map_or(due, |again| again.min(due)));
-                }
-                Err(error) => return Err(error),
-            }
+            // What an older link still says is told apart by its number.
+            let link = number + self.parts.subscription.stream.placements.len() * slot.attaches();
+            let answers = lend::Answers { link, to: self.to_own.clone() };
+            let lender = self.lender.clone();
+            // One that has no leader at present keeps the others waiting for nothing.
+            self.attaching
+                .push(Box::pin(async move { (number, lender.attach(join, answers).await) }));
         }
-        Ok(again)
+        again
+    }
+
+    async fn attached(&mut self, number: usize, attached: Result<Link>) -> Result<()> {
+        let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
+        match attached {
+            Ok(link) => slot.attached(link).await,
+            Err(error) if error.is_retryable() && slot.is_patient(PATIENCE) => slot.failed(),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Gives credit to desks that have events.
@@ -134,6 +158,7 @@ impl Session {
             let Some(credit) = self.pool.next_grant(number) else { continue };
             if slot.send(Request::Credit(credit)).await.is_err() {
                 self.pool.lost(number);
+                slot.ended();
             }
         }
         for number in self.pool.recalls() {
@@ -145,15 +170,13 @@ impl Session {
     }
 
     /// Says whether the member was told something.
-    async fn handle_answer(&mut self, number: usize, frame: Frame) -> Result<bool> {
-        let Some(slot) = self.slots.get_mut(number) else { return Ok(false) };
+    async fn handle_answer(&mut self, link: usize, frame: Frame) -> Result<bool> {
+        let (number, attachment) = (link % self.slots.len().max(1), link / self.slots.len().max(1));
+        let slot = self.slots.get_mut(number).filter(|slot| slot.is_current(attachment));
+        let Some(slot) = slot else { return Ok(false) };
         match frame {
             Frame::Opened(opened) => {
-                slot.opened(&opened);
-                for settle in slot.unanswered() {
-                    // If it is gone again, `ended` says so.
-                    _ = slot.send(Request::Settle(settle)).await;
-                }
+                slot.opened(&opened).await;
                 self.tell(Told::Assigned(opened)).await?;
                 Ok(true)
             }

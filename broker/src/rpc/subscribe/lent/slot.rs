@@ -14,6 +14,7 @@ use crate::resources::Placement;
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Slot {
     pub(super) placement: Placement,
     pub(super) held: Held,
@@ -22,6 +23,9 @@ pub(super) struct Slot {
     /// Settle frames that have no answer: sent again to the next desk.
     settles: BTreeMap<u64, v1::Settle>,
     is_open: bool,
+    /// Being looked for.
+    is_attaching: bool,
+    attachment: usize,
     attach_at: Instant,
     down_since: Instant,
     pause: Duration,
@@ -40,6 +44,8 @@ impl Slot {
             link: None,
             settles: BTreeMap::new(),
             is_open: false,
+            is_attaching: false,
+            attachment: 0,
             attach_at: Instant::now(),
             down_since: Instant::now(),
             pause: PAUSE,
@@ -48,19 +54,34 @@ impl Slot {
 
     /// When to look for a desk; nothing while there is one.
     pub(super) fn attach_at(&self) -> Option<Instant> {
-        self.link.is_none().then_some(self.attach_at)
+        (self.link.is_none() && !self.is_attaching).then_some(self.attach_at)
     }
 
-    pub(super) fn attached(&mut self, link: Link) {
-        self.link = Some(link);
+    /// A desk is being looked for; gives the number of the attachment.
+    pub(super) fn attaches(&mut self) -> usize {
+        self.is_attaching = true;
         self.is_open = false;
+        self.attachment = self.attachment.wrapping_add(1);
+        self.attachment
     }
 
-    /// No desk was found; says when to look again.
-    pub(super) fn failed(&mut self) -> Instant {
+    /// Whether this is the newest attachment.
+    pub(super) fn is_current(&self, attachment: usize) -> bool {
+        self.attachment == attachment
+    }
+
+    /// There is one; it may have said so before.
+    pub(super) async fn attached(&mut self, link: Link) {
+        self.is_attaching = false;
+        self.link = Some(link);
+        self.send_unanswered().await;
+    }
+
+    /// No desk was found.
+    pub(super) fn failed(&mut self) {
+        self.is_attaching = false;
         self.attach_at = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        self.attach_at
     }
 
     /// Whether it is not without a desk for longer than this.
@@ -68,10 +89,22 @@ impl Slot {
         self.down_since.elapsed() < patience
     }
 
-    pub(super) fn opened(&mut self, opened: &v1::Assigned) {
+    pub(super) async fn opened(&mut self, opened: &v1::Assigned) {
         self.is_open = true;
         self.pause = PAUSE;
         self.position.watermark = opened.watermark;
+        self.send_unanswered().await;
+    }
+
+    /// What the desk before did not answer.
+    async fn send_unanswered(&mut self) {
+        if !self.is_open || self.link.is_none() {
+            return;
+        }
+        for settle in self.settles.values().cloned().collect::<Vec<_>>() {
+            // If it is gone again, `ended` says so.
+            _ = self.send(Request::Settle(settle)).await;
+        }
     }
 
     pub(super) fn ended(&mut self) {
@@ -96,14 +129,10 @@ impl Slot {
     /// Sends a settle frame, now or to the next desk.
     pub(super) async fn settle(&mut self, settle: v1::Settle) {
         self.settles.insert(settle.tag, settle.clone());
-        if self.is_open {
-            // If the desk is gone, it goes to the next one.
-            _ = self.send(Request::Settle(settle)).await;
+        if self.is_open && self.send(Request::Settle(settle)).await.is_err() {
+            // It goes to the next desk.
+            self.ended();
         }
-    }
-
-    pub(super) fn unanswered(&self) -> Vec<v1::Settle> {
-        self.settles.values().cloned().collect()
     }
 
     pub(super) fn answered(&mut self, tag: u64) {
