@@ -31,7 +31,7 @@ use crate::security::host_of;
 /// Largest snapshot that is taken; it is held in memory once.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 /// Streams of one peer: one per group and lane, and votes.
-const STREAMS_MAX: u32 = 16_384;
+const STREAMS_MAX: u32 = 256;
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 const FRAME_BYTES_MAX: u32 = 16 << 10;
 /// How long connections may take to end once this node stops.
