@@ -262,7 +262,6 @@ impl Session {
                 refused.extend(slot::unknown(&part));
                 continue;
             };
-            slot.held.settle(&part);
             left += 1;
             slot.settle(part).await;
         }

@@ -135,8 +135,12 @@ impl Slot {
         }
     }
 
+    /// What the answer is about is held no longer. Until then it is: the next desk has to know of it,
+    /// to settle it.
     pub(super) fn answered(&mut self, tag: u64) {
-        self.settles.remove(&tag);
+        if let Some(settle) = self.settles.remove(&tag) {
+            self.held.settle(&settle);
+        }
     }
 }
 
