@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(said(name::ATTEMPTS), "5");
         assert_eq!(said(name::LAST_ERROR), "line break");
         assert_eq!(said(name::STREAM), "shop/orders");
-        assert_eq!(said(name::FIRST_FAILURE), "1970-01-01T00:00:01Z");
+        assert_eq!(said(name::FIRST_FAILURE), "1970-01-01T00:00:01.000000Z");
         assert_eq!((said(name::PARTITION), said(name::OFFSET)), ("3".into(), "7".into()));
         assert!(is_of(&view, &origin().subscription));
         assert!(!is_of(&view, &origin().stream));
