@@ -322,6 +322,22 @@ async fn an_event_that_brings_its_consumers_down_is_given_up() {
     all_settled(&client).await;
 }
 
+/// Credit for a single event goes round among all desks that have events, and is used wherever it is.
+#[tokio::test]
+async fn the_least_credit_serves_all_partitions() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    create(&client, 8, &shared(&json!({}))).await;
+    publish(&client, 0..400, 400).await;
+    let mut member = join(&client, "one", 1);
+    let acker = member.acker();
+
+    let mut seen = BTreeSet::new();
+    drain(&mut member, &acker, &mut seen, 400).await;
+
+    all_settled(&client).await;
+}
+
 #[tokio::test]
 async fn dead_letters_are_delivered_again_or_discarded() {
     let cluster = Cluster::start(3).await;

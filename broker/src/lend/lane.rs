@@ -140,6 +140,7 @@ impl Lane {
             Err(error) => return Err(error),
         };
         self.is_dry = runs.is_empty();
+        tracing::trace!(partition = %self.partition, %from, end = %bounds.end, runs = runs.len(), "read");
         for run in runs {
             self.offer(run);
         }

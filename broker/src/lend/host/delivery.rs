@@ -50,6 +50,7 @@ impl Host {
             lane.desk.wants(member, false);
             if !attached.is_offered {
                 attached.is_offered = true;
+                tracing::trace!(partition = %self.placement.uid, ?member, "offered");
                 self.answer(member, Frame::Offer(weft_proto::internal::Offer {}));
             }
             return Ok(0);
@@ -71,6 +72,7 @@ impl Host {
             self.is_urgent = true;
             return Ok(0);
         }
+        tracing::trace!(partition = %self.placement.uid, ?member, events = grants.len(), "lent");
         let loaded = lane.load(&offsets(&grants)).await?;
         self.deliver(number, member, &grants, &loaded);
         Ok(grants.len() as u64)

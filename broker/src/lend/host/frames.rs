@@ -53,11 +53,17 @@ impl Host {
             closed.closed().await;
             member
         }));
-        let attached =
-            Attached { name: join.member, answers, credit: Credit::default(), is_offered: false };
+        let attached = Attached {
+            name: join.member,
+            answers,
+            credit: Credit::default(),
+            is_offered: false,
+            is_recalled: false,
+        };
         self.members.insert(member, attached);
         // A member that attaches is behind until it is told otherwise.
         self.caught_up = None;
+        tracing::trace!(partition = %self.placement.uid, ?member, "attached");
         self.tell_opened(member);
         if reply.send(Ok(member)).is_err() {
             self.leave(member);
@@ -103,20 +109,37 @@ impl Host {
         let Some(attached) = self.members.get_mut(&member) else { return };
         match request {
             Request::Credit(credit) => {
+                tracing::trace!(partition = %self.placement.uid, ?member, ?credit, "credit");
                 attached.credit.add(credit.events, credit.bytes);
                 attached.is_offered = false;
                 self.want(member);
             }
-            Request::Recall(_) => {
-                let left = attached.credit.take_all();
-                attached.is_offered = false;
-                self.answer(member, Frame::Returned(left));
-                self.want(member);
-            }
+            Request::Recall(_) => attached.is_recalled = true,
             Request::Settle(settle) => self.settle(member, settle),
             // It came already.
             Request::Open(_) => {}
         }
+    }
+
+    /// Gives back what sessions asked for and was not used. It comes after lending: credit that is
+    /// called back in the moment in which it arrives would go round between desks for ever. Says
+    /// whether anybody did.
+    pub(super) fn give_back(&mut self) -> bool {
+        let recalled = self.members.iter_mut().filter(|(_, member)| member.is_recalled);
+        let given: Vec<_> = recalled
+            .map(|(&member, attached)| {
+                attached.is_recalled = false;
+                attached.is_offered = false;
+                (member, attached.credit.take_all())
+            })
+            .collect();
+        let has_given = !given.is_empty();
+        for (member, left) in given {
+            tracing::trace!(partition = %self.placement.uid, ?member, ?left, "given back");
+            self.answer(member, Frame::Returned(left));
+            self.want(member);
+        }
+        has_given
     }
 
     fn settle(&mut self, member: MemberId, settle: v1::Settle) {

@@ -63,12 +63,15 @@ pub struct Attach {
 }
 
 /// One attachment.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Attached {
     name: Member,
     answers: Answers,
     credit: Credit,
     /// It was told that there are events for which it has no credit.
     is_offered: bool,
+    /// Its session wants back what it does not use.
+    is_recalled: bool,
 }
 
 /// The end of a change: which lane, which number.
@@ -174,6 +177,8 @@ impl Host {
         loop {
             let reads_on = self.read().await?;
             self.lend().await?;
+            // Who gave credit back may have to ask for it again.
+            let has_given = self.give_back();
             self.launch().await?;
             if self.is_done() {
                 return Ok(());
@@ -200,7 +205,7 @@ impl Host {
                     let Some(ask) = ask else { return Ok(()) };
                     self.take(ask);
                 }
-                () = std::future::ready(()), if reads_on => {}
+                () = std::future::ready(()), if reads_on || has_given => {}
                 changed = own[0].changed() => {
                     changed.map_err(|_closed| elsewhere())?;
                     self.check_cursors()?;
@@ -370,6 +375,7 @@ impl Host {
 
     fn written(&mut self, (number, no, result): Written) -> Result<()> {
         result?;
+        tracing::trace!(partition = %self.placement.uid, number, ?no, "written");
         if let Some(lane) = self.lanes.get_mut(number) {
             lane.desk.committed(no);
         }

@@ -156,6 +156,7 @@ impl Session {
     async fn share(&mut self) {
         for (number, slot) in self.slots.iter_mut().enumerate() {
             let Some(credit) = self.pool.next_grant(number) else { continue };
+            tracing::trace!(number, ?credit, "shared out");
             if slot.send(Request::Credit(credit)).await.is_err() {
                 self.pool.lost(number);
                 slot.ended();
