@@ -10,6 +10,7 @@ mod pace;
 mod process;
 mod publish;
 mod replay;
+mod subscribe;
 mod times;
 
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ pub(crate) enum Work {
     Publish(publish::Publish),
     /// Publish events, then measure reading all of them once.
     Replay(replay::Replay),
+    /// Publish events, then measure delivering them to members that acknowledge, beside reading.
+    Subscribe(subscribe::Subscribe),
     /// Publish at a fixed rate while a reader follows, and measure from when each event was due.
     Latency(latency::Latency),
     /// Kill the leader again and again, and measure until events are acknowledged once more.
@@ -59,6 +62,7 @@ impl Work {
         match self {
             Self::Publish(args) => &args.target,
             Self::Replay(args) => &args.target,
+            Self::Subscribe(args) => &args.target,
             Self::Latency(args) => &args.target,
             Self::Failover(args) => &args.target,
         }
@@ -85,6 +89,7 @@ struct Report {
 enum Found {
     Publish(publish::Found),
     Replay(replay::Found),
+    Subscribe(subscribe::Found),
     Latency(latency::Found),
     Failover(failover::Found),
     Disk,
@@ -134,6 +139,9 @@ async fn measure(
     let found = match work {
         Work::Publish(args) => publish::measure(args, &bed, &stream).await.map(Found::Publish),
         Work::Replay(args) => replay::measure(args, &mut bed, &stream).await.map(Found::Replay),
+        Work::Subscribe(args) => {
+            subscribe::measure(args, &bed, &stream).await.map(Found::Subscribe)
+        }
         Work::Latency(args) => latency::measure(args, &bed, &stream).await.map(Found::Latency),
         Work::Failover(args) => {
             failover::measure(args, &mut bed, &stream).await.map(Found::Failover)

@@ -94,7 +94,7 @@ pub(super) struct Published {
 }
 
 /// How fast events went, and what that took.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Rate {
     seconds: f64,
     events_per_second: f64,
@@ -123,6 +123,10 @@ impl Rate {
             cpu_seconds_per_gb: cpu / (payload / 1e9),
             cpu_includes_brokers: brokers,
         }
+    }
+
+    pub(super) fn events_per_second(&self) -> f64 {
+        self.events_per_second
     }
 }
 

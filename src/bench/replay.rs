@@ -59,7 +59,7 @@ pub(super) async fn measure(args: &Replay, bed: &mut Bed, stream: &str) -> anyho
 }
 
 /// Number of events from the first to the present end.
-async fn read(client: &Client, stream: &str) -> anyhow::Result<u64> {
+pub(super) async fn read(client: &Client, stream: &str) -> anyhow::Result<u64> {
     let mut reader = client.read(ReadOptions::all(stream)).await?;
     while let Some(item) = reader.next().await? {
         // Only the count is of interest; the reader has checked that offsets rise.
