@@ -30,7 +30,7 @@ use weft_proto::{
 use super::{Ingest, Outcome, Submitted, subject_bytes};
 use crate::data::{Placed, SchemaIds, lock};
 use crate::entry::{Content, Entry};
-use crate::lend::{self, Lender};
+use crate::lend::Lender;
 use crate::peer::Peer;
 use crate::peer::grpc::{Badge, Grpc, Lane};
 use crate::room::{Room, Taken};
@@ -139,7 +139,7 @@ impl Forwarder {
         }
     }
 
-    /// Attaches a member to the desk of another node.
+    /// Opens the stream for members at desks of another node.
     pub(crate) async fn lend(
         &self,
         to: NodeId,
@@ -485,14 +485,8 @@ impl forward_server::Forward for Remote {
         self.ingest()?;
         let starting = || Error::unavailable("this node is still starting").with_not_applied();
         let lender = self.lender.get().ok_or_else(starting)?.clone();
-        let mut requests = request.into_inner();
-        let first = requests.message().await?.and_then(|first| first.frame);
-        let Some(lend::Request::Open(open)) = first else {
-            return Err(Error::internal("a node lends without opening").into());
-        };
-        let answers = ReceiverStream::new(lender.serve(open, requests).await?)
-            .map(|(_, frame)| Ok(internal::LendAnswer { frame: Some(frame) }));
-        // When the member is gone, so are its answers, and the desk learns it from that.
+        let answers = lender.serve(request.into_inner()).map(Ok);
+        // When the other node is gone, so are its answers, and desks learn it from that.
         let answers = answers.take_until(self.closing.clone().cancelled_owned());
         Ok(Response::new(Box::pin(answers)))
     }

@@ -1,49 +1,115 @@
 //! Between a member's session and a desk, on this node or another.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use weft_proto::{Error, NodeId, Result, internal};
+use tokio_util::sync::CancellationToken;
+use weft_proto::{Error, Result, internal};
 
+use super::trunk::Attachment;
 use super::{elsewhere, host};
-use crate::ingest::Forwarder;
 use crate::subscription::desk::MemberId;
-use crate::tasks::Tasks;
 
 pub use internal::lend_answer::Frame;
 pub use internal::lend_request::Frame as Request;
 
-/// Frames on their way to another node.
-const REQUESTS_LEN: usize = 1_024;
-/// How long another node may take to answer that it lends.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Frames that may wait where answers go before events are lent there no more. Others go on: there
+/// are few of them.
+const WAITING_FRAMES: usize = 1_024;
+/// The same for bytes of events, on the way to another node.
+const WAITING_BYTES: usize = 8 << 20;
 
 /// Where the answers of one link go: those of all links of a session go to one place.
 #[derive(Clone, Debug)]
 pub struct Answers {
     /// Which link it is.
-    pub link: usize,
-    /// Where to.
-    pub to: mpsc::Sender<(usize, Frame)>,
+    link: usize,
+    to: mpsc::Sender<(usize, Frame)>,
+    /// Only this link is over.
+    gone: CancellationToken,
+    /// Bytes of events that wait, of all links; a session's own are bounded by credit.
+    waiting: Option<Arc<AtomicUsize>>,
 }
 
 impl Answers {
-    /// Sends if there is room; says whether there was.
+    /// Room for everything that a link may have to say before its session takes it: events within the
+    /// largest credit, each in a frame of its own, and some.
+    pub const LEN: usize = 4_096 + 256;
+
+    /// Answers go to `to`, with this number.
+    pub fn new(link: usize, to: mpsc::Sender<(usize, Frame)>) -> Self {
+        Self { link, to, gone: CancellationToken::new(), waiting: None }
+    }
+
+    /// The same way for a link that may end before the others; whoever takes events from it takes
+    /// their bytes off `waiting`.
+    pub(super) fn of_trunk(
+        link: usize,
+        to: mpsc::Sender<(usize, Frame)>,
+        gone: CancellationToken,
+        waiting: Arc<AtomicUsize>,
+    ) -> Self {
+        Self { link, to, gone, waiting: Some(waiting) }
+    }
+
+    /// Sends if there is room; says whether there was. A position is left out when others wait: the
+    /// next one says more.
     pub(super) fn send(&self, frame: Frame) -> bool {
-        self.to.try_send((self.link, frame)).is_ok()
+        if matches!(frame, Frame::Position(_)) && !self.has_room() {
+            return true;
+        }
+        let Some(waiting) = &self.waiting else {
+            return self.to.try_send((self.link, frame)).is_ok();
+        };
+        let bytes = bytes_of(&frame);
+        // Before it is there to be taken, or more might be taken off than there is.
+        waiting.fetch_add(bytes, Ordering::Relaxed);
+        let is_sent = self.to.try_send((self.link, frame)).is_ok();
+        if !is_sent {
+            waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        is_sent
+    }
+
+    /// Sends the last frame as soon as there is room.
+    pub(super) async fn end(&self, error: &Error) {
+        // Who is gone does not care.
+        _ = self.to.send((self.link, ended(error))).await;
+    }
+
+    /// Whether events may be sent.
+    pub(super) fn has_room(&self) -> bool {
+        self.to.max_capacity().saturating_sub(self.to.capacity()) < WAITING_FRAMES
+            && self
+                .waiting
+                .as_ref()
+                .is_none_or(|bytes| bytes.load(Ordering::Relaxed) < WAITING_BYTES)
+    }
+
+    /// Waits until nobody takes answers any more.
+    pub(super) async fn gone(&self) {
+        tokio::select! {
+            biased;
+            () = self.to.closed() => {}
+            () = self.gone.cancelled() => {}
+        }
     }
 }
 
-/// The way to a desk. The desk notices when nobody takes its answers any more.
+/// Bytes of the events in a frame.
+pub(super) fn bytes_of(frame: &Frame) -> usize {
+    let Frame::Delivery(delivery) = frame else { return 0 };
+    delivery.batch.iter().flat_map(|batch| &batch.events).map(bytes::Bytes::len).sum()
+}
+
+/// The way to a desk. The desk notices when it is dropped.
 #[derive(Debug)]
 pub enum Link {
     /// On this node.
     Here(MemberId, mpsc::Sender<host::Ask>),
     /// On another.
-    There(mpsc::Sender<internal::LendRequest>),
+    There(Attachment),
 }
 
 impl Link {
@@ -69,78 +135,12 @@ impl Link {
                 let ask = host::Ask::Frame(*member, request);
                 desk.send(ask).await.map_err(|_closed| elsewhere())
             }
-            Self::There(requests) => {
-                let request = internal::LendRequest { frame: Some(request) };
-                requests.try_send(request).map_err(|_full_or_closed| elsewhere())
-            }
+            Self::There(attachment) => attachment.send(request),
         }
     }
-}
-
-/// Attaches to the desk of another node.
-pub(super) async fn connect(
-    forwarder: &Forwarder,
-    tasks: &Tasks,
-    to: NodeId,
-    open: internal::LendOpen,
-    answers: Answers,
-) -> Result<Link> {
-    let (requests_tx, requests) = mpsc::channel(REQUESTS_LEN);
-    // The channel is new and has room.
-    _ = requests_tx.try_send(internal::LendRequest { frame: Some(Request::Open(open)) });
-    let opening = forwarder.lend(to, ReceiverStream::new(requests));
-    let late = |_elapsed| Error::unavailable(format!("node {to} did not answer in time"));
-    let mut frames = timeout(CONNECT_TIMEOUT, opening).await.map_err(late)??;
-    tasks.spawn_short(async move {
-        loop {
-            let frame = tokio::select! {
-                biased;
-                () = answers.to.closed() => return,
-                frame = frames.message() => frame,
-            };
-            let (frame, is_last) = match frame {
-                Ok(Some(answer)) => (answer.frame, false),
-                Ok(None) => (Some(ended(&elsewhere())), true),
-                Err(status) => (Some(ended(&status.into())), true),
-            };
-            let Some(frame) = frame else { continue };
-            let is_last = is_last || matches!(frame, Frame::Ended(_));
-            // Flow control of the connection makes the other node wait.
-            if answers.to.send((answers.link, frame)).await.is_err() || is_last {
-                return;
-            }
-        }
-    });
-    Ok(Link::There(requests_tx))
 }
 
 /// The last frame.
 pub(super) fn ended(error: &Error) -> Frame {
     Frame::Ended(error.into())
-}
-
-/// Serves a member of another node: what it asks is read whether or not it takes its answers.
-pub(super) fn serve(
-    tasks: &Tasks,
-    link: Link,
-    mut requests: Streaming<internal::LendRequest>,
-    answers: mpsc::Sender<(usize, Frame)>,
-) {
-    tasks.spawn_short(async move {
-        loop {
-            let request = tokio::select! {
-                biased;
-                () = answers.closed() => return,
-                request = requests.message() => request,
-            };
-            // Without requests the other node is gone, and so are its answers soon.
-            let Ok(Some(request)) = request else { return };
-            if let Some(frame) = request.frame
-                && link.send(frame).await.is_err()
-            {
-                // The last answer says why.
-                return;
-            }
-        }
-    });
 }

@@ -12,6 +12,7 @@ mod lane;
 mod link;
 mod replicate;
 mod shelf;
+mod trunk;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_stream::Stream;
 use tonic::Streaming;
 use weft_proto::resource::{SubscriptionMode, SubscriptionSpec, Verb};
 use weft_proto::{
@@ -43,8 +45,6 @@ use shelf::Budget;
 
 /// Frames of members that wait for a desk.
 const ASKS_LEN: usize = 1_024;
-/// Answers of a desk that wait for another node.
-const ANSWERS_LEN: usize = 256;
 /// Bytes of unsettled events of one partition.
 const UNSETTLED_BYTES: u64 = 64 << 20;
 /// Closed desks are remembered so long.
@@ -84,6 +84,7 @@ struct Parts {
     forwarder: Forwarder,
     tasks: Tasks,
     budget: Budget,
+    trunks: trunk::Trunks,
     desks: Mutex<BTreeMap<DeskKey, mpsc::Sender<host::Ask>>>,
     /// Desks that were closed under their members, and when.
     closed: Mutex<BTreeMap<DeskKey, Instant>>,
@@ -107,6 +108,7 @@ impl Lender {
             forwarder,
             tasks,
             budget: Budget::default(),
+            trunks: trunk::Trunks::default(),
             desks: Mutex::default(),
             closed: Mutex::default(),
             led: Mutex::default(),
@@ -115,7 +117,7 @@ impl Lender {
     }
 
     /// Attaches a member to the desk of a partition, wherever that is. The first answer is
-    /// `opened`, the last one `ended`.
+    /// `opened`, the last one `ended`; both may be the same.
     ///
     /// # Errors
     ///
@@ -133,7 +135,8 @@ impl Lender {
                     member: join.member.as_str().to_owned(),
                     held: join.held,
                 };
-                link::connect(&self.parts.forwarder, &self.parts.tasks, leader, open, answers).await
+                let Parts { trunks, forwarder, tasks, .. } = &*self.parts;
+                trunks.attach(forwarder, tasks, leader, open, &answers)
             }
         }
     }
@@ -161,20 +164,12 @@ impl Lender {
         self.attach_here(join, answers).await
     }
 
-    /// Serves a member of another node.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Lender::attach`], and `Denied`.
-    pub async fn serve(
+    /// Serves the members of another node.
+    pub fn serve(
         &self,
-        open: internal::LendOpen,
         requests: Streaming<internal::LendRequest>,
-    ) -> Result<mpsc::Receiver<(usize, Frame)>> {
-        let (to, answers) = mpsc::channel(ANSWERS_LEN);
-        let link = self.attach_for(open, Answers { link: 0, to: to.clone() }).await?;
-        link::serve(&self.parts.tasks, link, requests, to);
-        Ok(answers)
+    ) -> impl Stream<Item = internal::LendAnswer> + Send + use<> {
+        trunk::Service::start(self.clone(), &self.parts.tasks, requests)
     }
 
     async fn attach_here(&self, join: Join, answers: Answers) -> Result<Link> {

@@ -1,5 +1,7 @@
 //! What members are told: events, above all.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use weft_proto::{Result, v1};
 
@@ -12,8 +14,8 @@ use crate::subscription::desk::{Act, Grant, MemberId, Settle};
 const FRAME_EVENTS: u64 = 1_024;
 /// Bytes of one frame; the last event may exceed them.
 const FRAME_BYTES: u64 = 256 << 10;
-/// So much room for other answers must be left before events are sent.
-const ANSWERS_ROOM: usize = 16;
+/// Until it is looked again whether a member took what was sent to it.
+const BLOCKED: Duration = Duration::from_millis(2);
 /// Events of one turn, before anything else is looked at.
 const TURN_EVENTS: u64 = 4_096;
 
@@ -55,12 +57,10 @@ impl Host {
             }
             return Ok(0);
         }
-        if attached.answers.to.capacity() < ANSWERS_ROOM {
+        if !attached.answers.has_room() {
             lane.desk.wants(member, false);
-            let to = attached.answers.to.clone();
             self.blocked.push(Box::pin(async move {
-                // When it is closed, the member leaves anyway.
-                drop(to.reserve_many(ANSWERS_ROOM).await);
+                tokio::time::sleep(BLOCKED).await;
                 member
             }));
             return Ok(0);
@@ -155,11 +155,8 @@ impl Host {
         self.answer(member, Frame::Opened(opened));
     }
 
+    /// Tells positions, if there is news, and not too often: an idle desk sleeps.
     pub(super) fn tell_positions(&mut self) {
-        if Instant::now() < self.positions_at {
-            return;
-        }
-        self.positions_at = Instant::now() + POSITIONS;
         let Some(own) = self.lanes.first() else { return };
         let position = v1::SubscriptionPosition {
             partition: self.placement.partition.get(),
@@ -167,6 +164,16 @@ impl Host {
             end: own.end().get(),
             next: own.desk.reads_from().get(),
         };
+        if self.position == position || self.members.is_empty() {
+            self.positions_at = None;
+            return;
+        }
+        let now = Instant::now();
+        if now < *self.positions_at.get_or_insert(now + POSITIONS) {
+            return;
+        }
+        self.positions_at = None;
+        self.position = position;
         self.tell_all(&Frame::Position(position));
     }
 

@@ -48,9 +48,9 @@ impl Host {
         for held in &join.held {
             self.adopt(member, held);
         }
-        let closed = answers.to.clone();
+        let gone = answers.clone();
         self.leaving.push(Box::pin(async move {
-            closed.closed().await;
+            gone.gone().await;
             member
         }));
         let attached = Attached {
@@ -61,6 +61,8 @@ impl Host {
             is_recalled: false,
         };
         self.members.insert(member, attached);
+        // It has to be told the position.
+        self.position = v1::SubscriptionPosition::default();
         // A member that attaches is behind until it is told otherwise.
         self.caught_up = None;
         tracing::trace!(partition = %self.placement.uid, ?member, "attached");
@@ -116,8 +118,8 @@ impl Host {
             }
             Request::Recall(_) => attached.is_recalled = true,
             Request::Settle(settle) => self.settle(member, settle),
-            // It came already.
-            Request::Open(_) => {}
+            // It came already; the other is no matter of the desk.
+            Request::Open(_) | Request::Leave(_) => {}
         }
     }
 

@@ -40,7 +40,7 @@ const PASSED: Duration = Duration::from_millis(500);
 const ADOPTION: Duration = Duration::from_millis(400);
 /// Members of a desk that was closed so lately, here or by an earlier leader, come back soon.
 const LATELY: Duration = Duration::from_secs(10);
-/// Positions are told this often.
+/// Positions are told this often at most.
 const POSITIONS: Duration = Duration::from_secs(1);
 /// Members that are so far behind the end are told.
 const BEHIND: u64 = 10_000;
@@ -93,7 +93,7 @@ pub(super) struct Host {
     waits: Waits,
     writing: FuturesUnordered<BoxFuture<'static, Written>>,
     leaving: FuturesUnordered<BoxFuture<'static, MemberId>>,
-    /// Members whose answers have no room at present.
+    /// Members whose answers had no room.
     blocked: FuturesUnordered<BoxFuture<'static, MemberId>>,
     /// Wall time when it began, and when that was: leases do not end because a clock is set.
     began: (Timestamp, Instant),
@@ -101,7 +101,9 @@ pub(super) struct Host {
     /// There is more to write than what filters passed over.
     is_urgent: bool,
     passes_at: Option<Instant>,
-    positions_at: Instant,
+    /// What members were told last, and when they are told the next one.
+    position: weft_proto::v1::SubscriptionPosition,
+    positions_at: Option<Instant>,
     /// Whether members were told that they see the end.
     caught_up: Option<bool>,
 }
@@ -142,7 +144,8 @@ impl Host {
             lends_from: None,
             is_urgent: false,
             passes_at: None,
-            positions_at: Instant::now() + POSITIONS,
+            position: weft_proto::v1::SubscriptionPosition::default(),
+            positions_at: None,
             caught_up: None,
         })
     }
@@ -184,6 +187,7 @@ impl Host {
                 return Ok(());
             }
             self.tell_seam();
+            self.tell_positions();
             let timer = self.next_timer();
             let (own, dead) = bells.split_at_mut(1);
             tokio::select! {
@@ -223,7 +227,6 @@ impl Host {
                     let now = self.now();
                     self.lanes.iter_mut().for_each(|lane| lane.desk.tick(now));
                     self.is_urgent = true;
-                    self.tell_positions();
                 }
             }
         }
@@ -245,8 +248,7 @@ impl Host {
     fn next_timer(&self) -> Option<Instant> {
         let desks = self.lanes.iter().filter_map(|lane| lane.desk.next_timer());
         let desk = desks.min().map(|time| self.instant(time));
-        let positions = (!self.members.is_empty()).then_some(self.positions_at);
-        [desk, positions, self.lends_from, self.passes_at].into_iter().flatten().min()
+        [desk, self.positions_at, self.lends_from, self.passes_at].into_iter().flatten().min()
     }
 
     /// Notes a leadership.
@@ -418,9 +420,7 @@ impl Host {
             let answers = attached.answers.clone();
             self.leave(member);
             // It takes too little: it learns so when it can, and attaches again.
-            self.lender.parts.tasks.spawn_short(async move {
-                _ = answers.to.send((answers.link, ended(&elsewhere()))).await;
-            });
+            self.lender.parts.tasks.spawn_short(async move { answers.end(&elsewhere()).await });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which keys have an event out, and what waits behind it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use weft_proto::Offset;
 
@@ -25,7 +25,7 @@ struct Key {
 /// The keys with an unsettled event.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    by_hash: BTreeMap<u64, Key>,
+    by_hash: HashMap<u64, Key>,
     /// Events behind all heads.
     events: usize,
 }

@@ -245,11 +245,13 @@ impl Desk {
         for key in relief.keys {
             match self.keys.free(key) {
                 Some(Waiting::Event(event)) => self.ready.give_back(event),
-                Some(Waiting::Retry(offset)) => self.retries.unblock(offset),
+                Some(Waiting::Retry(offset)) => {
+                    self.retries.unblock(offset);
+                    self.release();
+                    self.shorten(key);
+                }
                 None => {}
             }
-            self.release();
-            self.shorten(key);
         }
     }
 

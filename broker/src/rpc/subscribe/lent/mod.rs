@@ -28,8 +28,6 @@ use super::session::Parts;
 use crate::clock;
 use crate::lend::{self, Frame, Join, Lender, Link, Request};
 
-/// Answers of desks that wait, for each partition.
-const ANSWERS_LEN: usize = 64;
 /// A position frame is sent after this much silence.
 const IDLE: Duration = Duration::from_secs(5);
 /// A member whose desk cannot be found for so long is told to connect again.
@@ -60,7 +58,7 @@ impl Session {
     pub(super) fn new(parts: Parts, lender: Lender, answers: Answers) -> Self {
         let slots: Vec<Slot> =
             parts.subscription.stream.placements.iter().copied().map(Slot::new).collect();
-        let (to_own, from_desks) = mpsc::channel(ANSWERS_LEN * slots.len().max(1));
+        let (to_own, from_desks) = mpsc::channel(lend::Answers::LEN * slots.len().max(1));
         let pool = Pool::new(slots.len());
         Self {
             parts,
@@ -133,7 +131,7 @@ impl Session {
             };
             // What an older link still says is told apart by its number.
             let link = number + self.parts.subscription.stream.placements.len() * slot.attaches();
-            let answers = lend::Answers { link, to: self.to_own.clone() };
+            let answers = lend::Answers::new(link, self.to_own.clone());
             let lender = self.lender.clone();
             // One that has no leader at present keeps the others waiting for nothing.
             self.attaching
@@ -213,7 +211,7 @@ impl Session {
             Frame::Ended(failure) => {
                 let error = Error::from(failure);
                 self.pool.lost(number);
-                if !error.is_retryable() {
+                if !error.is_retryable() || !slot.is_patient(PATIENCE) {
                     return Err(error);
                 }
                 slot.ended();

@@ -86,7 +86,7 @@ impl Slot {
 
     /// Whether it is not without a desk for longer than this.
     pub(super) fn is_patient(&self, patience: Duration) -> bool {
-        self.down_since.elapsed() < patience
+        self.is_open || self.down_since.elapsed() < patience
     }
 
     pub(super) async fn opened(&mut self, opened: &v1::Assigned) {
