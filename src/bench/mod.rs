@@ -6,6 +6,7 @@ mod event;
 mod failover;
 mod latency;
 mod machine;
+mod many;
 mod pace;
 mod process;
 mod publish;
@@ -43,6 +44,8 @@ pub(crate) enum Work {
     Replay(replay::Replay),
     /// Publish events, then measure delivering them to members that acknowledge, beside reading.
     Subscribe(subscribe::Subscribe),
+    /// Make many subscriptions with a member each, and measure what they cost and how they are served.
+    Subscriptions(many::Subscriptions),
     /// Publish at a fixed rate while a reader follows, and measure from when each event was due.
     Latency(latency::Latency),
     /// Kill the leader again and again, and measure until events are acknowledged once more.
@@ -63,6 +66,7 @@ impl Work {
             Self::Publish(args) => &args.target,
             Self::Replay(args) => &args.target,
             Self::Subscribe(args) => &args.target,
+            Self::Subscriptions(args) => &args.target,
             Self::Latency(args) => &args.target,
             Self::Failover(args) => &args.target,
         }
@@ -90,6 +94,7 @@ enum Found {
     Publish(publish::Found),
     Replay(replay::Found),
     Subscribe(subscribe::Found),
+    Subscriptions(many::Found),
     Latency(latency::Found),
     Failover(failover::Found),
     Disk,
@@ -141,6 +146,9 @@ async fn measure(
         Work::Replay(args) => replay::measure(args, &mut bed, &stream).await.map(Found::Replay),
         Work::Subscribe(args) => {
             subscribe::measure(args, &bed, &stream).await.map(Found::Subscribe)
+        }
+        Work::Subscriptions(args) => {
+            many::measure(args, &bed, &stream).await.map(Found::Subscriptions)
         }
         Work::Latency(args) => latency::measure(args, &bed, &stream).await.map(Found::Latency),
         Work::Failover(args) => {

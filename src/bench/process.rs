@@ -46,9 +46,18 @@ fn ticks_of(stat: &str) -> anyhow::Result<u64> {
 
 /// The most memory that each process has had at once, in bytes.
 pub(super) fn memory_max(processes: &[u32]) -> anyhow::Result<Vec<u64>> {
+    memory_as("VmHWM:", processes)
+}
+
+/// The memory that each process has now, in bytes.
+pub(super) fn memory(processes: &[u32]) -> anyhow::Result<Vec<u64>> {
+    memory_as("VmRSS:", processes)
+}
+
+fn memory_as(name: &str, processes: &[u32]) -> anyhow::Result<Vec<u64>> {
     let of = |process: &u32| {
         let (path, text) = read(&process.to_string(), "status")?;
-        let kibibytes = number_of(&text, "VmHWM:").with_context(|| path)?;
+        let kibibytes = number_of(&text, name).with_context(|| path)?;
         Ok(kibibytes << 10)
     };
     processes.iter().map(of).collect()
