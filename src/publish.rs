@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::ValueEnum;
 use prost::Message as _;
-use weft_client::{AckLevel, Client, Codec, Error, PendingBatch, Publisher, PublisherOptions};
+use weft_client::{
+    AckLevel, Client, Codec, Error, PendingBatch, Publisher, PublisherOptions, Receipt,
+};
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
@@ -215,8 +217,7 @@ async fn run_expecting(
     {
         match result {
             Ok(receipt) => {
-                outcome.published += 1;
-                outcome.duplicates += u64::from(receipt.duplicate);
+                outcome.accept(receipt.duplicate, receipt.delayed);
             }
             Err(error) => outcome.refuse(line, &error)?,
         }
@@ -238,6 +239,7 @@ struct Run {
 struct Outcome {
     published: u64,
     duplicates: u64,
+    delayed: u64,
     refused: u64,
 }
 
@@ -308,8 +310,7 @@ impl Run {
         for (line, receipt) in lines.into_iter().zip(receipts) {
             match receipt {
                 Ok(receipt) => {
-                    self.outcome.published += 1;
-                    self.outcome.duplicates += u64::from(receipt.duplicate);
+                    self.outcome.accept(receipt.duplicate, receipt.delayed);
                 }
                 // With the cluster away, no line will do better.
                 Err(error) if error.is_retryable() => {
@@ -340,6 +341,12 @@ impl Run {
 }
 
 impl Outcome {
+    fn accept(&mut self, is_duplicate: bool, is_delayed: bool) {
+        self.published += 1;
+        self.duplicates += u64::from(is_duplicate);
+        self.delayed += u64::from(is_delayed);
+    }
+
     fn refuse(&mut self, line: u64, error: &Error) -> std::io::Result<()> {
         self.refused += 1;
         let place = error.field().filter(|field| !field.is_empty());
@@ -350,16 +357,19 @@ impl Outcome {
     }
 
     fn report(&self, format: Format) -> anyhow::Result<ExitCode> {
-        let Self { published, duplicates, refused } = self;
+        let Self { published, duplicates, delayed, refused } = self;
         let mut out = Out::new();
         if format == Format::Json {
             out.json(&serde_json::json!({
-                "published": published, "duplicates": duplicates, "refused": refused,
+                "published": published, "duplicates": duplicates, "delayed": delayed, "refused": refused,
             }))?;
         } else {
             let mut parts = vec![format!("{published} published")];
             if *duplicates > 0 {
                 parts.push(format!("{duplicates} of them were there already"));
+            }
+            if *delayed > 0 {
+                parts.push(format!("{delayed} of them wait for their time"));
             }
             if *refused > 0 {
                 parts.push(format!("{refused} refused"));

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod data;
 pub mod dedup;
+pub mod delay;
 pub mod entry;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -33,6 +33,10 @@ pub const READ_EVENTS: &str = "weft_read_events_total";
 pub const READ_BYTES: &str = "weft_read_bytes_total";
 /// Events that retention took before a subscription had settled them.
 pub const OVERTAKEN_EVENTS: &str = "weft_retention_overtaken_events_total";
+/// Events whose time has not come, by group.
+pub const DELAYED_WAITING: &str = "weft_delayed_events";
+/// Events that were delivered when their time had come.
+pub const DELAYED_DELIVERED: &str = "weft_delayed_delivered_events_total";
 /// Events that subscriptions gave up.
 pub const DEAD_LETTERS: &str = "weft_subscription_dead_letters_total";
 /// Bytes of a group's log that replicas keep.
@@ -83,6 +87,11 @@ pub fn describe() {
         Unit::Count,
         "Events that retention took before a subscription had settled them."
     );
+    describe_gauge!(
+        DELAYED_WAITING,
+        "Events whose time has not come, of groups led here, by group."
+    );
+    describe_counter!(DELAYED_DELIVERED, "Events that were delivered when their time had come.");
     describe_counter!(DEAD_LETTERS, Unit::Count, "Events that subscriptions gave up.");
     describe_gauge!(
         LOG_BYTES,

@@ -385,6 +385,10 @@ impl Node {
             guard,
             access: access.clone(),
         });
+        for group in ingest.groups() {
+            let mover = ingest.mover(group, history.clone());
+            tasks.spawn("delayed", move |stop| mover.run(stop));
+        }
         let lender = Lender::new(node, ingest.clone(), history.clone(), lending, tasks.clone());
         remote.open(ingest.clone(), lender.clone());
         if let Some(inbox) = inbox {

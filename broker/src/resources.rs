@@ -19,7 +19,6 @@ use weft_proto::{
 
 use crate::access::Rules;
 use crate::catalog::{self, Change, Changed, Reply, State, view};
-use crate::clock;
 use crate::data::lock;
 use crate::data::sequencer::Directory;
 use crate::ingest::Forwarder;
@@ -27,6 +26,7 @@ use crate::raft::group::{Group, ProposeError};
 use crate::raft::machine::{Applied, Machine, Unreadable};
 use crate::raft::types::Reply as Answer;
 use crate::retention::{Policies, Policy};
+use crate::{clock, delay};
 
 /// Changes that a slow watcher may fall behind; beyond it the watch ends and is begun anew.
 const CHANGES_LEN: usize = 1_024;
@@ -511,6 +511,26 @@ impl Resources {
     }
 }
 
+impl Resources {
+    /// The places for delayed events in a group.
+    pub(crate) fn delays_of(&self, group: GroupId) -> Vec<delay::Waiting> {
+        let state = self.snapshot();
+        let streams = state.of_kind(Kind::Stream);
+        streams
+            .flat_map(|(name, stored)| {
+                let stream = StreamView::of(name, stored);
+                let own: Vec<_> = stream.placements.iter().copied().collect();
+                own.into_iter().map(move |placement| delay::Waiting {
+                    stream: stream.uid,
+                    subject_index: stream.subject_index,
+                    placement,
+                })
+            })
+            .filter(|waiting| waiting.placement.group == group)
+            .collect()
+    }
+}
+
 fn parse_name(text: &str, field: &str) -> Result<QualifiedName> {
     text.parse()
         .map_err(|error: weft_proto::NameError| Error::invalid(error.to_string()).with_field(field))
@@ -551,9 +571,12 @@ impl Directory for Resources {
         lock(&self.machine).state.partition_uids_end()
     }
 
-    fn subscriptions(&self) -> Vec<ResourceUid> {
+    fn cursor_owners(&self) -> Vec<ResourceUid> {
         let state = self.snapshot();
-        state.of_kind(Kind::Subscription).map(|(_, stored)| ResourceUid(stored.uid)).collect()
+        // Streams have one on their own delayed events.
+        let kinds = [Kind::Subscription, Kind::Stream];
+        let owners = kinds.into_iter().flat_map(|kind| state.of_kind(kind));
+        owners.map(|(_, stored)| ResourceUid(stored.uid)).collect()
     }
 
     fn resource_uids_end(&self) -> ResourceUid {

@@ -322,6 +322,37 @@ async fn an_event_that_brings_its_consumers_down_is_given_up() {
     all_settled(&client).await;
 }
 
+/// Members of one node at desks of another share one stream: more of them than a connection may have
+/// streams.
+#[tokio::test]
+async fn hundreds_of_subscriptions_are_served_at_once() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, STREAM, &json!({"partitions": 4})).await;
+    let names: Vec<String> = (0..120).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        put(&client, Kind::Subscription, name, &shared(&json!({}))).await;
+    }
+    publish(&client, 0..20, 20).await;
+
+    let mut members = Vec::new();
+    for names in names.chunks(40) {
+        let client = cluster.client();
+        members.extend(
+            names.iter().map(|name| client.subscribe(name, SubscriptionOptions::default())),
+        );
+    }
+    let taken = members.iter_mut().map(async |member| {
+        let acker = member.acker();
+        let mut seen = BTreeSet::new();
+        drain(member, &acker, &mut seen, 20).await;
+        seen.len()
+    });
+    let taken = futures::future::join_all(taken).await;
+
+    assert_eq!(taken, vec![20; 120]);
+}
+
 /// Credit for a single event goes round among all desks that have events, and is used wherever it is.
 #[tokio::test]
 async fn the_least_credit_serves_all_partitions() {

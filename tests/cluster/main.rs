@@ -12,6 +12,7 @@ mod catalog;
 mod checker;
 mod checker_tests;
 mod crash;
+mod delayed;
 mod drain;
 mod filters;
 mod harness;

@@ -312,6 +312,7 @@ pub fn range_out(partition: PartitionId, placed: &Placed) -> v1::OffsetRange {
         count: placed.count.into(),
         append_time_us: placed.time.as_micros(),
         duplicate: placed.duplicate,
+        delayed: placed.delayed,
     }
 }
 
@@ -321,6 +322,7 @@ fn range_in(range: &v1::OffsetRange) -> Placed {
         count: u32::try_from(range.count).unwrap_or(u32::MAX),
         time: Timestamp::from_micros(range.append_time_us),
         duplicate: range.duplicate,
+        delayed: range.delayed,
     }
 }
 

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use weft_proto::event::{self, EventView};
 use weft_proto::filter::Candidate;
 use weft_proto::resource::{BindingMode, BindingVersion, Kind};
-use weft_proto::{Error, PartitionUid, QualifiedName, Reason, ResourceUid, Result, SchemaId, v1};
+use weft_proto::{
+    Error, PartitionUid, QualifiedName, Reason, ResourceUid, Result, SchemaId, Timestamp, v1,
+};
 use weft_registry::{
     Binding, Bindings, Decision, Event, Gate, Governed, Limits, Mode, Pin, Refusal, Schema, Schemas,
 };
@@ -16,8 +18,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::access::Decision as Allowed;
 use crate::catalog::view;
 use crate::data::{SchemaIds, lock};
-use crate::resources::{Resources, StreamView};
+use crate::resources::{Placement, Resources, StreamView};
 use crate::subjects::SubjectHash;
+use crate::{clock, delay};
 
 /// Gates kept; a node with more streams compiles again now and then.
 const GATES_LEN: usize = 1_024;
@@ -37,9 +40,19 @@ pub struct Verdicts {
     pub accepted: Option<Vec<u32>>,
     /// The others.
     pub refusals: Vec<v1::IndexedRefusal>,
+    /// Which of the accepted events are to be delivered at a time of their own; none where none is.
+    pub delayed: Option<Vec<bool>>,
     /// Whether the accepted events are the bytes that were sent: attributes that only the broker sets
     /// are taken out.
     pub unchanged: bool,
+}
+
+/// What is known of an accepted event.
+struct Judged {
+    schema: SchemaId,
+    id: Option<u64>,
+    subject: Option<SubjectHash>,
+    is_delayed: bool,
 }
 
 /// A gate and what it was made from.
@@ -79,10 +92,11 @@ impl Gates {
     pub fn check(
         &self,
         stream: &StreamView,
-        partition: PartitionUid,
+        placement: &Placement,
         events: Vec<Bytes>,
         allowed: &Allowed,
     ) -> Result<Verdicts> {
+        let now = clock::now();
         let gate = if stream.bindings.is_empty() { None } else { Some(self.gate(stream)?) };
         let gate = gate.filter(|gate| !gate.is_open());
         let mut accepted = Vec::with_capacity(events.len());
@@ -90,6 +104,7 @@ impl Gates {
         let mut ids = Vec::with_capacity(if stream.dedup { events.len() } else { 0 });
         let mut subjects = Vec::with_capacity(if stream.subject_index { events.len() } else { 0 });
         let mut indexes = Vec::new();
+        let mut delayed: Option<Vec<bool>> = None;
         let mut refusals = Vec::new();
         let mut unchanged = true;
         for (index, bytes) in (0_u32..).zip(events) {
@@ -99,13 +114,20 @@ impl Gates {
             // From here on there is only what will be stored.
             let checked =
                 own.as_ref().map_or(sent, |own| event::check(own, stream.event_bytes_max));
-            let verdict = checked
-                .and_then(|view| self.judge(stream, partition, gate.as_deref(), allowed, &view));
+            let verdict = checked.and_then(|view| {
+                self.judge(stream, placement, gate.as_deref(), allowed, (&view, now))
+            });
             match verdict {
-                Ok((schema, hash, subject)) => {
+                Ok(Judged { schema, id, subject, is_delayed }) => {
                     unchanged &= own.is_none();
+                    if is_delayed && delayed.is_none() {
+                        delayed = Some(vec![false; accepted.len()]);
+                    }
+                    if let Some(delayed) = &mut delayed {
+                        delayed.push(is_delayed);
+                    }
                     accepted.push(own.unwrap_or(bytes));
-                    ids.extend(hash);
+                    ids.extend(id);
                     subjects.extend(subject);
                     if gate.is_some() {
                         schemas.push(schema);
@@ -135,6 +157,7 @@ impl Gates {
             subjects,
             accepted: accepted_at,
             refusals,
+            delayed,
             unchanged,
         })
     }
@@ -143,11 +166,11 @@ impl Gates {
     fn judge(
         &self,
         stream: &StreamView,
-        partition: PartitionUid,
+        placement: &Placement,
         gate: Option<&Gate>,
         allowed: &Allowed,
-        view: &EventView<'_>,
-    ) -> Result<(SchemaId, Option<u64>, Option<SubjectHash>)> {
+        (view, now): (&EventView<'_>, Timestamp),
+    ) -> Result<Judged> {
         if !allowed.passes(&Candidate::new(*view)) {
             let message = format!(
                 "events of type {:?} like this may not be published to {} by this caller",
@@ -160,8 +183,21 @@ impl Gates {
             let subject = view.attribute("subject");
             subject.map_or(SubjectHash::NONE, |text| self.hash_of_subject(&text))
         };
-        let hash = stream.dedup.then(|| hash_of(self.seed, partition, view));
-        Ok((schema, hash, stream.subject_index.then(subject)))
+        let is_delayed = delay::due(view, now)?.is_some();
+        // Repeats are looked for where the event goes first.
+        let partition = if is_delayed { placement.delayed } else { placement.uid };
+        let id = stream.dedup.then(|| hash_of(self.seed, partition, view));
+        Ok(Judged { schema, id, subject: stream.subject_index.then(subject), is_delayed })
+    }
+
+    /// The hash of the subject of a stored event.
+    pub fn subject_of(&self, event: &[u8]) -> SubjectHash {
+        let view = EventView::parse(event);
+        let subject = view.and_then(|view| {
+            let subject = view.attribute("subject")?;
+            Some(self.hash_of_subject(&subject))
+        });
+        subject.unwrap_or(SubjectHash::NONE)
     }
 
     fn gate(&self, stream: &StreamView) -> Result<Arc<Gate>> {

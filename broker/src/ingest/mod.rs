@@ -7,6 +7,7 @@ mod confirm;
 mod forward;
 mod gates;
 mod guard;
+mod later;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,10 +27,12 @@ use weft_proto::{
 };
 
 use crate::access::{Access, Caller, Decision, authorize};
-use crate::data::{DataGroup, NewAppend, Packed, Placed, SchemaIds, identity_reused};
+use crate::data::{Appended, DataGroup, NewAppend, Packed, Placed, SchemaIds, identity_reused};
+use crate::delay::{self, Delays, Mover};
 use crate::entry::{Command, ProducerBatch, framed_len};
 use crate::metrics as names;
-use crate::resources::{Resources, StreamView};
+use crate::read::History;
+use crate::resources::{Placement, Resources, StreamView};
 use crate::state::Reply;
 use crate::subjects::{Expectations, ExpectedSubject};
 
@@ -160,6 +163,7 @@ pub type Submitted = BoxFuture<'static, Result<Outcome>>;
 #[derive(Clone, Debug)]
 pub struct Ingest {
     parts: Arc<Parts>,
+    delays: Delays,
 }
 
 /// What ingest is made of.
@@ -184,12 +188,23 @@ pub struct Parts {
 impl Ingest {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), delays: Delays::default() }
+    }
+
+    /// Delivers the delayed events of a group of this node.
+    pub fn mover(&self, group: &DataGroup, history: History) -> Mover {
+        let Parts { resources, gates, .. } = &*self.parts;
+        Mover::new(group.clone(), resources.clone(), history, gates.clone(), self.delays.clone())
     }
 
     /// Streams and schemas.
     pub fn resources(&self) -> &Resources {
         &self.parts.resources
+    }
+
+    /// The data groups of this node.
+    pub fn groups(&self) -> impl Iterator<Item = &DataGroup> {
+        self.parts.groups.values()
     }
 
     /// A data group of this node.
@@ -299,11 +314,12 @@ impl Ingest {
         self.parts.guard.check()?;
         let placement = stream.placement(partition)?;
         let group = self.group(placement.group)?;
+        let rules = batch_rules(&batch);
         let (events, packed) = batch.events.open()?;
         check_size(&events)?;
         let bytes = events.iter().map(Bytes::len).sum::<usize>() as u64;
         caller.meter().publish(caller.principal(), &caller.limits(), bytes)?;
-        let verdicts = self.parts.gates.check(stream, placement.uid, events, allowed)?;
+        let verdicts = self.parts.gates.check(stream, &placement, events, allowed)?;
         // What is stored is what was accepted.
         let packed = packed.filter(|_| verdicts.refusals.is_empty() && verdicts.unchanged);
         if !verdicts.refusals.is_empty() {
@@ -318,11 +334,20 @@ impl Ingest {
             error = error.with_prefix(&format!("event {} refuses the batch: ", first.index));
             return Err(error);
         }
-        let Verdicts { events, schemas, ids, subjects, accepted, refusals, unchanged: _ } =
-            verdicts;
+        let Verdicts { events, schemas, ids, subjects, accepted, refusals, delayed, .. } = verdicts;
         if events.is_empty() {
             let outcome = Outcome { runs: Vec::new(), schemas, refusals };
             return Ok(Box::pin(std::future::ready(Ok(outcome))));
+        }
+        if let Some(delayed) = delayed {
+            let parts = later::split(&delayed, events, &schemas, &ids, &subjects);
+            let appended = self.append_parts(group, placement, rules, parts).await?;
+            return Ok(Box::pin(async move {
+                let (now, later) = appended.await?;
+                let appended = later::merge(&delayed, &now, &later);
+                let outcome = Outcome { runs: appended.runs, schemas, refusals };
+                Ok(outcome.without(&appended.conflicts, accepted.as_deref()))
+            }));
         }
         let append = NewAppend {
             partition: placement.uid,
@@ -339,10 +364,64 @@ impl Ingest {
         };
         let answer = group.sequencer.append(append).await?;
         Ok(Box::pin(async move {
-            let lost = |_closed| Error::unavailable("this node is stopping; the fate is unknown");
             let appended = answer.await.map_err(lost)??;
             let outcome = Outcome { runs: appended.runs, schemas, refusals };
             Ok(outcome.without(&appended.conflicts, accepted.as_deref()))
+        }))
+    }
+
+    /// Appends what is for now and what is for later, each where it goes. What is for later is
+    /// recognised by source and id when it comes again, never by its batch: it is in another
+    /// partition than the rest.
+    async fn append_parts(
+        &self,
+        group: &DataGroup,
+        placement: Placement,
+        rules: Rules,
+        (now, later): (later::Part, later::Part),
+    ) -> Result<BoxFuture<'static, Result<(Appended, Appended)>>> {
+        if rules.expects {
+            let message = format!(
+                "an event with {} gets its offset when it is delivered: none can be expected of it",
+                delay::ATTRIBUTE
+            );
+            return Err(Error::invalid(message).with_field(delay::ATTRIBUTE));
+        }
+        if rules.atomic && !now.events.is_empty() {
+            let message =
+                "events that are delivered later are no part of an atomic batch with others";
+            return Err(Error::new(Reason::AtomicScope, message).with_field("atomic"));
+        }
+        self.delays.check_room(placement.delayed, later.events.len())?;
+        let append = |partition, part: later::Part, producer| NewAppend {
+            partition,
+            events: part.events,
+            packed: None,
+            schemas: SchemaIds::Each(part.schemas),
+            ids: part.ids,
+            subjects: part.subjects,
+            producer,
+            expected: Expectations::default(),
+            atomic: rules.atomic,
+            ack: rules.ack,
+            settles: None,
+        };
+        let now = if now.events.is_empty() {
+            None
+        } else {
+            let append = append(placement.uid, now, rules.identity);
+            Some(group.sequencer.append(append).await?)
+        };
+        let later = group.sequencer.append(append(placement.delayed, later, None)).await?;
+        let (delays, group) = (self.delays.clone(), group.id);
+        Ok(Box::pin(async move {
+            let now = match now {
+                Some(now) => now.await.map_err(lost)??,
+                None => Appended::default(),
+            };
+            let later = later.await.map_err(lost)??;
+            delays.published(group);
+            Ok((now, later))
         }))
     }
 
@@ -430,6 +509,29 @@ pub fn entry_of(payload: Payload) -> Result<(Vec<Bytes>, Bytes)> {
 pub fn subject_bytes(expected: &[v1::ExpectedSubject]) -> usize {
     let of_one = |one: &v1::ExpectedSubject| one.subject.len() + size_of::<v1::ExpectedSubject>();
     expected.iter().map(of_one).sum()
+}
+
+/// What must hold for a batch, whatever its events.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+struct Rules {
+    identity: Option<ProducerBatch>,
+    atomic: bool,
+    /// It expects offsets.
+    expects: bool,
+    ack: AckLevel,
+}
+
+fn batch_rules(batch: &Batch) -> Rules {
+    Rules {
+        identity: batch.identity,
+        atomic: batch.atomic,
+        expects: batch.expected_offset.is_some() || !batch.expected_subjects.is_empty(),
+        ack: batch.ack,
+    }
+}
+
+fn lost(_closed: tokio::sync::oneshot::error::RecvError) -> Error {
+    Error::unavailable("this node is stopping; the fate is unknown")
 }
 
 fn check_size(events: &[Bytes]) -> Result<()> {

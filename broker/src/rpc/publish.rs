@@ -151,6 +151,7 @@ impl Service {
                 offset,
                 append_time: Some(run.time.into()),
                 duplicate: run.duplicate,
+                delayed: run.delayed,
                 schema: self.ingest.resources().schema_ref(id),
             };
             accepted += 1;

@@ -79,7 +79,7 @@ impl Directory for Fixed {
         PartitionUid(0)
     }
 
-    fn subscriptions(&self) -> Vec<ResourceUid> {
+    fn cursor_owners(&self) -> Vec<ResourceUid> {
         Vec::new()
     }
 

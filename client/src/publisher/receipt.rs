@@ -11,6 +11,7 @@ use weft_proto::{Error, Offset, PartitionId, Reason, Result, Timestamp, v1};
 
 /// Where an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Receipt {
     /// Its partition.
     pub partition: PartitionId,
@@ -21,6 +22,9 @@ pub struct Receipt {
     /// It was there already, this is the original place: a retry was recognised, or an event with
     /// the same source and id and the same content.
     pub duplicate: bool,
+    /// It has the attribute `deliverat` and waits for that time: its offset is its place among those
+    /// that wait.
+    pub delayed: bool,
 }
 
 /// The answer to one batch, shared by all who wait for a part of it.
@@ -46,8 +50,9 @@ impl Landed {
         distinct && inside && stored.saturating_add(self.refusals.len() as u64) == events as u64
     }
 
+    /// Nothing of the batch is in its partition: the next one follows on the one before.
     pub(super) fn is_empty(&self) -> bool {
-        self.ranges.iter().all(|range| range.count == 0)
+        self.ranges.iter().all(|range| range.count == 0 || range.delayed)
     }
 
     fn receipt(&self, index: u32) -> Result<Receipt> {
@@ -63,6 +68,7 @@ impl Landed {
                     offset: Offset(range.first.saturating_add(rank)),
                     append_time: Timestamp::from_micros(range.append_time_us),
                     duplicate: range.duplicate,
+                    delayed: range.delayed,
                 });
             }
             rank -= range.count;

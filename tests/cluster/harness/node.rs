@@ -85,10 +85,6 @@ impl Node {
         assert!(self.process.is_none(), "{} runs already", self.name());
         // It does not survive this test, however that ends.
         command.arg("--until-stdin-closes");
-        // `TEST_LOG=weft_broker::lend=trace cargo test ...` shows more of what a broker does.
-        if let Ok(filter) = std::env::var("TEST_LOG") {
-            command.args(["--log", &filter]);
-        }
         let log = self.folder.join("broker.log");
         self.process = Some(Daemon::start(&self.name(), command, &log));
     }

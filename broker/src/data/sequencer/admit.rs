@@ -46,7 +46,7 @@ impl Loop {
         match decision {
             Decision::Append { base } => self.append(append, base, now),
             Decision::Duplicate { first, count, time } if count == append.count.get() => {
-                let placed = Placed { first, count, time, duplicate: true };
+                let placed = Placed { first, count, time, duplicate: true, delayed: false };
                 reply(append, Ok(Appended::whole(placed)));
             }
             // Some of its events were there before; their identities tell where.

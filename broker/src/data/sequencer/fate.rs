@@ -122,7 +122,7 @@ impl Plan {
                 }
             };
             places.push(offset);
-            appended.add(Placed { first: offset, count: 1, time, duplicate });
+            appended.add(Placed { first: offset, count: 1, time, duplicate, delayed: false });
         }
         appended
     }

@@ -91,6 +91,7 @@ pub struct NewAppend {
 
 /// Where some consecutive events of a batch are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Placed {
     /// Offset of the first.
     pub first: Offset,
@@ -100,6 +101,8 @@ pub struct Placed {
     pub time: Timestamp,
     /// They had been appended before.
     pub duplicate: bool,
+    /// They wait for their time: the offset is that of the place where they do.
+    pub delayed: bool,
 }
 
 /// Where the events of a batch are.
@@ -122,10 +125,12 @@ impl Appended {
         placed.saturating_add(self.conflicts.len() as u64)
     }
 
-    fn add(&mut self, next: Placed) {
+    /// Adds the next one.
+    pub(crate) fn add(&mut self, next: Placed) {
         if let Some(last) = self.runs.last_mut()
             && last.first.0.saturating_add(last.count.into()) == next.first.0
-            && (last.time, last.duplicate) == (next.time, next.duplicate)
+            && (last.time, last.duplicate, last.delayed)
+                == (next.time, next.duplicate, next.delayed)
         {
             last.count = last.count.saturating_add(next.count);
         } else {
@@ -147,8 +152,8 @@ pub trait Directory: Send + Sync + 'static {
     fn partitions_of(&self, group: GroupId) -> Vec<PartitionUid>;
     /// Every partition uid below was handed out already, as far as this node knows.
     fn partition_uids_end(&self) -> PartitionUid;
-    /// Subscriptions that exist.
-    fn subscriptions(&self) -> Vec<ResourceUid>;
+    /// Whoever has cursors that stay.
+    fn cursor_owners(&self) -> Vec<ResourceUid>;
     /// Every resource uid below was handed out already, as far as this node knows.
     fn resource_uids_end(&self) -> ResourceUid;
     /// Changes with every change of the catalog.

@@ -476,7 +476,8 @@ impl Loop {
             Cargo::Batches(cargo) if planted::is(Bug::OffsetAtReceive) => {
                 for (append, base) in cargo {
                     let (count, time) = (append.count.get(), clock::now());
-                    let placed = Placed { first: base, count, time, duplicate: false };
+                    let placed =
+                        Placed { first: base, count, time, duplicate: false, delayed: false };
                     reply(append, Ok(Appended::whole(placed)));
                 }
             }
@@ -523,7 +524,9 @@ fn appended(append: &Append, base: Offset, time: Timestamp) -> Appended {
     let count = append.count.get();
     match &append.plan {
         Some(plan) => plan.answer(base, time),
-        None => Appended::whole(Placed { first: base, count, time, duplicate: false }),
+        None => {
+            Appended::whole(Placed { first: base, count, time, duplicate: false, delayed: false })
+        }
     }
 }
 

@@ -15,7 +15,7 @@ impl Loop {
         // A node whose catalog lags must not take what is new for what is gone.
         let (partitions_end, resources_end) =
             (self.directory.partition_uids_end(), self.directory.resource_uids_end());
-        let subscriptions = self.directory.subscriptions();
+        let owners = self.directory.cursor_owners();
         let (missing, gone, forgotten) = {
             let machine = lock(&self.group.machine);
             let state = machine.state();
@@ -33,7 +33,7 @@ impl Loop {
             let mut forgotten: Vec<ResourceUid> = state
                 .cursors()
                 .subscriptions()
-                .filter(|uid| *uid < resources_end && !subscriptions.contains(uid))
+                .filter(|uid| *uid < resources_end && !owners.contains(uid))
                 .collect();
             forgotten.dedup();
             (missing, gone, forgotten)

@@ -1,0 +1,243 @@
+//! One place for delayed events, at the leader of its group.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use weft_proto::event::EventView;
+use weft_proto::{AckLevel, Epoch, Error, Offset, Result, SchemaId, Timestamp};
+
+use super::agenda::Agenda;
+use super::{ATTRIBUTE, Waiting};
+use crate::clock;
+use crate::data::{DataGroup, NewAppend, SchemaIds};
+use crate::entry::{Command, Lease, Member, Settles};
+use crate::ingest::Gates;
+use crate::read::{History, Tape};
+use crate::state::Reply;
+use crate::subjects::Expectations;
+use crate::subscription::{LeaseReply, OffsetSet};
+
+/// Events of one move, and their bytes.
+const MOVE_EVENTS: usize = 256;
+const MOVE_BYTES: usize = 512 << 10;
+/// Bytes read at once.
+const READ_BYTES: usize = 256 << 10;
+/// Below this distance it is cheaper to read on than to look for the place.
+const NEAR: u64 = 256;
+/// Events that wait longer than this are appended once more, at the end of their place: nothing that
+/// is younger has to be kept because of them.
+const OLD: Duration = Duration::from_hours(6);
+/// The same when so many ranges of moved events lie between those that wait.
+const RANGES_MAX: usize = 512;
+/// Repeats are recognised for so long, at least.
+const KEPT: Duration = Duration::from_mins(5);
+
+/// An event as it is stored.
+struct Stored {
+    offset: Offset,
+    event: Bytes,
+    schema: SchemaId,
+}
+
+/// A place that has, or had, events.
+pub(super) struct Place {
+    waiting: Waiting,
+    epoch: Epoch,
+    agenda: Agenda,
+    /// Moved above the first that waits.
+    settled: OffsetSet,
+    ahead: Tape,
+    again: Tape,
+    group: DataGroup,
+}
+
+impl Place {
+    /// Takes the place over from an earlier leader.
+    pub(super) async fn open(
+        group: &DataGroup,
+        history: &History,
+        waiting: Waiting,
+    ) -> Result<Self> {
+        let partition = waiting.placement.delayed;
+        let member = Member::new("delays").unwrap_or_default();
+        let lease = Lease { subscription: waiting.stream, partition, start: Offset(0), member };
+        let reply = group.sequencer.command(Command::Lease(vec![lease])).await?;
+        let Reply::Leases(replies) = reply else {
+            return Err(Error::internal("the state machine answered something else"));
+        };
+        let Some(LeaseReply::Leased { epoch, watermark, settled, .. }) = replies.into_iter().next()
+        else {
+            return Err(Error::unavailable("the place for delayed events is not there yet"));
+        };
+        let tape = || Tape::new(group.clone(), partition, history.clone(), watermark);
+        Ok(Self {
+            waiting,
+            epoch,
+            agenda: Agenda::new(watermark, clock::now()),
+            settled,
+            ahead: tape(),
+            again: tape(),
+            group: group.clone(),
+        })
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.agenda.len()
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.agenda.next_due()
+    }
+
+    /// Whether there are events that were not read.
+    pub(super) fn has_more(&self) -> bool {
+        self.group.bounds(self.waiting.placement.delayed).end > self.agenda.next()
+    }
+
+    /// Reads what was published for later, up to the end.
+    pub(super) async fn read(&mut self) -> Result<()> {
+        while self.has_more() {
+            let end = self.group.bounds(self.waiting.placement.delayed).end;
+            self.ahead.seek(self.agenda.next());
+            let runs = self.ahead.read(end, READ_BYTES).await?;
+            if runs.is_empty() {
+                // Applied, but not shown as committed yet.
+                return Ok(());
+            }
+            for run in runs {
+                for (number, event) in (0_u64..).zip(&run.events) {
+                    let offset = Offset(run.first.get().saturating_add(number));
+                    let is_moved = self.settled.contains(offset);
+                    let due = EventView::parse(event)
+                        .and_then(|view| view.attribute(ATTRIBUTE)?.parse().ok())
+                        // It was checked at the door; without a time its time has come.
+                        .unwrap_or_default();
+                    self.agenda.read(offset, run.time, (!is_moved).then_some(due));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves some of what is due; says how many.
+    pub(super) async fn deliver(&mut self, gates: &Gates, now: Timestamp) -> Result<usize> {
+        let due = self.agenda.due(now, MOVE_EVENTS);
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let to = self.waiting.placement.uid;
+        self.carry(gates, to, due).await
+    }
+
+    /// Appends the oldest once more, if they are in the way; says how many.
+    pub(super) async fn roll(&mut self, gates: &Gates, now: Timestamp) -> Result<usize> {
+        let than = Timestamp::from_micros(
+            now.as_micros().saturating_sub(u64::try_from(OLD.as_micros()).unwrap_or(u64::MAX)),
+        );
+        let mut old = self.agenda.older(than, MOVE_EVENTS);
+        let (stream, delayed) = (self.waiting.stream, self.waiting.placement.delayed);
+        let ranges = self.group.with_state(|state| {
+            state.cursors().get(stream, delayed).map_or(0, |cursor| cursor.settled().len())
+        });
+        if old.is_empty() && ranges > RANGES_MAX {
+            old = self.agenda.oldest(MOVE_EVENTS);
+        }
+        if old.is_empty() { Ok(0) } else { self.carry(gates, delayed, old).await }
+    }
+
+    /// The first offset that must stay.
+    pub(super) fn floor(&mut self, now: Timestamp) -> Option<Offset> {
+        let bounds = self.group.bounds(self.waiting.placement.delayed);
+        let floor = self.agenda.floor(now, KEPT);
+        (floor > bounds.floor).then_some(floor)
+    }
+
+    /// Appends events elsewhere and settles them here, in one step.
+    async fn carry(
+        &mut self,
+        gates: &Gates,
+        to: weft_proto::PartitionUid,
+        offsets: Vec<Offset>,
+    ) -> Result<usize> {
+        let stored = self.stored(&offsets).await?;
+        let mut bytes = 0;
+        // As many as fit, in the order asked for; what is not there any more is nothing to carry.
+        let carried: Vec<Stored> = offsets
+            .iter()
+            .filter_map(|offset| stored.iter().position(|one| one.offset == *offset))
+            .filter_map(|place| stored.get(place))
+            .take_while(|one| {
+                let is_first = bytes == 0;
+                bytes += one.event.len();
+                is_first || bytes <= MOVE_BYTES
+            })
+            .map(|one| Stored { offset: one.offset, event: one.event.clone(), schema: one.schema })
+            .collect();
+        if carried.is_empty() {
+            self.agenda.moved(&offsets);
+            return Ok(offsets.len());
+        }
+        let moved: Vec<Offset> = carried.iter().map(|one| one.offset).collect();
+        let is_delivery = to == self.waiting.placement.uid;
+        let subjects = if is_delivery && self.waiting.subject_index {
+            carried.iter().map(|one| gates.subject_of(&one.event)).collect()
+        } else {
+            Vec::new()
+        };
+        let append = NewAppend {
+            partition: to,
+            schemas: SchemaIds::Each(carried.iter().map(|one| one.schema).collect()),
+            events: carried.into_iter().map(|one| one.event).collect(),
+            packed: None,
+            // They were looked for when they came.
+            ids: Vec::new(),
+            subjects,
+            producer: None,
+            expected: Expectations::default(),
+            atomic: false,
+            ack: AckLevel::Durable,
+            settles: Some(Settles {
+                subscription: self.waiting.stream,
+                partition: self.waiting.placement.delayed,
+                epoch: self.epoch,
+                offsets: moved.clone(),
+            }),
+        };
+        let answer = self.group.sequencer.append(append).await?;
+        let lost = |_closed| Error::unavailable("this node is stopping; the fate is unknown");
+        answer.await.map_err(lost)??;
+        self.agenda.moved(&moved);
+        Ok(moved.len())
+    }
+
+    /// The events at these offsets that are still stored.
+    async fn stored(&mut self, offsets: &[Offset]) -> Result<Vec<Stored>> {
+        let mut sorted = offsets.to_vec();
+        sorted.sort_unstable();
+        let floor = self.group.bounds(self.waiting.placement.delayed).floor;
+        let mut found: Vec<Stored> = Vec::with_capacity(sorted.len());
+        for offset in sorted.into_iter().filter(|offset| *offset >= floor) {
+            if found.last().is_some_and(|last| last.offset >= offset) {
+                continue;
+            }
+            let next = self.again.next();
+            if next > offset || offset.get().saturating_sub(next.get()) > NEAR {
+                self.again.seek(offset);
+            }
+            let end = Offset(offset.get().saturating_add(1));
+            while self.again.next() < end {
+                let runs = self.again.read(end, READ_BYTES).await?;
+                if runs.is_empty() {
+                    return Err(Error::unavailable("stored events cannot be read at present"));
+                }
+                for run in runs {
+                    for (number, event) in (0_u64..).zip(run.events) {
+                        let offset = Offset(run.first.get().saturating_add(number));
+                        found.push(Stored { offset, event, schema: run.schema });
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,173 @@
+//! Events that are delivered at a time of their own.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use serde_json::json;
+use weft_client::{Client, PublisherOptions, ReadItem, ReadOptions, Receipt};
+use weft_proto::cloudevents::CloudEvent;
+use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
+use weft_proto::event::EventView;
+use weft_proto::resource::Kind;
+use weft_proto::{Reason, Timestamp};
+
+use super::harness::{Cluster, eventually, put, within};
+
+const STREAM: &str = "reminders";
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn now() -> Timestamp {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+    Timestamp::from_micros(u64::try_from(since.as_micros()).unwrap())
+}
+
+/// An event, to be delivered at a time or at once.
+fn event(number: usize, deliverat: Option<Timestamp>) -> Bytes {
+    let attr = |text: String| CloudEventAttributeValue { attr: Some(Attr::CeString(text)) };
+    let mut attributes = vec![("subject".to_owned(), attr(format!("user/{}", number % 5)))];
+    attributes.extend(deliverat.map(|at| ("deliverat".to_owned(), attr(at.to_string()))));
+    let event = CloudEvent {
+        id: number.to_string(),
+        source: "/reminders".to_owned(),
+        spec_version: "1.0".to_owned(),
+        r#type: "reminder.due".to_owned(),
+        attributes: attributes.into_iter().collect(),
+        data: Some(Data::TextData("call".to_owned())),
+    };
+    event.encode_to_vec().into()
+}
+
+async fn publish(client: &Client, events: Vec<Bytes>) -> Vec<Receipt> {
+    let publisher = client.publisher(STREAM, PublisherOptions::default()).await.unwrap();
+    let mut receipts = Vec::new();
+    for event in events {
+        receipts.push(publisher.send(event).await.unwrap());
+    }
+    let mut found = Vec::new();
+    for receipt in receipts {
+        found.push(within(LIMIT, "publishing", receipt).await.unwrap());
+    }
+    found
+}
+
+/// Number and append time of all events of the stream, in the order of their partition.
+async fn stored(client: &Client) -> Vec<(usize, Timestamp)> {
+    let mut reader = client.read(ReadOptions::all(STREAM)).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(item) = reader.next().await.unwrap() {
+        let ReadItem::Batch(batch) = item else { continue };
+        for (_, event) in &batch.events {
+            let number = EventView::parse(event).unwrap().id.parse().unwrap();
+            found.push((number, batch.append_time));
+        }
+    }
+    found
+}
+
+async fn arrived(client: &Client, count: usize) -> Vec<(usize, Timestamp)> {
+    let all = async || Some(stored(client).await).filter(|found| found.len() >= count);
+    eventually(LIMIT, "delivery", all).await
+}
+
+#[tokio::test]
+async fn events_come_when_their_time_has_come_and_not_before() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, STREAM, &json!({"partitions": 2})).await;
+    let begin = now();
+    let later = |millis| Some(begin.saturating_add(Duration::from_millis(millis)));
+    // The longer an event is to wait, the earlier it is published; every third is for now.
+    let due = |number: usize| {
+        if number.is_multiple_of(3) { None } else { later(4_000 - 60 * number as u64) }
+    };
+    let events = (0..60).map(|number| event(number, due(number))).collect();
+
+    let receipts = publish(&client, events).await;
+
+    for (number, receipt) in receipts.iter().enumerate() {
+        assert_eq!(receipt.delayed, !number.is_multiple_of(3), "{number}");
+    }
+    let found = arrived(&client, 60).await;
+    let numbers: BTreeSet<_> = found.iter().map(|(number, _)| *number).collect();
+    assert_eq!((found.len(), numbers.len()), (60, 60), "each exactly once");
+    for (number, time) in &found {
+        let due = due(*number).unwrap_or(begin);
+        // All nodes share one clock here, and append times are rounded down.
+        assert!(time.saturating_add(Duration::from_millis(1)) >= due, "{number} came too early");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_leader_delays_no_event_for_ever_and_doubles_none() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, STREAM, &json!({"partitions": 3})).await;
+    let at =
+        |number: usize| now().saturating_add(Duration::from_millis(1_000 + 10 * number as u64));
+    let events: Vec<_> = (0..300).map(|number| event(number, Some(at(number)))).collect();
+    let receipts = publish(&client, events.clone()).await;
+    assert!(receipts.iter().all(|receipt| receipt.delayed && !receipt.duplicate));
+
+    // Who sends it again, is told where it waits.
+    let again = publish(&client, events).await;
+    for (first, again) in receipts.iter().zip(&again) {
+        let known = Receipt { duplicate: true, ..*first };
+        assert!(again.delayed && again.duplicate, "{again:?}");
+        assert_eq!((again.partition, again.offset), (known.partition, known.offset));
+    }
+    eventually(LIMIT, "the first", async || (!stored(&client).await.is_empty()).then_some(()))
+        .await;
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.nodes[0].ready().await;
+    cluster.nodes[1].kill();
+    cluster.nodes[1].start();
+    cluster.nodes[1].ready().await;
+
+    let found = arrived(&client, 300).await;
+    let numbers: BTreeSet<_> = found.iter().map(|(number, _)| *number).collect();
+    assert_eq!((found.len(), numbers.len()), (300, 300), "each exactly once");
+}
+
+#[tokio::test]
+async fn a_bad_time_is_refused_and_nothing_can_be_expected_of_an_event_that_waits() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, STREAM, &json!({"partitions": 1})).await;
+    let far = now().saturating_add(Duration::from_hours(24 * 400));
+    let soon = now().saturating_add(Duration::from_hours(1));
+
+    let request = |events, atomic, expected: Option<u64>| weft_proto::v1::PublishRequest {
+        stream: STREAM.to_owned(),
+        events,
+        atomic,
+        expected: expected
+            .map(|offset| weft_proto::v1::ExpectedOffset { partition: 0, offset })
+            .into_iter()
+            .collect(),
+        ..weft_proto::v1::PublishRequest::default()
+    };
+    let publisher = client.publisher(STREAM, PublisherOptions::default()).await.unwrap();
+    let refused = publisher.send(event(1, Some(far))).await.unwrap().await.unwrap_err();
+    assert_eq!(refused.field(), Some("deliverat"));
+    assert!(refused.message().contains("366 days"), "{refused}");
+
+    let expects = request(vec![event(2, Some(soon))], false, Some(0));
+    let refused = client.publish_once(expects).await.unwrap_err();
+    assert_eq!(refused.field(), Some("deliverat"));
+
+    let mixed = request(vec![event(3, Some(soon)), event(4, None)], true, None);
+    let refused = client.publish_once(mixed).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::AtomicScope);
+    assert_eq!(stored(&client).await.len(), 0, "nothing of a refused batch is there");
+
+    // Time that has passed is no mistake: the event comes at once, once.
+    let past = "2001-02-03T04:05:06Z".parse().unwrap();
+    let receipts = publish(&client, vec![event(5, Some(past)), event(5, Some(past))]).await;
+    assert!(receipts[1].duplicate);
+    let found = arrived(&client, 1).await;
+    assert_eq!(found.len(), 1);
+}
