@@ -8,9 +8,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::ValueEnum;
 use prost::Message as _;
-use weft_client::{
-    AckLevel, Client, Codec, Error, PendingBatch, Publisher, PublisherOptions, Receipt,
-};
+use weft_client::{AckLevel, Client, Codec, Error, PendingBatch, Publisher, PublisherOptions};
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
@@ -217,7 +215,9 @@ async fn run_expecting(
     {
         match result {
             Ok(receipt) => {
-                outcome.accept(receipt.duplicate, receipt.delayed);
+                outcome.published += 1;
+                outcome.duplicates += u64::from(receipt.duplicate);
+                outcome.delayed += u64::from(receipt.delayed);
             }
             Err(error) => outcome.refuse(line, &error)?,
         }
@@ -310,7 +310,9 @@ impl Run {
         for (line, receipt) in lines.into_iter().zip(receipts) {
             match receipt {
                 Ok(receipt) => {
-                    self.outcome.accept(receipt.duplicate, receipt.delayed);
+                    self.outcome.published += 1;
+                    self.outcome.duplicates += u64::from(receipt.duplicate);
+                    self.outcome.delayed += u64::from(receipt.delayed);
                 }
                 // With the cluster away, no line will do better.
                 Err(error) if error.is_retryable() => {
@@ -341,12 +343,6 @@ impl Run {
 }
 
 impl Outcome {
-    fn accept(&mut self, is_duplicate: bool, is_delayed: bool) {
-        self.published += 1;
-        self.duplicates += u64::from(is_duplicate);
-        self.delayed += u64::from(is_delayed);
-    }
-
     fn refuse(&mut self, line: u64, error: &Error) -> std::io::Result<()> {
         self.refused += 1;
         let place = error.field().filter(|field| !field.is_empty());
