@@ -132,7 +132,7 @@ mod tests {
             agenda(&[(0, 1, Some(30)), (1, 1, Some(10)), (2, 2, None), (3, 2, Some(10))]);
 
         assert_eq!(agenda.next_due(), Some(at(10)));
-        assert_eq!(offsets(&agenda.due(at(9), 10)), []);
+        assert_eq!(offsets(&agenda.due(at(9), 10)), [] as [u64; 0]);
         assert_eq!(offsets(&agenda.due(at(10), 10)), [1, 3]);
         assert_eq!(offsets(&agenda.due(at(30), 2)), [1, 3]);
         agenda.moved(&[Offset(1), Offset(3), Offset(3), Offset(9)]);

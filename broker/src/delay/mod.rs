@@ -135,9 +135,8 @@ mod tests {
         assert_eq!(due_of(None).unwrap(), None);
         assert_eq!(text("2026-06-01T12:00:00Z").unwrap(), Some(wanted));
         assert_eq!(text("2026-06-01T14:00:00+02:00").unwrap(), Some(wanted));
-        let seconds = i64::try_from(wanted.as_micros() / 1_000_000).unwrap();
-        let stamp = prost_types::Timestamp { seconds, nanos: 0 };
-        assert_eq!(due_of(Some(Attr::CeTimestamp(stamp))).unwrap(), Some(wanted));
+        let stamp = due_of(Some(Attr::CeTimestamp(wanted.into())));
+        assert_eq!(stamp.unwrap(), Some(wanted));
         assert!(text("1999-01-01T00:00:00Z").unwrap().is_some());
         for bad in ["", "tomorrow", "2026-06-01", "2027-02-01T00:00:00Z"] {
             let error = text(bad).unwrap_err();

@@ -205,6 +205,11 @@ impl Lane {
         Ok(found)
     }
 
+    /// An event that was read is not needed here.
+    pub(super) fn leave(&mut self, offset: Offset) {
+        self.shelf.take(offset);
+    }
+
     /// The same as they are stored.
     pub(super) async fn stored(&mut self, offsets: &[Offset]) -> Result<Vec<Option<Stored>>> {
         let mut found: Vec<Option<Stored>> =

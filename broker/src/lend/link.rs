@@ -30,6 +30,8 @@ pub struct Answers {
     gone: CancellationToken,
     /// Bytes of events that wait, of all links; a session's own are bounded by credit.
     waiting: Option<Arc<AtomicUsize>>,
+    /// Leases of another node come without their events.
+    is_bare: bool,
 }
 
 impl Answers {
@@ -39,7 +41,18 @@ impl Answers {
 
     /// Answers go to `to`, with this number.
     pub fn new(link: usize, to: mpsc::Sender<(usize, Frame)>) -> Self {
-        Self { link, to, gone: CancellationToken::new(), waiting: None }
+        Self { link, to, gone: CancellationToken::new(), waiting: None, is_bare: false }
+    }
+
+    /// The session finds events by their offsets itself, when another node lends them.
+    #[must_use]
+    pub fn without_events(self) -> Self {
+        Self { is_bare: true, ..self }
+    }
+
+    /// Whether leases of another node come without their events.
+    pub(super) fn is_bare(&self) -> bool {
+        self.is_bare
     }
 
     /// The same way for a link that may end before the others; whoever takes events from it takes
@@ -50,7 +63,7 @@ impl Answers {
         gone: CancellationToken,
         waiting: Arc<AtomicUsize>,
     ) -> Self {
-        Self { link, to, gone, waiting: Some(waiting) }
+        Self { link, to, gone, waiting: Some(waiting), is_bare: false }
     }
 
     /// Sends if there is room; says whether there was. A position is left out when others wait: the
@@ -85,6 +98,11 @@ impl Answers {
                 .waiting
                 .as_ref()
                 .is_none_or(|bytes| bytes.load(Ordering::Relaxed) < WAITING_BYTES)
+    }
+
+    /// Whether this node, which lends, leaves events out.
+    pub(super) fn leaves_events_out(&self) -> bool {
+        self.is_bare && self.waiting.is_some()
     }
 
     /// Waits until nobody takes answers any more.

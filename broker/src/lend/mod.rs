@@ -134,6 +134,7 @@ impl Lender {
                     partition: join.placement.partition.get(),
                     member: join.member.as_str().to_owned(),
                     held: join.held,
+                    without_events: answers.is_bare(),
                 };
                 let Parts { trunks, forwarder, tasks, .. } = &*self.parts;
                 trunks.attach(forwarder, tasks, leader, open, &answers)
@@ -226,6 +227,18 @@ impl Lender {
             closed.retain(|_, at| at.elapsed() < CLOSED_FOR);
             closed.insert((subscription.uid, placement.uid), Instant::now());
         }
+    }
+}
+
+/// Leaves out of a delivery what goes without saying.
+pub fn tidy(delivery: &mut weft_proto::v1::Delivery) {
+    if delivery.attempts.iter().all(|&attempt| attempt == 1) {
+        delivery.attempts = Vec::new();
+    }
+    if let Some(batch) = &mut delivery.batch
+        && (0..).zip(&batch.offset_deltas).all(|(place, &delta): (u32, &u32)| place == delta)
+    {
+        batch.offset_deltas = Vec::new();
     }
 }
 

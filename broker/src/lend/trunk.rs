@@ -302,6 +302,7 @@ impl Service {
         let served = Served { link: None, early: Vec::new(), _gone: gone.clone().drop_guard() };
         self.members.insert(number, served);
         let answers = Answers::of_trunk(link, self.to.clone(), gone, Arc::clone(&self.waiting));
+        let answers = if open.without_events { answers.without_events() } else { answers };
         let lender = self.lender.clone();
         self.joining
             .push(Box::pin(async move { (number, lender.attach_for(open, answers).await) }));

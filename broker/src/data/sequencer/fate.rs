@@ -149,8 +149,13 @@ mod tests {
 
         let answer = plan.answer(Offset(20), NOW);
 
-        let placed =
-            |first, count, time, duplicate| Placed { first: Offset(first), count, time, duplicate };
+        let placed = |first, count, time, duplicate| Placed {
+            first: Offset(first),
+            count,
+            time,
+            duplicate,
+            delayed: false,
+        };
         let runs = [
             placed(20, 1, NOW, false),
             placed(7, 2, then, true),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weft_proto::{Result, v1};
+use weft_proto::{Offset, Result, internal, v1};
 
 use super::{BEHIND, Host, POSITIONS, offsets};
 use crate::lend::Frame;
@@ -53,7 +53,7 @@ impl Host {
             if !attached.is_offered {
                 attached.is_offered = true;
                 tracing::trace!(partition = %self.placement.uid, ?member, "offered");
-                self.answer(member, Frame::Offer(weft_proto::internal::Offer {}));
+                self.answer(member, Frame::Offer(internal::Offer {}));
             }
             return Ok(0);
         }
@@ -73,6 +73,13 @@ impl Host {
             return Ok(0);
         }
         tracing::trace!(partition = %self.placement.uid, ?member, events = grants.len(), "lent");
+        if attached.answers.leaves_events_out() && !lane.is_redriven {
+            for grant in &grants {
+                lane.leave(grant.offset);
+            }
+            self.grant(number, member, &grants);
+            return Ok(grants.len() as u64);
+        }
         let loaded = lane.load(&offsets(&grants)).await?;
         self.deliver(number, member, &grants, &loaded);
         Ok(grants.len() as u64)
@@ -140,8 +147,59 @@ impl Host {
             last = Some((grant, stored));
         }
         for mut frame in frames {
-            tidy(&mut frame);
+            crate::lend::tidy(&mut frame);
             self.answer(member, Frame::Delivery(frame));
+        }
+    }
+
+    /// Tells a member of another node what it is lent; that node has the events itself.
+    fn grant(&mut self, number: usize, member: MemberId, grants: &[Grant]) {
+        let Some(lane) = self.lanes.get(number) else { return };
+        let Some(attached) = self.members.get_mut(&member) else { return };
+        let epoch = lane.desk.epoch();
+        let mut frames: Vec<internal::Granted> = Vec::new();
+        let mut last: Option<Offset> = None;
+        for grant in grants {
+            attached.credit.spend(grant.bytes.into());
+            let follows = last.is_some_and(|last| last < grant.offset);
+            last = Some(grant.offset);
+            let open = frames.last_mut().filter(|_| follows);
+            let delta = open.as_ref().and_then(|frame| {
+                let first = frame.delivery.as_ref()?.batch.as_ref()?.first_offset;
+                u32::try_from(grant.offset.get().checked_sub(first)?).ok()
+            });
+            if let (Some(frame), Some(delta)) = (open, delta) {
+                frame.bytes = frame.bytes.saturating_add(grant.bytes.into());
+                if let Some(delivery) = &mut frame.delivery {
+                    delivery.attempts.push(grant.attempt);
+                    if let Some(batch) = &mut delivery.batch {
+                        batch.offset_deltas.push(delta);
+                    }
+                }
+                continue;
+            }
+            let batch = v1::EventBatch {
+                partition: self.placement.partition.get(),
+                first_offset: grant.offset.get(),
+                offset_deltas: vec![0],
+                ..v1::EventBatch::default()
+            };
+            let delivery = v1::Delivery {
+                epoch: epoch.get(),
+                batch: Some(batch),
+                first_lease: Some(grant.lease.0),
+                attempts: vec![grant.attempt],
+                redriven: false,
+            };
+            frames.push(internal::Granted { delivery: Some(delivery), bytes: grant.bytes.into() });
+        }
+        for mut frame in frames {
+            if let Some(delivery) = &mut frame.delivery
+                && delivery.attempts.iter().all(|&attempt| attempt == 1)
+            {
+                delivery.attempts = Vec::new();
+            }
+            self.answer(member, Frame::Granted(frame));
         }
     }
 
@@ -198,17 +256,5 @@ impl Host {
         for member in members {
             self.answer(member, frame.clone());
         }
-    }
-}
-
-/// Leaves out what goes without saying.
-fn tidy(frame: &mut v1::Delivery) {
-    if frame.attempts.iter().all(|&attempt| attempt == 1) {
-        frame.attempts = Vec::new();
-    }
-    if let Some(batch) = &mut frame.batch
-        && (0..).zip(&batch.offset_deltas).all(|(place, &delta): (u32, &u32)| place == delta)
-    {
-        batch.offset_deltas = Vec::new();
     }
 }

@@ -28,7 +28,8 @@ impl Held {
             return;
         };
         let mut open: Option<((u64, bool, u64), Run)> = None;
-        for place in 0..batch.events.len() {
+        // Without its events, a batch has the place of each.
+        for place in 0..batch.events.len().max(batch.offset_deltas.len()) {
             let delta = batch.offset_deltas.get(place).map_or(place as u64, |&delta| delta.into());
             let offset = batch.first_offset.saturating_add(delta);
             let attempt = delivery.attempts.get(place).copied().unwrap_or(1);

@@ -5,6 +5,7 @@
 //! holds and does not notice.
 
 mod credit;
+mod fill;
 mod held;
 mod slot;
 
@@ -22,6 +23,7 @@ use weft_proto::v1::subscribe_response::Frame as Told;
 use weft_proto::{Error, Result, v1};
 
 use self::credit::Pool;
+use self::fill::{Filled, Filler};
 use self::slot::Slot;
 use super::Answers;
 use super::session::Parts;
@@ -34,6 +36,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Settle frames of a member that are not answered; with more it waits.
 const SETTLES_MAX: usize = 256;
+/// Tags from here on are those of the session itself.
+const OWN_TAGS: u64 = 1 << 63;
 
 /// A settle frame that is not answered.
 #[derive(Debug, Default)]
@@ -52,6 +56,15 @@ pub(super) struct Session {
     pool: Pool,
     settling: BTreeMap<u64, Settling>,
     attaching: FuturesUnordered<BoxFuture<'static, (usize, Result<Link>)>>,
+    filling: FuturesUnordered<BoxFuture<'static, (usize, Filling)>>,
+    next_own_tag: u64,
+}
+
+/// Leases whose events were looked for, and what came of it.
+struct Filling {
+    filler: Filler,
+    granted: v1::Delivery,
+    found: Result<Filled>,
 }
 
 impl Session {
@@ -70,6 +83,8 @@ impl Session {
             pool,
             settling: BTreeMap::new(),
             attaching: FuturesUnordered::new(),
+            filling: FuturesUnordered::new(),
+            next_own_tag: OWN_TAGS,
         }
     }
 
@@ -90,6 +105,10 @@ impl Session {
                 biased;
                 Some((slot, attached)) = self.attaching.next(), if !self.attaching.is_empty() => {
                     self.attached(slot, attached).await?;
+                }
+                Some((slot, filling)) = self.filling.next(), if !self.filling.is_empty() => {
+                    self.filled(slot, filling).await?;
+                    idle = Instant::now() + IDLE;
                 }
                 answer = self.from_desks.recv() => {
                     // It never closes: one end is here.
@@ -132,6 +151,7 @@ impl Session {
             // What an older link still says is told apart by its number.
             let link = number + self.parts.subscription.stream.placements.len() * slot.attaches();
             let answers = lend::Answers::new(link, self.to_own.clone());
+            let answers = if slot.is_behind { answers } else { answers.without_events() };
             let lender = self.lender.clone();
             // One that has no leader at present keeps the others waiting for nothing.
             self.attaching
@@ -189,8 +209,18 @@ impl Session {
                     .fold((0, 0), |(events, sum), event| (events + 1, sum + event.len() as u64));
                 self.pool.spent(number, bytes.0, bytes.1);
                 slot.held.deliver(&delivery);
-                self.tell(Told::Delivery(delivery)).await?;
-                Ok(true)
+                slot.queue.push_back(Frame::Delivery(delivery));
+                self.advance(number).await
+            }
+            Frame::Granted(granted) => {
+                let delivery = granted.delivery.as_ref();
+                let events = delivery.map_or(0, |delivery| fill::count(delivery) as u64);
+                self.pool.spent(number, events, granted.bytes);
+                if let Some(delivery) = delivery {
+                    slot.held.deliver(delivery);
+                }
+                slot.queue.push_back(Frame::Granted(granted));
+                self.advance(number).await
             }
             Frame::Returned(left) => {
                 self.pool.returned(number, &left);
@@ -205,8 +235,8 @@ impl Session {
                 Ok(false)
             }
             Frame::Seam(seam) => {
-                self.tell(Told::Seam(seam)).await?;
-                Ok(true)
+                slot.queue.push_back(Frame::Seam(seam));
+                self.advance(number).await
             }
             Frame::Ended(failure) => {
                 let error = Error::from(failure);
@@ -218,6 +248,99 @@ impl Session {
                 Ok(false)
             }
         }
+    }
+
+    /// Tells the member what waits of a partition, up to leases whose events are missing.
+    async fn advance(&mut self, number: usize) -> Result<bool> {
+        let mut has_told = false;
+        loop {
+            let Some(slot) = self.slots.get_mut(number) else { return Ok(has_told) };
+            if slot.is_filling {
+                return Ok(has_told);
+            }
+            let told = match slot.queue.pop_front() {
+                None => return Ok(has_told),
+                Some(Frame::Delivery(delivery)) => Told::Delivery(delivery),
+                Some(Frame::Seam(seam)) => Told::Seam(seam),
+                Some(Frame::Granted(granted)) => {
+                    self.look_for(number, granted.delivery.unwrap_or_default())?;
+                    continue;
+                }
+                // Nothing else waits.
+                Some(_) => continue,
+            };
+            self.tell(told).await?;
+            has_told = true;
+        }
+    }
+
+    /// Reads the events of leases from this node's replica.
+    fn look_for(&mut self, number: usize, granted: v1::Delivery) -> Result<()> {
+        let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
+        let mut filler = if let Some(filler) = slot.filler.take() {
+            filler
+        } else {
+            let Parts { ingest, history, .. } = &self.parts;
+            let group = ingest.group(slot.placement.group)?.clone();
+            let resources = ingest.resources().clone();
+            Filler::new(group, slot.placement, resources, history.clone())
+        };
+        slot.is_filling = true;
+        self.filling.push(Box::pin(async move {
+            let found = filler.fill(&granted).await;
+            (number, Filling { filler, granted, found })
+        }));
+        Ok(())
+    }
+
+    async fn filled(&mut self, number: usize, filling: Filling) -> Result<()> {
+        let Filling { filler, granted, found } = filling;
+        let tag = self.next_own_tag;
+        let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
+        slot.filler = Some(filler);
+        slot.is_filling = false;
+        let own = |first, last| v1::SettledRange {
+            partition: slot.placement.partition.get(),
+            epoch: granted.epoch,
+            first,
+            last,
+            redriven: false,
+        };
+        let mut settle = v1::Settle { tag, ..v1::Settle::default() };
+        let was_behind = slot.is_behind;
+        let deliveries = match found {
+            Ok(Filled { deliveries, gone }) => {
+                settle.acks = gone.into_iter().map(|lease| own(lease, lease)).collect();
+                deliveries
+            }
+            Err(error) => {
+                tracing::debug!(%error, "leases are given back, and come with their events next");
+                let first = granted.first_lease.unwrap_or_default();
+                let last = first.saturating_add(fill::count(&granted) as u64).saturating_sub(1);
+                settle.nacks.push(v1::Nack {
+                    leases: Some(own(first, last)),
+                    delay_ms: None,
+                    reason: String::new(),
+                    uncounted: true,
+                });
+                slot.is_behind = true;
+                Vec::new()
+            }
+        };
+        if !settle.acks.is_empty() || !settle.nacks.is_empty() {
+            self.next_own_tag += 1;
+            slot.settle(settle).await;
+            if slot.is_behind && !was_behind {
+                // Attached once more, it asks for events.
+                slot.ended();
+                self.pool.lost(number);
+            }
+        }
+        for delivery in deliveries {
+            self.tell(Told::Delivery(delivery)).await?;
+        }
+        self.advance(number).await?;
+        Ok(())
     }
 
     async fn settled(&mut self, settled: v1::Settled) -> Result<bool> {
@@ -248,6 +371,9 @@ impl Session {
     /// Passes a settle frame on to the desks that it is about.
     async fn settle(&mut self, settle: v1::Settle) -> Result<()> {
         let tag = settle.tag;
+        if tag >= OWN_TAGS {
+            return Err(Error::invalid("tags are below 2^63").with_field("tag"));
+        }
         if self.settling.contains_key(&tag) {
             let message = format!("the settle frame {tag} is not answered yet; use another tag");
             return Err(Error::invalid(message).with_field("tag"));

@@ -1,13 +1,14 @@
 //! One partition of a session, and the way to its desk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_proto::{Error, Result, v1};
 
+use super::fill::Filler;
 use super::held::Held;
-use crate::lend::{Link, Request};
+use crate::lend::{Frame, Link, Request};
 use crate::resources::Placement;
 
 /// Before a desk is looked for again, at first and at most.
@@ -19,6 +20,13 @@ pub(super) struct Slot {
     pub(super) placement: Placement,
     pub(super) held: Held,
     pub(super) position: v1::SubscriptionPosition,
+    /// What is told to the member when all before it is: leases whose events are read meanwhile.
+    pub(super) queue: VecDeque<Frame>,
+    /// Reads events; absent while it does, and before it is needed.
+    pub(super) filler: Option<Filler>,
+    pub(super) is_filling: bool,
+    /// This replica was behind: events come with their leases.
+    pub(super) is_behind: bool,
     link: Option<Link>,
     /// Settle frames that have no answer: sent again to the next desk.
     settles: BTreeMap<u64, v1::Settle>,
@@ -41,6 +49,10 @@ impl Slot {
             placement,
             held: Held::default(),
             position,
+            queue: VecDeque::new(),
+            filler: None,
+            is_filling: false,
+            is_behind: false,
             link: None,
             settles: BTreeMap::new(),
             is_open: false,
