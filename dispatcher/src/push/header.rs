@@ -24,56 +24,7 @@ pub(super) fn encode(text: &str) -> String {
 ///
 /// `None` when the decoded bytes are no UTF-8.
 pub(super) fn decode(value: &HeaderValue) -> Option<String> {
-    let unquoted = unquote(value.as_bytes());
-    // Some SDKs send Latin-1 as it is: the raw bytes are then no UTF-8.
-    let text = match String::from_utf8(unquoted) {
-        Ok(text) => text,
-        Err(error) => error.into_bytes().iter().copied().map(char::from).collect(),
-    };
-    percent_decode(&text)
-}
-
-fn unquote(raw: &[u8]) -> Vec<u8> {
-    let Some(inner) = raw.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
-        return raw.to_vec();
-    };
-    let mut unquoted = Vec::with_capacity(inner.len());
-    let mut bytes = inner.iter();
-    while let Some(&byte) = bytes.next() {
-        match byte {
-            b'\\' => unquoted.extend(bytes.next()),
-            // A bare quote inside: this is not one quoted string after all.
-            b'"' => return raw.to_vec(),
-            _ => unquoted.push(byte),
-        }
-    }
-    unquoted
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    if !text.contains('%') {
-        return Some(text.to_owned());
-    }
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let pair = bytes.get(at + 1).zip(bytes.get(at + 2));
-        let hex = pair.and_then(|(&high, &low)| Some((digit(high)?, digit(low)?)));
-        if let (b'%', Some((high, low))) = (byte, hex) {
-            decoded.push(high * 16 + low);
-            at += 3;
-        } else {
-            // A percent sign without two hex digits stands for itself.
-            decoded.push(byte);
-            at += 1;
-        }
-    }
-    String::from_utf8(decoded).ok()
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    weft_proto::event::from_header(value.as_bytes())
 }
 
 #[cfg(test)]

@@ -25,12 +25,20 @@ pub(super) fn is_json(content_type: Option<&str>) -> bool {
     subtype == "json" || subtype.ends_with("+json")
 }
 
+/// Arrays and objects in each other at most; parsers of others end there, too.
+const DEPTH_MAX: usize = 128;
+
 /// Reads one structured event.
 ///
 /// # Errors
 ///
-/// `Invalid` when the text is not JSON, repeats a member, or breaks the format.
+/// `Invalid` when the text is not JSON, repeats a member, is nested too deeply, or breaks the format.
 pub fn from_json(text: &[u8]) -> Result<CloudEvent> {
+    if is_deeper(text, DEPTH_MAX) {
+        let message =
+            format!("the event has more than {DEPTH_MAX} arrays and objects in each other");
+        return Err(malformed(message));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let members = deserializer
         .deserialize_map(Members)
@@ -57,6 +65,28 @@ pub fn from_json(text: &[u8]) -> Result<CloudEvent> {
     }
     event.data = payload(&mut event, data, binary)?;
     Ok(event)
+}
+
+/// Whether more than so many arrays and objects are in each other. What is no JSON is found out
+/// elsewhere.
+fn is_deeper(text: &[u8], depth_max: usize) -> bool {
+    let (mut depth, mut is_string) = (0_usize, false);
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' if is_string => _ = bytes.next(),
+            b'"' => is_string = !is_string,
+            b'[' | b'{' if !is_string => {
+                depth += 1;
+                if depth > depth_max {
+                    return true;
+                }
+            }
+            b']' | b'}' if !is_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 fn payload(
@@ -117,20 +147,20 @@ fn attribute(name: &str, raw: &RawValue) -> Result<Attr> {
                 None => wrong("is a number that is no 32-bit integer"),
             }
         }
-        serde_json::Value::String(text) if name == "time" => {
-            let Ok(instant) = text.parse::<jiff::Timestamp>() else {
-                return wrong("is not an RFC 3339 time");
-            };
-            let time = prost_types::Timestamp {
-                seconds: instant.as_second(),
-                nanos: instant.subsec_nanosecond(),
-            };
-            Ok(Attr::CeTimestamp(time))
-        }
+        serde_json::Value::String(text) if name == "time" => time(&text).map(Attr::CeTimestamp),
         serde_json::Value::String(text) if name == "dataschema" => Ok(Attr::CeUri(text)),
         serde_json::Value::String(text) => Ok(Attr::CeString(text)),
         _ => wrong("must be a string, a number or a boolean"),
     }
+}
+
+/// The attribute `time` as text. The wire keeps the instant, and not its offset.
+pub(super) fn time(text: &str) -> Result<prost_types::Timestamp> {
+    let instant = text.parse::<jiff::Timestamp>().map_err(|error| {
+        let error = malformed("the attribute time is not an RFC 3339 time").with_source(error);
+        error.with_field("time")
+    })?;
+    Ok(prost_types::Timestamp { seconds: instant.as_second(), nanos: instant.subsec_nanosecond() })
 }
 
 /// Writes one structured event on one line. JSON data is written as it is stored.
@@ -276,6 +306,22 @@ mod tests {
             let text = format!("{head}{tail}");
             assert_eq!(again(&text), text);
         }
+    }
+
+    #[test]
+    fn depth_is_bounded_and_brackets_in_text_do_not_count() {
+        let nested = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            let quoted = "[{".repeat(300);
+            format!(
+                r#"{{"specversion":"1.0","id":"1","source":"/s","type":"{quoted}\"[","data":{open}{close}}}"#
+            )
+        };
+
+        assert!(from_json(nested(DEPTH_MAX - 1).as_bytes()).is_ok());
+        let error = from_json(nested(DEPTH_MAX).as_bytes()).unwrap_err();
+        assert_eq!(error.reason(), Reason::MalformedEvent);
+        assert!(from_json(nested(100_000).as_bytes()).is_err());
     }
 
     #[test]
