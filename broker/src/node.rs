@@ -269,11 +269,13 @@ impl Node {
         let (groups_tx, groups_rx) = watch::channel(None);
         let (registered_tx, registered_rx) = watch::channel(false);
         let (access_tx, access_rx) = watch::channel(None);
+        let (services_tx, services_rx) = watch::channel(None);
         let health = http::Health {
             groups: groups_rx,
             registered: registered_rx,
             metrics,
             access: access_rx,
+            services: services_rx,
         };
         tasks.spawn("http", move |stop| http::serve(http_port, health, stop));
 
@@ -429,6 +431,9 @@ impl Node {
                 transport: Arc::new(transport),
             }),
         };
+        let both = (services.publish.clone(), services.read.clone());
+        let over_http = http::Services::new(ingest.clone(), both, lender, edge.clone());
+        services_tx.send_replace(Some(Arc::new(over_http)));
         let listener = Listener { port: grpc_port, access };
         let (closing, closed) = (edge.token(), CancellationToken::new());
         let left = closed.clone();

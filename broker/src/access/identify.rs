@@ -188,7 +188,9 @@ impl Access {
         let Some((scheme, token)) = header.split_once(' ') else {
             return none("a header without scheme");
         };
-        if !scheme.eq_ignore_ascii_case("bearer") {
+        // Clients of Event Grid say so before a key.
+        let is_key = scheme.eq_ignore_ascii_case("sharedaccesskey") && key::looks_like_key(token);
+        if !(is_key || scheme.eq_ignore_ascii_case("bearer")) {
             return none("a scheme other than bearer");
         }
         if key::looks_like_key(token) {

@@ -1,25 +1,45 @@
-//! The HTTP port: health and metrics. Health is for everybody, metrics are for those who look after
-//! the cluster.
+//! The HTTP port: events in and out for clients that speak nothing else, health, metrics. What each
+//! route is for is in [`Route`]; what it does is done where gRPC does it.
 
+mod body;
+mod follow;
+mod ingress;
+mod openapi;
+mod problem;
+mod pull;
+mod route;
 mod serve;
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use weft_proto::Error;
 use weft_proto::resource::Verb;
+use weft_proto::{Error, Result as Done};
 
-use crate::access::{Access, Admitted, authorize, tell_left};
+use self::body::Bodies;
+use self::problem::{Problem, Refusal};
+use crate::access::{Access, Admitted, Caller, Taken, authorize, tell_left};
+use crate::ingest::Ingest;
+use crate::lend::Lender;
 use crate::listen::Listener;
 use crate::raft::groups::Groups;
-use crate::rpc::cluster_name;
+use crate::rpc::{PublishService, ReadService, cluster_name};
+use crate::tasks::Tasks;
+
+pub use problem::Refusal as HttpRefusal;
+pub use route::{Found, Missing, Query, Route};
+
+/// A request must be answered by then, its body included; an answer may go on for longer.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// What the port tells.
 #[derive(Clone, Debug)]
@@ -30,8 +50,35 @@ pub struct Health {
     pub registered: watch::Receiver<bool>,
     /// The process's metrics.
     pub metrics: Option<PrometheusHandle>,
-    /// Who may ask for metrics, once the catalog of this node says so.
+    /// Who may do what, once the catalog of this node says so.
     pub access: watch::Receiver<Option<Access>>,
+    /// What does the work, once it can.
+    pub services: watch::Receiver<Option<Arc<Services>>>,
+}
+
+/// What does the work of the routes: the same as for gRPC.
+#[derive(Debug)]
+pub struct Services {
+    ingest: Ingest,
+    publish: PublishService,
+    read: ReadService,
+    lender: Lender,
+    tasks: Tasks,
+    stop: CancellationToken,
+    bodies: Bodies,
+}
+
+impl Services {
+    /// The services of this node; what is under way when `tasks` are told to stop ends then.
+    pub fn new(
+        ingest: Ingest,
+        (publish, read): (PublishService, ReadService),
+        lender: Lender,
+        tasks: Tasks,
+    ) -> Self {
+        let (stop, bodies) = (tasks.token(), Bodies::default());
+        Self { ingest, publish, read, lender, tasks, stop, bodies }
+    }
 }
 
 impl Health {
@@ -55,65 +102,150 @@ pub async fn serve(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
-    let router = Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(health);
-    serve::serve(listener, router, stop).await
+    serve::serve(listener, Site { health: Arc::new(health) }, stop).await
 }
 
-async fn ready(State(health): State<Health>) -> impl IntoResponse {
-    match health.missing() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")),
+/// All routes; clones share them.
+#[derive(Clone, Debug)]
+struct Site {
+    health: Arc<Health>,
+}
+
+/// A request of somebody who is known.
+struct Call {
+    caller: Caller,
+    /// The names in its path.
+    names: Vec<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+    /// Open until this is dropped.
+    taken: Taken,
+}
+
+impl Call {
+    /// A name in its path.
+    fn name(&self, place: usize) -> &str {
+        self.names.get(place).map_or("", String::as_str)
     }
 }
 
-async fn metrics(State(health): State<Health>, request: Request) -> Response {
-    let access = health.access.borrow().clone();
-    let Some(access) = access else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "this node is starting\n").into_response();
-    };
-    let admitted = access.admit(request.headers(), request.extensions()).await;
-    let operates = admitted.and_then(|admitted| {
-        authorize(&admitted.caller, Verb::Operate, &cluster_name()).map(|_allowed| admitted)
-    });
-    let Admitted { left, call: _open, .. } = match operates {
-        Ok(admitted) => admitted,
-        Err(error) => return problem(&error),
-    };
-    let mut response = match &health.metrics {
-        Some(handle) => handle.render().into_response(),
-        None => (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response(),
-    };
-    if let Some(left) = left {
-        tell_left(response.headers_mut(), left);
+impl Site {
+    /// Answers a request.
+    async fn answer(&self, request: Request<Body>) -> Response {
+        let found = match Route::find(request.method().as_str(), request.uri().path()) {
+            Ok(found) => found,
+            Err(Missing::Path) => {
+                let detail = "there is nothing at this path; /openapi.json has all that there is";
+                return Problem::refusal(Refusal::UnknownRoute, detail).into_response();
+            }
+            Err(Missing::Method(allow)) => return Problem::method(allow).into_response(),
+        };
+        let route = found.route;
+        let limit = match route {
+            Route::PullReceive => pull::WAIT_MAX + ANSWER_MAX,
+            _ => ANSWER_MAX,
+        };
+        let (problem, head) = match timeout(limit, self.admitted(found, request)).await {
+            Ok((Ok(mut response), head)) => {
+                response.headers_mut().extend(head);
+                return response;
+            }
+            Ok((Err(problem), head)) => (problem, head),
+            Err(_late) => {
+                let detail = "the request did not come, or was not answered, in time";
+                let late = Problem::refusal(Refusal::RequestTimeout, detail);
+                (late.with_open_fate(), HeaderMap::new())
+            }
+        };
+        let problem = if route.is_pull() { problem.for_grid() } else { problem };
+        let mut response = problem.into_response();
+        response.headers_mut().extend(head);
+        response
     }
-    response
+
+    /// Lets a request in, and says what its caller has left.
+    async fn admitted(
+        &self,
+        found: Found,
+        request: Request<Body>,
+    ) -> (Result<Response, Problem>, HeaderMap) {
+        let mut head = HeaderMap::new();
+        if found.route.needs().is_empty() {
+            return (self.open(found.route), head);
+        }
+        let (parts, body) = request.into_parts();
+        let admitted = match self.admit(&parts).await {
+            Ok(admitted) => admitted,
+            Err(error) => return (Err(error.into()), head),
+        };
+        let Admitted { caller, left, call: taken } = admitted;
+        if let Some(left) = left {
+            tell_left(&mut head, left);
+        }
+        let query = Query::of(parts.uri.query());
+        let call = Call { caller, names: found.names, query, headers: parts.headers, body, taken };
+        (self.routed(found.route, call).await, head)
+    }
+
+    async fn admit(&self, request: &Parts) -> Done<Admitted> {
+        let access = self.health.access.borrow().clone();
+        let access = access.ok_or_else(starting)?;
+        access.admit(&request.headers, &request.extensions).await
+    }
+
+    /// What everybody is answered.
+    fn open(&self, route: Route) -> Result<Response, Problem> {
+        match route {
+            Route::Ready => match self.health.missing() {
+                None => Ok("ok\n".into_response()),
+                Some(missing) => Err(Error::unavailable(missing).with_not_applied().into()),
+            },
+            Route::OpenApi => Ok(json(StatusCode::OK, openapi::document())),
+            _ => Ok("ok\n".into_response()),
+        }
+    }
+
+    async fn routed(&self, route: Route, call: Call) -> Result<Response, Problem> {
+        if route == Route::Metrics {
+            return self.metrics(&call);
+        }
+        let services = self.health.services.borrow().clone();
+        let services = services.ok_or_else(starting)?;
+        match route {
+            Route::Live | Route::Ready | Route::OpenApi | Route::Metrics => self.open(route),
+            Route::PublishEvents => ingress::publish(&services, call).await,
+            Route::FollowEvents => follow::follow(&services, call).await,
+            Route::PullPublish
+            | Route::PullReceive
+            | Route::PullAcknowledge
+            | Route::PullRelease
+            | Route::PullReject
+            | Route::PullRenewLock => pull::answer(&services, route, call).await,
+        }
+    }
+
+    fn metrics(&self, call: &Call) -> Result<Response, Problem> {
+        authorize(&call.caller, Verb::Operate, &cluster_name())?;
+        match &self.health.metrics {
+            Some(handle) => Ok(handle.render().into_response()),
+            None => {
+                let reason = weft_proto::Reason::UnknownResource;
+                Err(Error::new(reason, "this process records no metrics").into())
+            }
+        }
+    }
 }
 
-/// An error as an answer.
-fn problem(error: &Error) -> Response {
-    let status = StatusCode::from_u16(error.reason().http_status());
-    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (status, format!("{error}\n")).into_response();
-    let headers = response.headers_mut();
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    if let Some(after) = error.retry_after() {
-        // Whole seconds, and never too early.
-        headers.insert(
-            header::RETRY_AFTER,
-            after
-                .as_millis()
-                .div_ceil(1_000)
-                .max(1)
-                .to_string()
-                .parse()
-                .unwrap_or(HeaderValue::from_static("1")),
-        );
-    }
+fn starting() -> Error {
+    Error::unavailable("this node is starting").with_not_applied()
+}
+
+/// An answer in JSON.
+fn json(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }

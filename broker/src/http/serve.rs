@@ -5,11 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use http_body_util::Limited;
+use axum::http::{HeaderValue, Method, Request, header};
+use axum::response::Response;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,14 +15,14 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
+use weft_proto::{Error, Reason};
 
+use super::Site;
+use super::problem::{Problem, Refusal};
 use crate::listen::{Connection, Io, Listener};
 
 /// The head of a request must be there by then; a connection without a request is closed as soon.
 const HEAD_MAX: Duration = Duration::from_secs(10);
-/// A request must be answered by then, its body included; an answer may go on for longer.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
 const HEADER_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// As a message of gRPC; requests have smaller limits of their own, which answer first.
@@ -39,7 +37,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Serves until `stop`.
 pub(super) async fn serve(
     mut listener: Listener,
-    router: Router,
+    site: Site,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
     let (connections, builder) = (TaskTracker::new(), builder());
@@ -49,7 +47,7 @@ pub(super) async fn serve(
             () = stop.cancelled() => break,
             io = listener.accept() => io,
         };
-        connections.spawn(connection(io, builder.clone(), router.clone(), stop.clone()));
+        connections.spawn(connection(io, builder.clone(), site.clone(), stop.clone()));
     }
     drop(listener);
     connections.close();
@@ -82,14 +80,9 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-async fn connection(
-    io: Io,
-    builder: Builder<TokioExecutor>,
-    router: Router,
-    stop: CancellationToken,
-) {
+async fn connection(io: Io, builder: Builder<TokioExecutor>, site: Site, stop: CancellationToken) {
     let known = Arc::clone(io.connection());
-    let service = service_fn(move |request| answer(router.clone(), Arc::clone(&known), request));
+    let service = service_fn(move |request| answer(site.clone(), Arc::clone(&known), request));
     let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service));
     let served = tokio::select! {
         biased;
@@ -105,36 +98,31 @@ async fn connection(
 }
 
 async fn answer(
-    router: Router,
+    site: Site,
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     if let Some(refusal) = refuse(&request) {
-        return Ok(refusal);
+        let mut response = refusal.into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return Ok(response);
     }
-    let mut request = request.map(|body| Body::new(Limited::new(body, BODY_BYTES_MAX)));
+    // Routes that read the body count it while it comes; the others do not read it.
+    let mut request = request.map(Body::new);
     request.extensions_mut().insert(connection);
-    match timeout(ANSWER_MAX, router.oneshot(request)).await {
-        Ok(answer) => answer,
-        Err(_late) => Ok((StatusCode::REQUEST_TIMEOUT, "not answered in time\n").into_response()),
-    }
+    Ok(site.answer(request).await)
 }
 
 /// What no route takes.
-fn refuse(request: &Request<Incoming>) -> Option<Response> {
-    let closing = |status: StatusCode, text: &'static str| {
-        Some((status, [(header::CONNECTION, "close")], text).into_response())
-    };
+fn refuse(request: &Request<Incoming>) -> Option<Problem> {
     if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return closing(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n");
+        let message = format!("the body has more than {BODY_BYTES_MAX} bytes");
+        return Some(Error::new(Reason::TooLarge, message).into());
     }
     // This is no proxy: who takes it for one is told so, and no route ever sees another host.
     if request.method() == Method::CONNECT {
-        return closing(StatusCode::METHOD_NOT_ALLOWED, "this is no proxy\n");
+        return Some(Problem::refusal(Refusal::MethodNotAllowed, "this is no proxy"));
     }
     let hosts = request.headers().get_all(header::HOST).iter().count();
-    if hosts > 1 {
-        return closing(StatusCode::BAD_REQUEST, "more than one host\n");
-    }
-    None
+    (hosts > 1).then(|| Error::invalid("the request has more than one host").into())
 }

@@ -425,6 +425,23 @@ impl Ingest {
         }))
     }
 
+    /// What the leader of a partition would refuse of these events, as far as this node knows, before
+    /// any is appended.
+    ///
+    /// # Errors
+    ///
+    /// `Internal`, as for the leader.
+    pub fn foresee(
+        &self,
+        stream: &StreamView,
+        events: &[Bytes],
+        allowed: &Decision,
+    ) -> Result<Vec<v1::IndexedRefusal>> {
+        // Which one does not matter for what may pass.
+        let partition = stream.placement(PartitionId(0))?.uid;
+        Ok(self.parts.gates.check(stream, partition, events.to_vec(), allowed)?.refusals)
+    }
+
     fn expectations(
         &self,
         partition: PartitionId,
@@ -534,7 +551,12 @@ fn lost(_closed: tokio::sync::oneshot::error::RecvError) -> Error {
     Error::unavailable("this node is stopping; the fate is unknown")
 }
 
-fn check_size(events: &[Bytes]) -> Result<()> {
+/// Whether a request has events, and not too many.
+///
+/// # Errors
+///
+/// `Invalid`, `TooLarge`.
+pub fn check_size(events: &[Bytes]) -> Result<()> {
     if events.is_empty() {
         return Err(Error::invalid("the batch has no events").with_field("events"));
     }

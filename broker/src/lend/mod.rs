@@ -65,6 +65,8 @@ pub struct Join {
     pub member: Member,
     /// What it has from an earlier leader.
     pub held: Vec<internal::HeldLeases>,
+    /// Its leases outlive its attachment; others may be attached under its name beside it.
+    pub lingers: bool,
 }
 
 /// The desks of this node; clones share them.
@@ -135,6 +137,7 @@ impl Lender {
                     member: join.member.as_str().to_owned(),
                     held: join.held,
                     without_events: answers.is_bare(),
+                    lingers: join.lingers,
                 };
                 let Parts { trunks, forwarder, tasks, .. } = &*self.parts;
                 trunks.attach(forwarder, tasks, leader, open, &answers)
@@ -161,7 +164,8 @@ impl Lender {
         let placement = subscription.stream.placement(PartitionId(open.partition))?;
         let member = Member::new(open.member)
             .ok_or_else(|| Error::internal("a node sent a member's name that is none"))?;
-        let join = Join { caller, subscription, placement, member, held: open.held };
+        let (held, lingers) = (open.held, open.lingers);
+        let join = Join { caller, subscription, placement, member, held, lingers };
         self.attach_here(join, answers).await
     }
 

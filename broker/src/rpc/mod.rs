@@ -6,7 +6,7 @@ mod cluster;
 mod publish;
 mod read;
 mod server;
-mod subscribe;
+pub(crate) mod subscribe;
 
 use std::pin::Pin;
 
@@ -38,14 +38,14 @@ pub struct Services {
 pub use access::Service as AccessService;
 pub use catalog::Service as CatalogService;
 pub use cluster::{Facts, Parts as ClusterParts, Service as ClusterService, cluster_name};
-pub use publish::Service as PublishService;
 #[cfg(feature = "fuzzing")]
 pub use publish::check_batch;
+pub use publish::{Service as PublishService, Whole};
 pub use read::Service as ReadService;
 pub use subscribe::Service as SubscribeService;
 
 /// Answers of a call that go on.
-type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Ends a stream when this node stops, and says so: a connection ends only when its streams did.
 fn until_stop<T: Send + 'static>(

@@ -74,8 +74,9 @@ reasons! {
     FailedPrecondition = "FAILED_PRECONDITION", Conflict, FailedPrecondition, 412;
     /// The resource exists already.
     AlreadyExists = "ALREADY_EXISTS", Conflict, AlreadyExists, 409;
-    /// Another event of the partition has the same source and id, but says something else.
-    IdentityReused = "IDENTITY_REUSED", Conflict, AlreadyExists, 409;
+    /// Another event of the partition has the same source and id, but says something else. Not 409,
+    /// after which some senders of CloudEvents try again.
+    IdentityReused = "IDENTITY_REUSED", Conflict, AlreadyExists, 422;
     /// The partition does not end where the caller expects it.
     WrongOffset = "WRONG_OFFSET", Conflict, FailedPrecondition, 412;
     /// A newer epoch of the same producer, or a newer member of the subscription, took over.

@@ -39,11 +39,17 @@ impl Host {
         let Attach { join, answers, reply } = attach;
         let member = MemberId(self.next_member);
         self.next_member += 1;
-        self.displace(&join.member);
+        // Several at once may settle what a name holds that nobody keeps attached.
+        if !join.lingers {
+            self.displace(&join.member);
+        }
         let now = self.now();
         for lane in &mut self.lanes {
             lane.desk.attach(member, join.member.as_str(), now);
             lane.desk.wants(member, true);
+            if join.lingers {
+                lane.desk.linger(member);
+            }
         }
         for held in &join.held {
             self.adopt(member, held);

@@ -48,7 +48,16 @@ impl Service {
         Self { ingest, history, stop }
     }
 
-    async fn open(&self, caller: &Caller, mut request: v1::ReadRequest) -> Result<Frames> {
+    /// Begins a read.
+    ///
+    /// # Errors
+    ///
+    /// What the caller may not, or what is not there.
+    pub(crate) async fn open(
+        &self,
+        caller: &Caller,
+        mut request: v1::ReadRequest,
+    ) -> Result<Frames> {
         let resources = self.ingest.resources();
         resources.wait_for(request.min_generation).await?;
         let visible = authorize(caller, Verb::Read, &stream_name(&request.stream)?)?;

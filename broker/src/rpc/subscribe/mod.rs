@@ -5,7 +5,7 @@
 //! carries it out.
 
 mod deliver;
-mod lent;
+pub(crate) mod lent;
 mod manage;
 mod session;
 mod settle;
@@ -18,11 +18,12 @@ use weft_proto::v1::subscribe_server::Subscribe;
 use weft_proto::{Error, QualifiedName, Reason, Result, v1};
 
 use super::caller_of;
-use crate::access::authorize;
+use crate::access::{Caller, Decision, authorize};
 use crate::entry::Member;
 use crate::ingest::Ingest;
 use crate::lend::Lender;
 use crate::read::History;
+use crate::resources::SubscriptionView;
 use crate::tasks::Tasks;
 
 /// Frames that wait for a slow member.
@@ -46,6 +47,36 @@ impl Service {
     }
 }
 
+/// A subscription whose member the caller may be, and which events it may see.
+///
+/// # Errors
+///
+/// `PermissionDenied`, `UnknownResource`.
+pub(crate) fn allowed(
+    ingest: &Ingest,
+    caller: &Caller,
+    name: &QualifiedName,
+) -> Result<(SubscriptionView, Decision)> {
+    let visible = authorize(caller, Verb::Subscribe, name)?;
+    let subscription = ingest.resources().subscription_named(&name.to_string())?;
+    let visible = visible.and(authorize(caller, Verb::Read, &subscription.stream.name)?);
+    Ok((subscription, visible))
+}
+
+/// Whether who sees this may be one of several members.
+///
+/// # Errors
+///
+/// `PermissionDenied`: an event that one member may not see would be another's to settle.
+pub(crate) fn may_share(visible: &Decision) -> Result<()> {
+    if visible.is_by_event() {
+        let message =
+            "a subscription that several share needs leave to read all events of its stream";
+        return Err(Error::new(Reason::PermissionDenied, message));
+    }
+    Ok(())
+}
+
 #[tonic::async_trait]
 impl Subscribe for Service {
     type SubscribeStream = ReceiverStream<Result<v1::SubscribeResponse, Status>>;
@@ -66,9 +97,7 @@ impl Subscribe for Service {
             open.subscription.parse().map_err(|error: weft_proto::NameError| {
                 Error::invalid(error.to_string()).with_field("subscription")
             })?;
-        let visible = authorize(&caller, Verb::Subscribe, &name)?;
-        let subscription = resources.subscription_named(&open.subscription)?;
-        let visible = visible.and(authorize(&caller, Verb::Read, &subscription.stream.name)?);
+        let (subscription, visible) = allowed(&self.ingest, &caller, &name)?;
         let Some(member) = Member::new(open.member) else {
             let error = Error::invalid("the member's name is longer than 256 bytes");
             return Err(error.with_field("member").into());
@@ -87,11 +116,7 @@ impl Subscribe for Service {
                 self.tasks.spawn_short(session::Session::new(parts, answers).run(frames));
             }
             SubscriptionMode::Shared | SubscriptionMode::KeyShared => {
-                if parts.visible.is_by_event() {
-                    // An event that one member may not see would be another's to settle.
-                    let message = "a subscription that several share needs leave to read all events of its stream";
-                    return Err(Error::new(Reason::PermissionDenied, message).into());
-                }
+                may_share(&parts.visible)?;
                 let session = lent::Session::new(parts, self.lender.clone(), answers);
                 self.tasks.spawn_short(session.run(frames));
             }

@@ -42,6 +42,15 @@ impl Desk {
         }
     }
 
+    /// The leases of an attached member outlive this attachment: they end by their own time, and not
+    /// because it is gone. So does somebody take part who comes back for each act. Nothing changes in
+    /// mode `Exclusive`, or where leases have no time.
+    pub fn linger(&mut self, id: MemberId) {
+        if self.policy.mode != Mode::Exclusive && self.policy.lease.is_some() {
+            self.members.linger(id);
+        }
+    }
+
     /// An attachment ended. Its leases stay for the policy's grace, or their own time if that is
     /// shorter; then they end. In mode `Exclusive` the newest member left takes over then.
     pub fn detach(&mut self, id: MemberId, now: Timestamp) {

@@ -18,6 +18,8 @@ struct Holder {
     attached: Option<MemberId>,
     /// When a member that is gone loses its leases.
     grace_end: Timestamp,
+    /// Its leases need no attachment.
+    lingers: bool,
     lent: u64,
 }
 
@@ -50,8 +52,10 @@ impl Members {
             name: name.to_owned(),
             attached: None,
             grace_end: Timestamp::default(),
+            lingers: false,
             lent: 0,
         });
+        holder.lingers = false;
         self.graces.remove(&(holder.grace_end, holder_id));
         if let Some(older) = holder.attached.replace(id) {
             self.attached.remove(&older);
@@ -61,7 +65,14 @@ impl Members {
         holder_id
     }
 
-    /// An attachment ended; its leases stay until `grace_end`.
+    /// The leases of an attached member stay without it.
+    pub(super) fn linger(&mut self, id: MemberId) {
+        if let Some(holder) = self.attached.get(&id).and_then(|id| self.holders.get_mut(id)) {
+            holder.lingers = true;
+        }
+    }
+
+    /// An attachment ended; its leases stay until `grace_end`, or for their own time if they linger.
     pub(super) fn detach(&mut self, id: MemberId, grace_end: Timestamp) {
         self.wanting.remove(&id);
         let Some(holder_id) = self.attached.remove(&id) else {
@@ -70,7 +81,9 @@ impl Members {
         if let Some(holder) = self.holders.get_mut(&holder_id) {
             holder.attached = None;
             holder.grace_end = grace_end;
-            self.graces.insert((grace_end, holder_id));
+            if !holder.lingers {
+                self.graces.insert((grace_end, holder_id));
+            }
         }
         self.forget_idle(holder_id);
     }

@@ -65,6 +65,8 @@ struct Model {
     ended: BTreeMap<Token, Ended>,
     attached: BTreeMap<u64, &'static str>,
     gone: BTreeMap<&'static str, Timestamp>,
+    /// Attached, and their leases need it not.
+    lingering: BTreeSet<&'static str>,
     active: Option<&'static str>,
     ids: u64,
     changes: u64,
@@ -106,6 +108,7 @@ impl Model {
             ended: BTreeMap::new(),
             attached: BTreeMap::new(),
             gone: BTreeMap::new(),
+            lingering: BTreeSet::new(),
             active: None,
             ids: 0,
             changes: 0,
@@ -256,6 +259,7 @@ impl Model {
         self.pass_time();
         self.attached.retain(|_, own| *own != name);
         self.gone.remove(name);
+        self.lingering.remove(name);
         self.attached.insert(self.ids, name);
         if self.policy.mode == Mode::Exclusive {
             if let Some(old) = self.active.replace(name).filter(|&old| old != name) {
@@ -266,10 +270,18 @@ impl Model {
         }
     }
 
+    fn linger(&mut self, id: u64) {
+        self.desk.linger(MemberId(id));
+        if self.policy.mode != Mode::Exclusive && self.policy.lease.is_some() {
+            self.lingering.extend(self.attached.get(&id));
+        }
+    }
+
     fn detach(&mut self, id: u64) {
         self.desk.detach(MemberId(id), self.now);
         self.pass_time();
-        if let Some(name) = self.attached.remove(&id) {
+        if let Some(name) = self.attached.remove(&id).filter(|name| !self.lingering.contains(name))
+        {
             self.gone.insert(name, self.now.saturating_add(self.policy.grace));
         }
         self.elect();
@@ -540,6 +552,7 @@ impl Model {
         self.ended.clear();
         self.attached.clear();
         self.gone.clear();
+        self.lingering.clear();
         let mut settled = OffsetSet::default();
         for (&offset, known) in &mut self.events {
             if known.status == Status::Settled {
@@ -678,6 +691,7 @@ enum Action {
     Read(u64),
     Attach(usize),
     Detach(u64),
+    Linger(u64),
     Want(u64, bool),
     Offer(u64),
     Take(u64, u64),
@@ -712,6 +726,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => (1_u64..8).prop_map(Action::Read),
         3 => (0_usize..4).prop_map(Action::Attach),
         2 => (0_u64..4).prop_map(Action::Detach),
+        2 => (0_u64..4).prop_map(Action::Linger),
         1 => (0_u64..4, any::<bool>()).prop_map(|(back, wants)| Action::Want(back, wants)),
         2 => (1_u64..4).prop_map(Action::Offer),
         6 => (0_u64..4, 0_u64..5).prop_map(|(back, events)| Action::Take(back, events)),
@@ -752,6 +767,7 @@ fn run(model: &mut Model, action: Action) {
         Action::Read(count) => model.read(count),
         Action::Attach(name) => model.attach(NAMES[name]),
         Action::Detach(back) => model.detach(id(model, back)),
+        Action::Linger(back) => model.linger(id(model, back)),
         Action::Want(back, wants) => model.desk.wants(MemberId(id(model, back)), wants),
         Action::Offer(events) => {
             if let Some(member) = model.desk.next_offer() {

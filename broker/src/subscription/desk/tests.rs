@@ -812,6 +812,61 @@ fn leases_of_a_member_that_is_gone_end_after_the_grace() {
 }
 
 #[test]
+fn leases_that_linger_need_nobody_and_end_by_their_own_time() {
+    let mut world = World::of(Mode::Shared);
+    world.offer(&[0, 1]);
+    world.attach(1, "a");
+    world.desk.linger(MemberId(1));
+    world.take(1, 2);
+    world.detach(1);
+    world.pass_time(29 * SECOND);
+    assert_eq!(world.desk.lent_to("a"), 2);
+    assert_eq!(world.desk.next_timer(), Some(world.now.saturating_add(SECOND)));
+
+    // Whoever comes back under the name settles them, and again goes.
+    world.attach(2, "a");
+    world.desk.linger(MemberId(2));
+    assert_eq!(world.settle("a", 1, &Act::Ack), Verdict::Pending(ChangeNo(1)));
+    world.detach(2);
+    assert_eq!(world.desk.lent_to("a"), 1);
+
+    world.pass_time(SECOND);
+    assert_eq!(world.desk.lent(), 0);
+    assert_eq!(world.settle("a", 2, &Act::Ack), Verdict::Expired);
+    world.commit();
+    world.pass_time(10 * SECOND);
+    world.attach(3, "b");
+    assert_eq!(world.take(3, 9)[0].attempt, 2);
+}
+
+#[test]
+fn leases_linger_only_while_the_last_attachment_says_so() {
+    let mut world = World::of(Mode::Shared);
+    world.offer(&[0]);
+    world.attach(1, "a");
+    world.desk.linger(MemberId(1));
+    world.take(1, 1);
+    world.attach(2, "a");
+    world.detach(2);
+    world.pass_time(10 * SECOND);
+
+    assert_eq!(world.desk.lent(), 0);
+}
+
+#[test]
+fn leases_without_time_do_not_linger() {
+    let mut world = World::new(Policy { lease: None, ..policy(Mode::Shared) });
+    world.offer(&[0]);
+    world.attach(1, "a");
+    world.desk.linger(MemberId(1));
+    world.take(1, 1);
+    world.detach(1);
+    world.pass_time(10 * SECOND);
+
+    assert_eq!(world.desk.lent(), 0);
+}
+
+#[test]
 fn lease_of_an_earlier_desk_stays_valid_under_its_old_token() {
     for is_offered in [false, true] {
         let mut world = World::of(Mode::KeyShared);

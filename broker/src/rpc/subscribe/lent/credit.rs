@@ -11,7 +11,7 @@ const SHARE_BYTES: i64 = 2 << 20;
 
 /// Credit of one member.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     /// Not given to any desk; the bytes may be overdrawn by one event of each frame.
     events: u64,
     bytes: i64,
@@ -30,25 +30,25 @@ struct Share {
 
 impl Pool {
     /// No credit, for so many desks.
-    pub(super) fn new(desks: usize) -> Self {
+    pub(crate) fn new(desks: usize) -> Self {
         Self { events: 0, bytes: 0, shares: vec![Share::default(); desks] }
     }
 
     /// The member grants more.
-    pub(super) fn add(&mut self, credit: &v1::Credit) {
+    pub(crate) fn add(&mut self, credit: &v1::Credit) {
         self.events = self.events.saturating_add(credit.events.into());
         self.bytes = self.bytes.saturating_add_unsigned(credit.bytes);
     }
 
     /// A desk has events and no credit.
-    pub(super) fn offered(&mut self, desk: usize) {
+    pub(crate) fn offered(&mut self, desk: usize) {
         if let Some(share) = self.shares.get_mut(desk) {
             share.wants = true;
         }
     }
 
     /// What a desk gets now: if it asked, or has used up half of its share and others do not ask.
-    pub(super) fn next_grant(&mut self, desk: usize) -> Option<v1::Credit> {
+    pub(crate) fn next_grant(&mut self, desk: usize) -> Option<v1::Credit> {
         let asking = self.shares.iter().filter(|share| share.wants).count() as u64;
         let share = self.shares.get_mut(desk)?;
         let is_low = share.events > 0
@@ -78,7 +78,7 @@ impl Pool {
     }
 
     /// Desks whose unused credit is needed elsewhere; each is named once until it answers.
-    pub(super) fn recalls(&mut self) -> Vec<usize> {
+    pub(crate) fn recalls(&mut self) -> Vec<usize> {
         let is_needed = self.shares.iter().any(|share| share.wants);
         if !is_needed || (self.events > 0 && self.bytes > 0) {
             return Vec::new();
@@ -93,7 +93,7 @@ impl Pool {
     }
 
     /// A desk sent events.
-    pub(super) fn spent(&mut self, desk: usize, events: u64, bytes: u64) {
+    pub(crate) fn spent(&mut self, desk: usize, events: u64, bytes: u64) {
         if let Some(share) = self.shares.get_mut(desk) {
             share.events = share.events.saturating_sub(events);
             share.bytes = share.bytes.saturating_sub_unsigned(bytes);
@@ -101,7 +101,7 @@ impl Pool {
     }
 
     /// A desk gave back what it had left.
-    pub(super) fn returned(&mut self, desk: usize, left: &v1::Credit) {
+    pub(crate) fn returned(&mut self, desk: usize, left: &v1::Credit) {
         if let Some(share) = self.shares.get_mut(desk) {
             // What it overdrew is paid here.
             let owed = share.bytes.min(0);
@@ -112,7 +112,7 @@ impl Pool {
     }
 
     /// A desk is gone, with what it had.
-    pub(super) fn lost(&mut self, desk: usize) {
+    pub(crate) fn lost(&mut self, desk: usize) {
         if let Some(share) = self.shares.get_mut(desk) {
             let gone = std::mem::take(share);
             self.events = self.events.saturating_add(gone.events);

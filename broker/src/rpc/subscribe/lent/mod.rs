@@ -4,7 +4,7 @@
 //! shares the member's credit out, and attaches again when a desk moves: the member keeps what it
 //! holds and does not notice.
 
-mod credit;
+pub(crate) mod credit;
 mod fill;
 mod held;
 mod slot;
@@ -147,6 +147,7 @@ impl Session {
                 placement: slot.placement,
                 member: self.parts.member.clone(),
                 held: slot.held.to_wire(),
+                lingers: false,
             };
             // What an older link still says is told apart by its number.
             let link = number + self.parts.subscription.stream.placements.len() * slot.attaches();

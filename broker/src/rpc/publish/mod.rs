@@ -1,5 +1,7 @@
 //! `weft.v1.Publish`: reads requests, calls ingest, writes answers.
 
+mod whole;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use weft_proto::resource::Verb;
 use weft_proto::v1::publish_server::Publish;
 use weft_proto::{AckLevel, Error, Offset, PartitionId, Reason, Result, event, v1};
 
+pub use self::whole::Whole;
 use super::{caller_of, stream_name};
 use crate::access::{Caller, authorize};
 use crate::data::SchemaIds;
