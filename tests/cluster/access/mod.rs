@@ -6,6 +6,7 @@ mod events;
 mod limits;
 mod matrix;
 mod revoked;
+mod routes;
 mod tenants;
 mod wire;
 

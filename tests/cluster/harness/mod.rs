@@ -2,6 +2,7 @@
 
 #[path = "../../harness/daemon.rs"]
 pub(crate) mod daemon;
+pub(crate) mod http;
 pub(crate) mod node;
 #[path = "../../harness/pki.rs"]
 pub(crate) mod pki;

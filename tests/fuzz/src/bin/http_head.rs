@@ -26,8 +26,10 @@ pub fn run(data: &[u8]) -> bool {
         headers.append(name, value);
     }
     let is_good = match credentials.as_slice() {
-        [one] => one.split_at_checked(7).is_some_and(|(scheme, token)| {
-            scheme.eq_ignore_ascii_case(b"bearer ") && token == KEY.as_bytes()
+        [one] => ["bearer ", "sharedaccesskey "].iter().any(|known| {
+            one.split_at_checked(known.len()).is_some_and(|(scheme, token)| {
+                scheme.eq_ignore_ascii_case(known.as_bytes()) && token == KEY.as_bytes()
+            })
         }),
         _ => false,
     };
@@ -51,6 +53,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         format!("host: a\r\nAuthorization:bearer {KEY}\r\nce-id: 1\r\n"),
         format!("authorization: Bearer {KEY}\r\nauthorization: Bearer {LATE}\r\n"),
         format!("authorization: Bearer {LATE}\r\nauthorization: Bearer {KEY}\r\n"),
+        format!("authorization: SharedAccessKey {KEY}\r\n"),
+        format!("authorization: SharedAccessKey {LATE}\r\n"),
         format!("authorization : Bearer {KEY}\r\n"),
         format!("proxy-authorization: Bearer {KEY}\r\n"),
         format!("authorization: Bearer {KEY}, Bearer {KEY}\r\n"),
