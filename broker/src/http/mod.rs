@@ -26,7 +26,7 @@ use weft_proto::resource::Verb;
 use weft_proto::{Error, Result as Done};
 
 use self::body::Bodies;
-use self::problem::{Problem, Refusal};
+use self::problem::Problem;
 use crate::access::{Access, Admitted, Caller, Taken, authorize, tell_left};
 use crate::ingest::Ingest;
 use crate::lend::Lender;
@@ -35,7 +35,11 @@ use crate::raft::groups::Groups;
 use crate::rpc::{PublishService, ReadService, cluster_name};
 use crate::tasks::Tasks;
 
-pub use problem::Refusal as HttpRefusal;
+#[cfg(feature = "fuzzing")]
+pub use follow::cursor_again;
+pub use problem::Refusal;
+#[cfg(feature = "fuzzing")]
+pub use pull::lock_again;
 pub use route::{Found, Missing, Query, Route};
 
 /// A request must be answered by then, its body included; an answer may go on for longer.

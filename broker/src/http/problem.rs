@@ -48,14 +48,17 @@ refusals! {
 }
 
 /// An error as an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Problem(Box<Details>);
+
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Problem {
+struct Details {
     #[serde(rename = "type")]
     uri: String,
     title: String,
-    pub(super) status: u16,
-    pub(super) detail: String,
-    pub(super) reason: String,
+    status: u16,
+    detail: String,
+    reason: String,
     kind: String,
     #[serde(flatten)]
     about: About,
@@ -95,7 +98,7 @@ struct About {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Schema {
+struct Schema {
     id: u32,
     name: String,
     version: u32,
@@ -112,8 +115,8 @@ struct Unmet {
 
 /// One event of several.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Indexed {
-    pub(super) index: usize,
+struct Indexed {
+    index: usize,
     reason: String,
     detail: String,
     #[serde(flatten)]
@@ -157,7 +160,7 @@ impl About {
 }
 
 impl Indexed {
-    pub(super) fn of(index: usize, error: &Error) -> Self {
+    fn of(index: usize, error: &Error) -> Self {
         let (reason, detail) = (error.reason().to_string(), error.message().to_owned());
         Self { index, reason, detail, about: About::of(error) }
     }
@@ -168,14 +171,15 @@ impl From<&Error> for Problem {
         let after = error.retry_after();
         let after = after.or_else(|| error.is_retryable().then_some(RETRY_AFTER));
         let millis = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-        Self {
+        let reason = error.reason();
+        Self(Box::new(Details {
             about: About::of(error),
             kind: error.kind().to_string(),
             retry_after_ms: millis,
             not_applied: error.not_applied(),
             leader: error.leader().map(ToOwned::to_owned),
-            ..Self::named(error.reason().as_str(), error.reason().http_status(), error.message())
-        }
+            ..Details::named(reason.as_str(), reason.http_status(), error.message())
+        }))
     }
 }
 
@@ -185,7 +189,7 @@ impl From<Error> for Problem {
     }
 }
 
-impl Problem {
+impl Details {
     fn named(reason: &str, status: u16, detail: &str) -> Self {
         Self {
             uri: uri(reason),
@@ -203,71 +207,6 @@ impl Problem {
             error: None,
             allow: Vec::new(),
         }
-    }
-
-    /// What this port refuses by itself.
-    pub(super) fn refusal(refusal: Refusal, detail: &str) -> Self {
-        Self::named(refusal.as_str(), refusal.status(), detail)
-    }
-
-    /// The path has these methods, and not the one that was asked for.
-    pub(super) fn method(allow: Vec<&'static str>) -> Self {
-        let detail = format!("this path is for {}", allow.join(", "));
-        Self { allow, ..Self::refusal(Refusal::MethodNotAllowed, &detail) }
-    }
-
-    /// The fate of what was asked is not known.
-    pub(super) fn with_open_fate(self) -> Self {
-        let kind = ErrorKind::Unavailable.to_string();
-        Self { not_applied: false, kind, ..self }
-    }
-
-    /// What is wrong with single events; the first stands for all of them.
-    pub(super) fn of_events(errors: &[(usize, Error)]) -> Option<Self> {
-        let (_, first) = errors.first()?;
-        let wrong = errors.len();
-        let detail = match wrong {
-            1 => format!("one event is refused, and nothing is stored: {first}"),
-            _ => format!("{wrong} events are refused, and nothing is stored; the first: {first}"),
-        };
-        let all = errors.iter().map(|(index, error)| Indexed::of(*index, error));
-        Some(Self { detail, errors: all.collect(), ..Self::from(first) })
-    }
-
-    /// Tells of each event what became of it.
-    pub(super) fn with_results(self, results: Vec<serde_json::Value>) -> Self {
-        Self { results, ..self }
-    }
-
-    /// As clients of Event Grid read it, too.
-    pub(super) fn for_grid(mut self) -> Self {
-        let detail = |one: &Indexed| GridError {
-            code: one.reason.clone(),
-            message: one.detail.clone(),
-            target: Some(format!("[{}]", one.index)),
-            details: Vec::new(),
-        };
-        self.error = Some(GridError {
-            code: self.reason.clone(),
-            message: self.detail.clone(),
-            target: self.about.field.clone(),
-            details: self.errors.iter().map(detail).collect(),
-        });
-        self
-    }
-
-    /// In one line.
-    pub(super) fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-
-    /// The answer.
-    pub(super) fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.to_json()));
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        *response.status_mut() = status;
-        self.tell(response.headers_mut());
-        response
     }
 
     fn tell(&self, headers: &mut HeaderMap) {
@@ -295,6 +234,80 @@ impl Problem {
         if self.error.is_some() {
             put(header::HeaderName::from_static("x-ms-error-code"), self.reason.clone());
         }
+    }
+}
+
+impl Problem {
+    /// What this port refuses by itself.
+    pub(super) fn refusal(refusal: Refusal, detail: &str) -> Self {
+        Self(Box::new(Details::named(refusal.as_str(), refusal.status(), detail)))
+    }
+
+    /// The path has these methods, and not the one that was asked for.
+    pub(super) fn method(allow: Vec<&'static str>) -> Self {
+        let detail = format!("this path is for {}", allow.join(", "));
+        let mut problem = Self::refusal(Refusal::MethodNotAllowed, &detail);
+        problem.0.allow = allow;
+        problem
+    }
+
+    /// The fate of what was asked is not known.
+    pub(super) fn with_open_fate(mut self) -> Self {
+        self.0.kind = ErrorKind::Unavailable.to_string();
+        self.0.not_applied = false;
+        self
+    }
+
+    /// What is wrong with single events; the first stands for all of them.
+    pub(super) fn of_events(errors: &[(usize, Error)]) -> Option<Self> {
+        let (_, first) = errors.first()?;
+        let mut problem = Self::from(first);
+        problem.0.detail = match errors.len() {
+            1 => format!("one event is refused, and nothing is stored: {first}"),
+            wrong => {
+                format!("{wrong} events are refused, and nothing is stored; the first: {first}")
+            }
+        };
+        let all = errors.iter().map(|(index, error)| Indexed::of(*index, error));
+        problem.0.errors = all.collect();
+        Some(problem)
+    }
+
+    /// Tells of each event what became of it.
+    pub(super) fn with_results(mut self, results: Vec<serde_json::Value>) -> Self {
+        self.0.results = results;
+        self
+    }
+
+    /// As clients of Event Grid read it, too.
+    pub(super) fn for_grid(mut self) -> Self {
+        let detail = |one: &Indexed| GridError {
+            code: one.reason.clone(),
+            message: one.detail.clone(),
+            target: Some(format!("[{}]", one.index)),
+            details: Vec::new(),
+        };
+        self.0.error = Some(GridError {
+            code: self.0.reason.clone(),
+            message: self.0.detail.clone(),
+            target: self.0.about.field.clone(),
+            details: self.0.errors.iter().map(detail).collect(),
+        });
+        self
+    }
+
+    /// In one line.
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+
+    /// The answer.
+    pub(super) fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.to_json()));
+        let status = StatusCode::from_u16(self.0.status);
+        *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        self.0.tell(response.headers_mut());
+        response
     }
 }
 
@@ -386,7 +399,7 @@ mod tests {
     #[test]
     fn every_reason_has_a_status_of_an_error() {
         for reason in Reason::ALL {
-            let problem = Problem::from(Error::new(*reason, "x"));
+            let problem = Problem::from(Error::new(*reason, "x")).0;
             assert!((400..600).contains(&problem.status), "{reason}");
             assert!(problem.title.len() > 3 && problem.uri.ends_with(reason.as_str()));
         }

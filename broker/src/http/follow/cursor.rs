@@ -72,6 +72,14 @@ impl Cursor {
     }
 }
 
+/// A cursor, read and written again, for `tests/fuzz`.
+#[cfg(feature = "fuzzing")]
+pub fn cursor_again(text: &str) -> Option<String> {
+    let mut again = String::new();
+    Cursor::decode(text).ok()?.encode(&mut again);
+    Some(again)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -23,13 +23,14 @@ use weft_proto::{Error, v1};
 
 pub(super) use self::ask::{PARAMETERS, name};
 use self::cursor::Cursor;
+#[cfg(feature = "fuzzing")]
+pub use self::cursor::cursor_again;
 use super::problem::Problem;
 use super::{Call, Services};
 use crate::access::{Caller, Taken, authorize};
 use crate::rpc::Frames;
 
-/// A comment is sent after this much silence, so that nobody in between takes the stream for dead;
-/// with it comes the place up to which events were looked at.
+/// A comment is sent after this much silence, so that nobody in between takes the stream for dead.
 const BEAT: Duration = Duration::from_secs(15);
 /// Before a client comes back after its stream broke off.
 const RETRY_MS: u32 = 1_000;

@@ -6,6 +6,7 @@ mod receive;
 mod settle;
 mod token;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,6 +21,8 @@ use weft_proto::{Error, QualifiedName, Reason, Result as Done, v1};
 use self::receive::{Lent, LentBody, Receiving};
 use self::settle::{Act, settle};
 use self::token::Token;
+#[cfg(feature = "fuzzing")]
+pub use self::token::lock_again;
 use super::follow::name;
 use super::problem::{Problem, invalid};
 use super::route::{Query, Route};
@@ -134,7 +137,10 @@ fn lent_out(lent: &[Lent]) -> String {
         let comma = if place == 0 { "" } else { "," };
         let (lock, count) = (token.encode(), token.attempt);
         text.push_str(comma);
-        text.push_str(&format!("{{\"brokerProperties\":{{\"lockToken\":\"{lock}\",\"deliveryCount\":{count}}},\"event\":"));
+        _ = write!(
+            text,
+            "{{\"brokerProperties\":{{\"lockToken\":\"{lock}\",\"deliveryCount\":{count}}},\"event\":"
+        );
         text.push_str(&event);
         text.push('}');
     }

@@ -26,11 +26,13 @@ use crate::lend::{Answers, Frame, Join, Link, Request};
 use crate::rpc::subscribe::lent::credit::Pool;
 
 /// Answers of desks that wait, for each partition.
-const ANSWERS_LEN: usize = 64;
+const ANSWERS_LEN: usize = 256;
 /// Bytes of the events of one answer; the last may exceed them.
 const BYTES: u64 = 4 << 20;
 /// Before a desk is looked for again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// All desks are asked, however short the wait: this long at most.
+const MOMENT: Duration = Duration::from_millis(500);
 /// How long a desk may take to say what it lent before it was told to stop.
 const FINISH_MAX: Duration = Duration::from_secs(5);
 
@@ -59,6 +61,8 @@ struct Session {
     desks: Vec<Desk>,
     /// By desk: it has credit of which it has not said what became of it.
     lends: Vec<bool>,
+    /// By desk: it has said that nothing is there.
+    is_dry: Vec<bool>,
     attaching: FuturesUnordered<BoxFuture<'static, (usize, Result<Link>)>>,
     answers: mpsc::Receiver<(usize, Frame)>,
     to_own: mpsc::Sender<(usize, Frame)>,
@@ -77,6 +81,7 @@ impl Receiving {
             key,
             desks: (0..count).map(|_| Desk::Gone(now)).collect(),
             lends: vec![false; count],
+            is_dry: vec![false; count],
             attaching: FuturesUnordered::new(),
             answers,
             to_own,
@@ -175,10 +180,12 @@ impl Drop for LentBody {
 
 impl Session {
     async fn collect(&mut self, until: Instant) -> Result<()> {
+        let patience = until.max(Instant::now() + MOMENT);
         loop {
             let again = self.attach();
             self.share().await;
-            let wakes_at = again.map_or(until, |again| again.min(until));
+            let next = if Instant::now() < until { until } else { patience };
+            let wakes_at = again.map_or(next, |again| again.min(next));
             tokio::select! {
                 biased;
                 Some((number, attached)) = self.attaching.next(), if !self.attaching.is_empty() => {
@@ -192,7 +199,9 @@ impl Session {
                 }
                 () = clock::sleep_until(Some(wakes_at)) => {}
             }
-            if !self.lent.is_empty() || Instant::now() >= until {
+            let now = Instant::now();
+            let is_over = now >= until && self.is_dry.iter().all(|is_dry| *is_dry);
+            if !self.lent.is_empty() || is_over || now >= patience {
                 return Ok(());
             }
         }
@@ -219,7 +228,7 @@ impl Session {
                         held: Vec::new(),
                         lingers: true,
                     };
-                    let answers = Answers { link: number, to: self.to_own.clone() };
+                    let answers = Answers::new(number, self.to_own.clone());
                     let lender = self.part.lender.clone();
                     self.attaching.push(Box::pin(async move {
                         (number, lender.attach(join, answers).await)
@@ -263,7 +272,14 @@ impl Session {
 
     fn take(&mut self, number: usize, frame: Frame) -> Result<()> {
         match frame {
-            Frame::Offer(_) => self.pool.offered(number),
+            Frame::Offer(_) => {
+                self.is_dry.get_mut(number).into_iter().for_each(|is_dry| *is_dry = false);
+                self.pool.offered(number);
+            }
+            Frame::Seam(seam) => {
+                let is_dry = self.is_dry.get_mut(number);
+                is_dry.into_iter().for_each(|is_dry| *is_dry = seam.caught_up);
+            }
             Frame::Delivery(delivery) => self.deliver(number, &delivery),
             Frame::Returned(left) => {
                 self.pool.returned(number, &left);
@@ -280,7 +296,7 @@ impl Session {
                     return Err(error);
                 }
             }
-            Frame::Opened(_) | Frame::Settled(_) | Frame::Position(_) | Frame::Seam(_) => {}
+            Frame::Opened(_) | Frame::Settled(_) | Frame::Position(_) => {}
         }
         Ok(())
     }

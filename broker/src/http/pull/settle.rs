@@ -143,7 +143,7 @@ async fn until_answered(
 
 async fn once(part: &Part, join: Join, settle: v1::Settle) -> Result<v1::Settled> {
     let (to, mut answers) = mpsc::channel(ANSWERS_LEN);
-    let link = part.lender.attach(join, Answers { link: 0, to }).await?;
+    let link = part.lender.attach(join, Answers::new(0, to)).await?;
     link.send(Request::Settle(settle)).await?;
     while let Some((_, frame)) = answers.recv().await {
         match frame {

@@ -102,6 +102,12 @@ pub(super) fn member(key: MemberKey) -> Member {
     Member::new(format!("pull-{:032x}", u128::from_be_bytes(key))).unwrap_or_default()
 }
 
+/// A lock, read and written again, for `tests/fuzz`.
+#[cfg(feature = "fuzzing")]
+pub fn lock_again(text: &str) -> Option<String> {
+    Some(Token::decode(text)?.encode())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
