@@ -134,7 +134,7 @@ fn query(name: &str, description: &str, schema: &Value) -> Value {
 fn version() -> Value {
     json!({"name": "api-version", "in": "query", "required": true,
         "description": "Any; `2024-06-01` is what clients send.",
-        "schema": {"type": "string", "minLength": 1}, "example": "2024-06-01"})
+        "schema": {"type": "string", "minLength": 1, "default": "2024-06-01"}})
 }
 
 fn text(media: &str) -> Value {

@@ -102,11 +102,14 @@ pub(super) async fn settle(
             let why =
                 settled.refused.iter().find(|one| one.leases.is_some_and(|it| token.is_in(&it)));
             let why = why.map(v1::RefusedLeases::why);
-            *slot = why.filter(|why| {
-                // The desk that knew is gone, and what it did is not.
-                let is_unknown = *why == v1::Refused::Unknown;
-                !(is_unknown && act.is_final() && is_settled(part, token))
-            });
+            // The desk that knew is gone, and what it did is not.
+            let known =
+                why.filter(|why| *why == v1::Refused::Unknown).and_then(|_| fate(part, token));
+            *slot = match known {
+                Some(Fate::Settled) if act.is_final() => None,
+                Some(Fate::Settled | Fate::Failed) => Some(v1::Refused::Expired),
+                None => why,
+            };
         }
     }
     Ok(refused)
@@ -155,18 +158,24 @@ async fn once(part: &Part, join: Join, settle: v1::Settle) -> Result<v1::Settled
     Err(Error::unavailable("the desk of the partition is gone"))
 }
 
-/// Whether an event needs nobody any more, as far as this node knows.
-fn is_settled(part: &Part, token: &Token) -> bool {
-    let Ok(placement) = part.subscription.stream.placement(PartitionId(token.partition)) else {
-        return false;
-    };
-    let Ok(group) = part.ingest.group(placement.group) else { return false };
+/// How a delivery ended of which no desk knows.
+enum Fate {
+    Settled,
+    Failed,
+}
+
+/// What became of a delivery, as far as the replica of this node knows.
+fn fate(part: &Part, token: &Token) -> Option<Fate> {
+    let placement = part.subscription.stream.placement(PartitionId(token.partition)).ok()?;
+    let group = part.ingest.group(placement.group).ok()?;
     let partition = if token.redriven { placement.dead } else { placement.uid };
     let offset = Offset(token.offset);
     group.with_state(|state| {
-        let cursor = state.cursors().get(part.subscription.uid, partition);
-        cursor.is_some_and(|cursor: &Cursor| {
-            offset < cursor.watermark() || cursor.settled().contains(offset)
-        })
+        let cursor: &Cursor = state.cursors().get(part.subscription.uid, partition)?;
+        if offset < cursor.watermark() || cursor.settled().contains(offset) {
+            return Some(Fate::Settled);
+        }
+        let failed = cursor.parked().get(&offset)?;
+        (failed.attempts >= token.attempt).then_some(Fate::Failed)
     })
 }
