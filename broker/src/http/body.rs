@@ -60,7 +60,9 @@ impl Bodies {
             0 | 1 => pieces.pop().unwrap_or_default(),
             _ => {
                 let mut whole = BytesMut::with_capacity(len);
-                pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+                for piece in &pieces {
+                    whole.extend_from_slice(piece);
+                }
                 whole.freeze()
             }
         };

@@ -231,13 +231,12 @@ impl Site {
 
     fn metrics(&self, call: &Call) -> Result<Response, Problem> {
         authorize(&call.caller, Verb::Operate, &cluster_name())?;
-        match &self.health.metrics {
-            Some(handle) => Ok(handle.render().into_response()),
-            None => {
-                let reason = weft_proto::Reason::UnknownResource;
-                Err(Error::new(reason, "this process records no metrics").into())
-            }
-        }
+        let none = || {
+            let reason = weft_proto::Reason::UnknownResource;
+            Error::new(reason, "this process records no metrics")
+        };
+        let handle = self.health.metrics.as_ref().ok_or_else(none)?;
+        Ok(handle.render().into_response())
     }
 }
 

@@ -164,7 +164,6 @@ fn locks_in() -> Value {
     json!({"required": true, "content": of_schema("Locks")})
 }
 
-#[expect(clippy::too_many_lines, reason = "one table")]
 fn about(route: Route) -> About {
     let plain = |summary, success| About { summary, parameters: Vec::new(), body: None, success };
     let number = |least: u64, most: u64, default: u64| json!({"type": "integer", "minimum": least, "maximum": most, "default": default});

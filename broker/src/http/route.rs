@@ -46,7 +46,7 @@ routes! {
     Ready = "GET" "/readyz";
     /// Metrics.
     Metrics = "GET" "/metrics";
-    /// This table, as OpenAPI.
+    /// This table, as an API document.
     OpenApi = "GET" "/openapi.json";
     /// Appends events to a stream.
     PublishEvents = "POST" "/v1/streams/{stream}/events";

@@ -24,20 +24,16 @@ pub fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((&byte, after)) = rest.split_first() {
-        let hex = match after {
-            [high, low, ..] if byte == b'%' => digit(*high).zip(digit(*low)),
+        let pair = match after {
+            [high, low, after @ ..] if byte == b'%' => {
+                let both = digit(*high).zip(digit(*low));
+                both.map(|(high, low)| (high * 16 + low, after))
+            }
             _ => None,
         };
-        match (hex, after) {
-            (Some((high, low)), [_, _, after @ ..]) => {
-                decoded.push(high * 16 + low);
-                rest = after;
-            }
-            _ => {
-                decoded.push(byte);
-                rest = after;
-            }
-        }
+        let (byte, after) = pair.unwrap_or((byte, after));
+        decoded.push(byte);
+        rest = after;
     }
     decoded
 }
@@ -101,7 +97,7 @@ mod tests {
 
         #[test]
         fn a_text_that_is_encoded_wholly_survives(text in "\\PC{0,40}") {
-            let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let encoded = text.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
             prop_assert_eq!(from_header(encoded.as_bytes()), Some(text));
         }
     }

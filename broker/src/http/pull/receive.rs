@@ -5,6 +5,7 @@
 //! back as if it had never been lent.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -211,7 +212,7 @@ impl Session {
     fn attach(&mut self) -> Option<Instant> {
         let now = Instant::now();
         let mut again: Option<Instant> = None;
-        let placements = self.part.subscription.stream.placements.clone();
+        let placements = Arc::clone(&self.part.subscription.stream.placements);
         for ((number, desk), &placement) in self.desks.iter_mut().enumerate().zip(placements.iter())
         {
             match desk {
@@ -256,7 +257,9 @@ impl Session {
             let Desk::Here(link) = desk else { continue };
             let Some(credit) = self.pool.next_grant(number) else { continue };
             if link.send(Request::Credit(credit)).await.is_ok() {
-                self.lends.get_mut(number).into_iter().for_each(|lends| *lends = true);
+                if let Some(lends) = self.lends.get_mut(number) {
+                    *lends = true;
+                }
             } else {
                 self.pool.lost(number);
                 *desk = Desk::Gone(Instant::now() + PAUSE);
@@ -273,21 +276,24 @@ impl Session {
     fn take(&mut self, number: usize, frame: Frame) -> Result<()> {
         match frame {
             Frame::Offer(_) => {
-                self.is_dry.get_mut(number).into_iter().for_each(|is_dry| *is_dry = false);
+                if let Some(is_dry) = self.is_dry.get_mut(number) {
+                    *is_dry = false;
+                }
                 self.pool.offered(number);
             }
             Frame::Seam(seam) => {
-                let is_dry = self.is_dry.get_mut(number);
-                is_dry.into_iter().for_each(|is_dry| *is_dry = seam.caught_up);
+                if let Some(is_dry) = self.is_dry.get_mut(number) {
+                    *is_dry = seam.caught_up;
+                }
             }
             Frame::Delivery(delivery) => self.deliver(number, &delivery),
             Frame::Returned(left) => {
                 self.pool.returned(number, &left);
-                self.lends.get_mut(number).into_iter().for_each(|lends| *lends = false);
+                self.answered(number);
             }
             Frame::Ended(failure) => {
                 self.pool.lost(number);
-                self.lends.get_mut(number).into_iter().for_each(|lends| *lends = false);
+                self.answered(number);
                 if let Some(desk) = self.desks.get_mut(number) {
                     *desk = Desk::Gone(Instant::now() + PAUSE);
                 }
@@ -299,6 +305,13 @@ impl Session {
             Frame::Opened(_) | Frame::Settled(_) | Frame::Position(_) => {}
         }
         Ok(())
+    }
+
+    /// A desk has said what became of its credit.
+    fn answered(&mut self, number: usize) {
+        if let Some(lends) = self.lends.get_mut(number) {
+            *lends = false;
+        }
     }
 
     fn deliver(&mut self, number: usize, delivery: &v1::Delivery) {

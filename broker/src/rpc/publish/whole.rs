@@ -117,7 +117,7 @@ fn sum_up(results: Vec<Option<v1::PublishResult>>, failures: Vec<(usize, Error)>
     };
     let results: Vec<Result<v1::Receipt>> = results.into_iter().enumerate().map(result).collect();
     if results.iter().all(Result::is_err)
-        && results.iter().flat_map(|one| one.as_ref().err()).all(Error::not_applied)
+        && results.iter().filter_map(|one| one.as_ref().err()).all(Error::not_applied)
     {
         let refused = results.into_iter().enumerate();
         return Whole::Refused(
