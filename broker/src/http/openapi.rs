@@ -297,6 +297,7 @@ fn schemas() -> Value {
             "offset": {"type": "integer", "minimum": 0},
             "time": {"type": ["string", "null"], "format": "date-time"},
             "duplicate": {"type": "boolean", "description": "The event was there already."},
+            "delayed": {"type": "boolean", "description": "It waits for its time; the offset is its place there."},
             "schema": {"$ref": "#/components/schemas/Schema"}}},
         "Receipts": {"type": "array", "items": {"$ref": "#/components/schemas/Receipt"}},
         "Locks": {"type": "object", "required": ["lockTokens"], "properties": {"lockTokens": tokens}},

@@ -320,9 +320,11 @@ pub(super) fn receipt(receipt: &v1::Receipt) -> serde_json::Value {
         "time": time.map(|time| time.to_string()),
         "duplicate": receipt.duplicate,
     });
-    if let Some(schema) = &receipt.schema
-        && let Some(members) = told.as_object_mut()
-    {
+    let Some(members) = told.as_object_mut() else { return told };
+    if receipt.delayed {
+        members.insert("delayed".to_owned(), true.into());
+    }
+    if let Some(schema) = &receipt.schema {
         members.insert("schema".to_owned(), serde_json::json!(Schema::from(schema)));
     }
     told

@@ -426,7 +426,7 @@ impl Ingest {
     }
 
     /// What the leader of a partition would refuse of these events, as far as this node knows, before
-    /// any is appended.
+    /// any is appended; and whether some are to be delivered later.
     ///
     /// # Errors
     ///
@@ -436,10 +436,11 @@ impl Ingest {
         stream: &StreamView,
         events: &[Bytes],
         allowed: &Decision,
-    ) -> Result<Vec<v1::IndexedRefusal>> {
+    ) -> Result<(Vec<v1::IndexedRefusal>, bool)> {
         // Which one does not matter for what may pass.
-        let partition = stream.placement(PartitionId(0))?.uid;
-        Ok(self.parts.gates.check(stream, partition, events.to_vec(), allowed)?.refusals)
+        let placement = stream.placement(PartitionId(0))?;
+        let verdicts = self.parts.gates.check(stream, &placement, events.to_vec(), allowed)?;
+        Ok((verdicts.refusals, verdicts.delayed.is_some()))
     }
 
     fn expectations(

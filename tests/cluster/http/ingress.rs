@@ -5,6 +5,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::body::Body;
 use tonic::transport::Endpoint;
+use weft_proto::Timestamp;
 use weft_proto::cloudevents::{CloudEvent, CloudEventBatch};
 use weft_proto::event::from_json;
 use weft_proto::resource::Kind;
@@ -93,6 +94,17 @@ async fn a_batch_is_stored_as_a_whole_or_not_at_all() {
     let good = post(port, EVENTS, BATCH, &batch(0..30)).await;
     assert_eq!((good.status, good.json().as_array().unwrap().len()), (202, 30), "{good:?}");
     assert_eq!(stored(&client).await.len(), 30);
+    // What is delivered later is stored with its neighbours.
+    let hour = std::time::SystemTime::now() + std::time::Duration::from_hours(1);
+    let hour = hour.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+    let mut later = event(41);
+    later["deliverat"] = json!(Timestamp::from_micros(u64::try_from(hour).unwrap()).to_string());
+    let mixed = Value::from(vec![event(40), later]).to_string();
+    let mixed = post(port, EVENTS, BATCH, mixed.as_bytes()).await;
+    assert_eq!(mixed.status, 202, "{mixed:?}");
+    let delayed: Vec<_> =
+        mixed.json().as_array().unwrap().iter().map(|one| one["delayed"] == true).collect();
+    assert_eq!(delayed, [false, true]);
     // One that says something else under a used identity; not 409, after which some try again.
     let mut reused = event(0);
     reused["data"]["number"] = json!(9);

@@ -50,11 +50,15 @@ impl Service {
         }
         check_size(&events)?;
         let _room = self.room.take(events.iter().map(Bytes::len).sum(), count).await?;
-        if count > 1 {
-            let refused = self.ingest.foresee(stream, &events, allowed)?;
+        // Alone, an event is told what is wrong with itself.
+        let mut atomic = count > 1;
+        if atomic {
+            let (refused, has_delayed) = self.ingest.foresee(stream, &events, allowed)?;
             if !refused.is_empty() {
                 return Ok(Whole::Refused(refused.into_iter().map(indexed).collect()));
             }
+            // What is delivered later is stored elsewhere: no one entry can have both.
+            atomic = !has_delayed;
         }
         let Parcels { by_partition, refused } = sort(stream, events, None, false)?;
         if !refused.is_empty() {
@@ -65,8 +69,7 @@ impl Service {
             let batch = Batch {
                 events: Payload::Plain(parcel.events),
                 identity: None,
-                // Alone, an event is told what is wrong with itself.
-                atomic: count > 1,
+                atomic,
                 expected_offset: None,
                 ack: AckLevel::default(),
                 expected_subjects: Vec::new(),
