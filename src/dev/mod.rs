@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Port for clients of the first broker; the others count up. Peers use this + 200.
     #[arg(long, default_value_t = 7400, value_name = "PORT")]
     grpc_port: u16,
-    /// Port for health and metrics of the first broker; the others count up.
+    /// Port for HTTP of the first broker: events, health, metrics; the others count up.
     #[arg(long, default_value_t = 7500, value_name = "PORT")]
     http_port: u16,
     /// Folders whose programs functions may run. Default: the current folder and those in $PATH.
@@ -175,7 +175,7 @@ fn announce(plan: &Plan) {
     };
     println!("Weft is ready. Data are in {}.", plan.dir.display());
     println!("  clients (gRPC)      {}", each(|ports| ports.grpc));
-    println!("  health and metrics  {}", each(|ports| ports.http));
+    println!("  HTTP                {}", each(|ports| ports.http));
     println!("Try, in another terminal:");
     // The first port is the default of all commands.
     let endpoint = match plan.ports.first() {
