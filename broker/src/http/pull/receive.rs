@@ -302,7 +302,8 @@ impl Session {
                     return Err(error);
                 }
             }
-            Frame::Opened(_) | Frame::Settled(_) | Frame::Position(_) => {}
+            // Events come with their leases here: nobody asked for leases alone.
+            Frame::Granted(_) | Frame::Opened(_) | Frame::Settled(_) | Frame::Position(_) => {}
         }
         Ok(())
     }
