@@ -21,6 +21,18 @@ pub enum Bug {
     StaleLeaderReads,
     /// A node trusts a disk that has less than the node promised.
     OldCopyTrusted,
+    /// What is given back is written down as settled: the next desk does not know of it.
+    GivenBackForgotten,
+    /// Members are told that events are settled before they are.
+    SettledBeforeCommit,
+    /// Events of one key are lent like those of many.
+    KeysNotHeld,
+    /// A new desk begins somewhat before its cursor.
+    CursorBehind,
+    /// An acknowledgement counts although its lease has ended.
+    LateAckTaken,
+    /// A reader misses an event where new ones follow on stored ones.
+    LiveEdgeSkipped,
 }
 
 impl Bug {
@@ -34,6 +46,12 @@ impl Bug {
         Self::SeamOffByOne,
         Self::StaleLeaderReads,
         Self::OldCopyTrusted,
+        Self::GivenBackForgotten,
+        Self::SettledBeforeCommit,
+        Self::KeysNotHeld,
+        Self::CursorBehind,
+        Self::LateAckTaken,
+        Self::LiveEdgeSkipped,
     ];
 
     /// Its name in the environment.
@@ -47,6 +65,12 @@ impl Bug {
             Self::SeamOffByOne => "seam-off-by-one",
             Self::StaleLeaderReads => "stale-leader-reads",
             Self::OldCopyTrusted => "old-copy-trusted",
+            Self::GivenBackForgotten => "given-back-forgotten",
+            Self::SettledBeforeCommit => "settled-before-commit",
+            Self::KeysNotHeld => "keys-not-held",
+            Self::CursorBehind => "cursor-behind",
+            Self::LateAckTaken => "late-ack-taken",
+            Self::LiveEdgeSkipped => "live-edge-skipped",
         }
     }
 }

@@ -96,7 +96,7 @@ pub(crate) fn line(outcome: &Outcome) -> String {
     let faults: u64 = outcome.faults.values().map(|hits| hits.installed).sum();
     let mut text = format!(
         "round {}: {:?} in {} s; {} acked, {} refused, {} unknown ({} of them stored), \
-         {} polled, {} final; {} faults; longest gap {} ms",
+         {} polled, {} final, {} lent, {} settled and {} not, {} dead; {} faults; longest gap {} ms",
         outcome.plan.seed,
         outcome.verdict,
         outcome.seconds,
@@ -106,6 +106,10 @@ pub(crate) fn line(outcome: &Outcome) -> String {
         counts.recovered,
         counts.polled,
         counts.final_reads,
+        counts.lent,
+        counts.settled,
+        counts.unsettled,
+        counts.letters,
         faults,
         counts.gap_ms,
     );

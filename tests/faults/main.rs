@@ -87,6 +87,9 @@ enum Command {
         /// Only those whose name contains this.
         #[arg(default_value = "")]
         name: String,
+        /// Also plays each round without the bug: nothing may be found then.
+        #[arg(long)]
+        controls: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -200,8 +203,8 @@ async fn command(cli: Cli) -> anyhow::Result<bool> {
             println!("{}", campaign::line(&outcome));
             Ok(outcome.verdict == Verdict::Valid)
         }
-        Command::Planted { name, common } => {
-            planted::run(&common.setting("planted", true)?, &name).await
+        Command::Planted { name, controls, common } => {
+            planted::run(&common.setting("planted", true)?, &name, controls).await
         }
         Command::Scripted { name, common } => {
             let setting = common.setting("scripted", false)?;

@@ -52,6 +52,7 @@ fn plants() -> Vec<Plant> {
     // A slow disk keeps nobody waiting while the two others make a majority.
     let paused = Fault::Pause { target: leader, hold: 6_000 };
     let killed = Fault::KillAll { apart: 0, down: 200 };
+    let kill = Fault::Kill { target: leader, down: 200 };
     let plan = Plan::scripted;
     vec![
         Plant::of(Bug::AckBeforeSync, plan(Kind::Image, Some(cut), 4, 5_000), LOSS),
@@ -78,6 +79,28 @@ fn plants() -> Vec<Plant> {
             plan(Kind::Plain, Some(Fault::OldCopy { hold: 4_000 }), 1, 3_000),
             LOSS,
         ),
+        Plant::of(
+            Bug::GivenBackForgotten,
+            plan(Kind::Plain, Some(kill), 8, 8_000),
+            &[Class::Unseen],
+        ),
+        Plant::of(
+            Bug::SettledBeforeCommit,
+            plan(Kind::Plain, Some(isolated), 4, 3_000),
+            &[Class::DupBeyondBound],
+        ),
+        Plant::of(Bug::KeysNotHeld, plan(Kind::Plain, None, 0, 10_000), &[Class::KeyOrder]),
+        Plant::of(
+            Bug::CursorBehind,
+            plan(Kind::Plain, Some(kill), 8, 8_000),
+            &[Class::CursorRegress],
+        ),
+        Plant::of(Bug::LateAckTaken, plan(Kind::Plain, None, 0, 15_000), &[Class::StaleOwnerAck]),
+        Plant::of(
+            Bug::LiveEdgeSkipped,
+            plan(Kind::Plain, None, 0, 15_000),
+            &[Class::ReplayLiveSeam],
+        ),
         Plant {
             name: "timeout-as-refusal",
             bug: None,
@@ -88,19 +111,42 @@ fn plants() -> Vec<Plant> {
     ]
 }
 
-/// Runs those whose name contains this; whether each was caught.
-pub(crate) async fn run(setting: &Setting, wanted: &str) -> anyhow::Result<bool> {
+/// Runs those whose name contains this; whether each was caught. With controls, each plan is played
+/// without its bug as well, and must be valid then.
+pub(crate) async fn run(setting: &Setting, wanted: &str, controls: bool) -> anyhow::Result<bool> {
     let mut missed = Vec::new();
+    let mut played: Vec<Plan> = Vec::new();
     println!("| planted bug | caught as | events acknowledged |\n|---|---|---|");
     for plant in plants().into_iter().filter(|plant| plant.name.contains(wanted)) {
         if !catch(setting, &plant).await? {
             missed.push(plant.name);
         }
+        if controls && !played.contains(&plant.plan) {
+            if !control(setting, &plant).await? {
+                missed.push(plant.name);
+            }
+            played.push(plant.plan);
+        }
     }
     if !missed.is_empty() {
-        println!("not caught: {}", missed.join(", "));
+        println!("not as it should be: {}", missed.join(", "));
     }
     Ok(missed.is_empty())
+}
+
+/// The same round without a bug; whether nothing was found.
+async fn control(setting: &Setting, plant: &Plant) -> anyhow::Result<bool> {
+    let outcome = play(setting, &plant.plan, &format!("{}-control", plant.name)).await?;
+    if outcome.verdict == Verdict::Valid {
+        println!("| none, as for {} | nothing | {} |", plant.name, outcome.counts.acked);
+        return Ok(true);
+    }
+    println!(
+        "| none, as for {} | **something** | |\n{}",
+        plant.name,
+        crate::campaign::line(&outcome)
+    );
+    Ok(false)
 }
 
 async fn catch(setting: &Setting, plant: &Plant) -> anyhow::Result<bool> {

@@ -21,7 +21,7 @@ use crate::lab::node::{Node, Program};
 use crate::lab::{Lab, Tool};
 use crate::plan::Plan;
 use crate::work::recorder::Recorder;
-use crate::work::{Lies, PARTITIONS, STREAMS, Work, finals};
+use crate::work::{Lies, PARTITIONS, STREAMS, Work, finals, lent};
 
 /// Anomalies that a result shows; all are counted.
 const SHOWN: usize = 20;
@@ -164,7 +164,7 @@ async fn events(
     if !acknowledged(recorder, RECOVER_ACKS, RECOVER_MAX).await {
         complaints.push(format!("nothing is acknowledged {RECOVER_MAX:?} after the last fault"));
     }
-    work.stop().await?;
+    complaints.extend(work.stop().await?);
     complaints.extend(finals::read(&cluster, recorder).await.context("the final reads")?);
     if setting.lab.has(Tool::Shim) {
         for node in &cluster.nodes {
@@ -182,12 +182,13 @@ async fn make_streams(cluster: &Cluster) -> anyhow::Result<()> {
     let specs = [
         json!({ "partitions": PARTITIONS }),
         json!({ "partitions": PARTITIONS, "dedup": false, "retention": { "max_events": EVENTS_MAX } }),
+        json!({ "partitions": PARTITIONS }),
     ];
     for (name, spec) in STREAMS.into_iter().zip(&specs) {
         let resource = resource_of(Kind::Stream, name, spec)?;
         client.catalog().put(resource, PutOptions::default()).await?;
     }
-    Ok(())
+    lent::create(&client).await
 }
 
 /// Waits for so many more acknowledgements.

@@ -10,6 +10,7 @@ use super::shelf::{Budget, Shelf, Stored};
 use super::{is_of, original};
 use crate::data::DataGroup;
 use crate::entry::OffsetRange;
+use crate::planted::{self, Bug};
 use crate::read::{History, Run, Tape};
 use crate::subscription::desk::{Desk, Grant, Mode, Offered, Policy};
 use crate::subscription::{OffsetSet, Parked};
@@ -22,6 +23,8 @@ const AHEAD_BYTES: usize = 512 << 10;
 const AHEAD_EVENTS: usize = 4_096;
 /// Below this distance it is cheaper to read on than to look for the place.
 const NEAR: u64 = 256;
+/// For a planted bug.
+const BEHIND: u64 = 5;
 
 /// A desk, and where its events come from.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -50,6 +53,16 @@ pub(super) struct Opened {
     pub(super) parked: BTreeMap<Offset, Parked>,
 }
 
+impl Opened {
+    /// A planted bug.
+    fn damaged(mut self) -> Self {
+        if planted::is(Bug::CursorBehind) {
+            self.watermark = Offset(self.watermark.get().saturating_sub(BEHIND));
+        }
+        self
+    }
+}
+
 /// What a lane is made of.
 pub(super) struct Source {
     pub(super) group: DataGroup,
@@ -65,7 +78,8 @@ impl Lane {
     pub(super) fn open(source: Source, policy: Policy, opened: Opened, seed: u64) -> Self {
         let Source { group, history, budget, partition, filters, subscription, is_redriven } =
             source;
-        let Opened { epoch, watermark, settled, parked } = opened;
+        let Opened { epoch, watermark, settled, parked } =
+            if is_redriven { opened } else { opened.damaged() };
         let mode = policy.mode;
         // Dead letters are lent only where somebody asked for it: all others count as settled.
         let settled = if is_redriven {
@@ -184,7 +198,11 @@ impl Lane {
         } else {
             self.filters.passes(event)
         };
-        let key = if self.mode == Mode::KeyShared { ordering_hash(view) } else { 0 };
+        let key = match self.mode {
+            Mode::KeyShared if planted::is(Bug::KeysNotHeld) => offset.get(),
+            Mode::KeyShared => ordering_hash(view),
+            Mode::Shared | Mode::Exclusive => 0,
+        };
         is_wanted.then(|| Offered {
             offset,
             key,

@@ -36,6 +36,11 @@ impl Frame {
         Self { settled: v1::Settled { tag, ..v1::Settled::default() }, changes: Vec::new() }
     }
 
+    /// The answer, whatever is committed.
+    pub(super) fn into_settled(self) -> v1::Settled {
+        self.settled
+    }
+
     /// Takes the verdicts about leases of one range.
     pub(super) fn take(
         &mut self,

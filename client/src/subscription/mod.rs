@@ -116,6 +116,12 @@ impl Delivery {
         self.attempts.get(place).copied().unwrap_or(1)
     }
 
+    /// The lease of the event at this place, numbered from 1 under [`Delivery::epoch`]; nothing in
+    /// mode `exclusive`, which lends nothing.
+    pub fn lease(&self, place: usize) -> Option<u64> {
+        self.first_lease.map(|first| first.saturating_add(place as u64))
+    }
+
     /// By what the event is settled: its lease, or its offset where nothing is lent.
     fn number(&self, place: usize) -> u64 {
         match self.first_lease {

@@ -44,6 +44,68 @@ pub(crate) struct Seen {
     pub(crate) digest: u64,
 }
 
+/// An event as it was lent to a member of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lent {
+    /// Number of the lease among those of its epoch.
+    pub(crate) lease: u64,
+    pub(crate) offset: u64,
+    pub(crate) value: Value,
+    /// Names the ordering key of the event.
+    pub(crate) name: u64,
+    pub(crate) attempt: u32,
+}
+
+/// What a member does with an event that it was lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Act {
+    Ack,
+    Nack,
+    Reject,
+    /// For so long from now on.
+    Extend {
+        by: Micros,
+    },
+}
+
+/// How an act ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Ok,
+    /// The lease was over, as far as the cluster knows. What an attempt without an answer did before
+    /// may have taken hold all the same.
+    Refused {
+        error: String,
+    },
+    /// It took hold, or not.
+    Open {
+        error: String,
+    },
+}
+
+/// How a membership ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Gone {
+    /// It left after all its acts were answered.
+    Left,
+    /// It vanished in the middle of everything.
+    Crashed,
+    /// The cluster ended it.
+    Ended,
+}
+
+/// A partition as one subscription sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Desk {
+    pub(crate) subscription: u32,
+    pub(crate) key: Key,
+    /// Not the partition, but its dead letters, which are delivered again.
+    pub(crate) redriven: bool,
+}
+
 /// Whether a fault took hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +139,33 @@ pub(crate) enum Record {
     End { t: Micros, process: Process, node: usize, key: Key, from: Micros, end: u64 },
     /// After all faults: all that this node has of a partition, from its floor on.
     Final { t: Micros, node: usize, key: Key, floor: u64, end: u64, seen: Vec<Seen> },
+    /// There is a subscription to a stream, from its first event on; leases last so long.
+    Subscription { t: Micros, subscription: u32, stream: u32, keyed: bool, lease: Micros },
+    /// A process becomes a member; that is all it does.
+    Join { t: Micros, process: Process, subscription: u32, name: String },
+    /// It is none any more.
+    Leave { t: Micros, process: Process, how: Gone },
+    /// A member was told by the desk of this epoch that everything below is settled.
+    Cursor { t: Micros, process: Process, desk: Desk, epoch: u64, watermark: u64 },
+    /// A member was lent events under an epoch.
+    Lend { t: Micros, process: Process, desk: Desk, epoch: u64, events: Vec<Lent> },
+    /// A member begins to do something with an event that it was lent.
+    Settle { t: Micros, process: Process, op: u64, desk: Desk, epoch: u64, lease: u64, act: Act },
+    /// That ended.
+    Settled { t: Micros, op: u64, answer: Answer },
+    /// Somebody begins to move a cursor that was here at least, unless it was moved otherwise since.
+    Seek { t: Micros, op: u64, desk: Desk, to: u64, was: u64 },
+    /// The cursor is there; what was lent under an older epoch is void.
+    Sought { t: Micros, op: u64, to: u64, epoch: u64 },
+    /// All dead letters of a subscription, when nothing was to be done any more.
+    Letters { t: Micros, subscription: u32, letters: Vec<Value> },
+    /// A process begins to read a stream from its first event on, and to follow it. It asks for all
+    /// that was acknowledged before.
+    Replay { t: Micros, process: Process, stream: u32 },
+    /// It read this, in this order.
+    Replayed { t: Micros, process: Process, key: Key, seen: Vec<Seen> },
+    /// It was told that all that was stored was read: what comes now is new.
+    CaughtUp { t: Micros, process: Process },
     /// Something was done to the cluster.
     Fault { t: Micros, name: String, state: Injected, detail: String },
 }

@@ -5,10 +5,12 @@
 
 mod availability;
 pub(crate) mod history;
+mod lent;
 mod order;
 mod places;
 mod polls;
 mod replicas;
+mod seam;
 mod sends;
 pub(crate) mod tests;
 
@@ -17,7 +19,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use self::history::{Key, Record};
+use self::history::{Answer, Key, Record};
 use self::places::Places;
 use self::sends::Sends;
 
@@ -27,7 +29,7 @@ use self::sends::Sends;
 pub(crate) enum Class {
     /// Acknowledged or read, and gone although later events are there.
     LostWrite,
-    /// Acknowledged, and not there at the end.
+    /// Acknowledged, and not there at the end; or there, and not settled by a subscription.
     Unseen,
     /// One event at two places.
     Duplicate,
@@ -55,12 +57,21 @@ pub(crate) enum Class {
     NonmonotonicSend,
     /// Events of one batch in the wrong order.
     IntNonmonotonicSend,
-    /// An event stands before one that was acknowledged before it was published.
+    /// An event stands before one that was acknowledged before it was published; or a subscription
+    /// delivers events of one key in another order than theirs.
     KeyOrder,
     /// A retry was given another place.
     IdempotenceViolation,
     /// A reader that asked for all that was acknowledged did not get it.
     StaleRead,
+    /// A subscription delivers again what was settled, or what nothing happened to.
+    DupBeyondBound,
+    /// A subscription went back, and nobody moved it.
+    CursorRegress,
+    /// A member settled what it did not hold any more.
+    StaleOwnerAck,
+    /// A reader missed events, or saw them twice, between what was stored and what is new.
+    ReplayLiveSeam,
 }
 
 /// One broken promise.
@@ -73,6 +84,7 @@ pub(crate) struct Anomaly {
 
 /// How much was done, and how well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Counts {
     /// Events by what became of them.
     pub(crate) acked: u64,
@@ -86,6 +98,13 @@ pub(crate) struct Counts {
     pub(crate) polled: u64,
     /// Events in the final reads of all replicas.
     pub(crate) final_reads: u64,
+    /// Events that members of subscriptions were lent, first or again.
+    pub(crate) lent: u64,
+    /// Acts of members that were answered with ok, and that were refused.
+    pub(crate) settled: u64,
+    pub(crate) unsettled: u64,
+    /// Events in dead letters at the end.
+    pub(crate) letters: u64,
     /// Longest time without any acknowledgement, in milliseconds, and when it began.
     pub(crate) gap_ms: u64,
     pub(crate) gap_at_ms: u64,
@@ -121,6 +140,10 @@ impl Class {
         Self::KeyOrder,
         Self::IdempotenceViolation,
         Self::StaleRead,
+        Self::DupBeyondBound,
+        Self::CursorRegress,
+        Self::StaleOwnerAck,
+        Self::ReplayLiveSeam,
     ];
 }
 
@@ -179,6 +202,8 @@ pub(crate) fn check(history: &[Record]) -> Findings {
     polls::check(history, &places, &mut found);
     places.check(&sends, &mut found);
     replicas::check(history, &sends, &places, &mut found);
+    lent::check(history, &mut found);
+    seam::check(history, &sends, &places, &mut found);
     let waits = availability::waits(history, &sends);
     Findings { anomalies: found.0, counts: counts(history, &sends, &places), waits }
 }
@@ -190,6 +215,10 @@ fn counts(history: &[Record], sends: &Sends, places: &Places) -> Counts {
         match record {
             Record::Poll { seen, .. } => counts.polled += seen.len() as u64,
             Record::Final { seen, .. } => counts.final_reads += seen.len() as u64,
+            Record::Lend { events, .. } => counts.lent += events.len() as u64,
+            Record::Settled { answer: Answer::Ok, .. } => counts.settled += 1,
+            Record::Settled { answer: Answer::Refused { .. }, .. } => counts.unsettled += 1,
+            Record::Letters { letters, .. } => counts.letters += letters.len() as u64,
             _ => {}
         }
     }

@@ -12,7 +12,7 @@ use weft_proto::event::EventView;
 use crate::check::history::{Process, Seen, Sent, Value};
 
 /// Keys of one publisher; they spread over the partitions.
-const KEYS: u64 = 8;
+const KEYS: u64 = 32;
 /// What cannot be read as an event of ours.
 const STRANGE: Value = Value::MAX;
 
@@ -63,4 +63,12 @@ pub(crate) fn seen(offset: u64, event: &[u8]) -> Seen {
     let id = EventView::parse(event).map(|view| view.id.to_owned());
     let value = id.and_then(|id| Value::from_str_radix(&id, 16).ok()).unwrap_or(STRANGE);
     Seen { offset, value, digest: digest(event) }
+}
+
+/// Names the ordering key of an event.
+pub(crate) fn name(event: &[u8]) -> u64 {
+    let view = EventView::parse(event);
+    let subject = view.as_ref().and_then(|view| view.attribute("subject"));
+    let name = subject.as_deref().and_then(|subject| subject.strip_prefix("key-")?.parse().ok());
+    name.unwrap_or(STRANGE)
 }

@@ -18,8 +18,16 @@ use crate::check::history::{Key, Outcome, Process};
 /// Events without an answer.
 const WINDOW: usize = 64;
 /// A breath after so many events: this is a load, not a benchmark.
-const BURST: u64 = 8;
-const PAUSE: Duration = Duration::from_millis(25);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) burst: u64,
+    pub(super) pause: Duration,
+}
+
+/// Of most streams.
+pub(super) const BUSY: Pace = Pace { burst: 8, pause: Duration::from_millis(25) };
+/// Of what several members handle one by one.
+pub(super) const CALM: Pace = Pace { burst: 3, pause: Duration::from_millis(50) };
 /// Publishers that give up early see events of unknown fate.
 const IMPATIENT: Duration = Duration::from_millis(600);
 const PATIENT: Duration = Duration::from_secs(30);
@@ -30,6 +38,7 @@ pub(super) struct Source {
     process: Process,
     events: Events,
     recorder: Arc<Recorder>,
+    pace: Pace,
 }
 
 type Queue = VecDeque<(u64, Pending)>;
@@ -38,7 +47,7 @@ impl Source {
     pub(super) fn new(
         options: Options,
         stream: u32,
-        patient: bool,
+        (patient, pace): (bool, Pace),
         recorder: &Arc<Recorder>,
     ) -> Self {
         let publish = if patient { PATIENT } else { IMPATIENT };
@@ -46,7 +55,7 @@ impl Source {
         let process = recorder.process();
         let recorder = Arc::clone(recorder);
         let options = Options { timeouts, ..options };
-        Self { options, stream, process, events: Events::new(process), recorder }
+        Self { options, stream, process, events: Events::new(process), recorder, pace }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
@@ -79,8 +88,8 @@ impl Source {
                 self.events = Events::new(self.process);
             }
             number += 1;
-            if number.is_multiple_of(BURST) {
-                sleep(PAUSE).await;
+            if number.is_multiple_of(self.pace.burst) {
+                sleep(self.pace.pause).await;
             }
         }
         while !pending.is_empty() {
@@ -96,7 +105,7 @@ impl Source {
             Ok(publisher) => Ok(Some(publisher)),
             // A stream that is gone is a loss, which the checkers will see.
             Err(error) if error.is_retryable() || error.kind() == ErrorKind::NotFound => {
-                sleep(PAUSE).await;
+                sleep(self.pace.pause).await;
                 Ok(None)
             }
             Err(error) => anyhow::bail!("no publisher for {name}: {error}"),

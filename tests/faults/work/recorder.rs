@@ -62,9 +62,14 @@ impl Recorder {
         self.processes.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The name of something that begins.
+    pub(crate) fn op(&self) -> u64 {
+        self.ops.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Notes that a send begins; its name.
     pub(crate) fn invoke(&self, process: Process, events: Vec<Sent>) -> u64 {
-        let op = self.ops.fetch_add(1, Ordering::Relaxed);
+        let op = self.op();
         self.add(|t| Record::Invoke { t, process, op, events });
         op
     }

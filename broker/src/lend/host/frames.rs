@@ -9,7 +9,8 @@ use crate::entry::Member;
 use crate::lend::link::ended;
 use crate::lend::wait;
 use crate::lend::{Frame, Request};
-use crate::subscription::desk::{Act, LeaseId, MemberId, Settle, Token};
+use crate::planted::{self, Bug};
+use crate::subscription::desk::{Act, LeaseId, MemberId, Settle, Token, Verdict};
 use crate::subscription::{Credit, Cursor, Failure};
 
 /// A lease is kept for so much longer at most, at once.
@@ -173,6 +174,9 @@ impl Host {
             self.act(member, extend.leases.unwrap_or_default(), &act, &mut frame);
         }
         self.is_urgent = true;
+        if planted::is(Bug::SettledBeforeCommit) {
+            return self.answer(member, Frame::Settled(frame.into_settled()));
+        }
         if let Some(settled) = self.waits.add(member, frame) {
             self.answer(member, Frame::Settled(settled));
         }
@@ -200,11 +204,12 @@ impl Host {
                 };
                 lane.desk.settle(&settle, now, &mut verdicts);
             }
-            None => verdicts.push((
-                LeaseId(range.first),
-                LeaseId(range.last),
-                crate::subscription::desk::Verdict::Unknown,
-            )),
+            None => {
+                verdicts.push((LeaseId(range.first), LeaseId(range.last), Verdict::Unknown));
+            }
+        }
+        if planted::is(Bug::LateAckTaken) && *act == Act::Ack {
+            verdicts.retain(|(_, _, verdict)| *verdict != Verdict::Expired);
         }
         frame.take(number, &range, &verdicts);
     }

@@ -7,6 +7,7 @@ use weft_proto::{Offset, PartitionId, PartitionUid, Result, v1};
 
 use crate::access::Decision;
 use crate::data::DataGroup;
+use crate::planted::{self, Bug};
 use crate::read::{Run, Tape};
 use crate::resources::Resources;
 
@@ -81,6 +82,9 @@ impl Part {
             }
             if !self.announced && self.tape.next() >= self.caught_up {
                 self.announced = true;
+                if planted::is(Bug::LiveEdgeSkipped) {
+                    self.tape.seek(Offset(self.tape.next().get().saturating_add(1)));
+                }
                 return Ok(Some(Step::CaughtUp));
             }
             let runs = self.read(bytes_max).await?;

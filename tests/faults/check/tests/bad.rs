@@ -31,6 +31,7 @@ pub(super) fn stories() -> Vec<(Class, &'static str, Story)> {
     all.extend(polls());
     all.extend(sends());
     all.extend(stale());
+    all.extend(super::lent::bad::stories());
     all
 }
 

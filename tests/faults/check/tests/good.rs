@@ -29,6 +29,7 @@ pub(super) fn stories() -> Vec<(Class, &'static str, Story)> {
     all.extend(polls());
     all.extend(sends());
     all.extend(stale());
+    all.extend(super::lent::good::stories());
     all
 }
 

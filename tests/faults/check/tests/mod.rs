@@ -4,6 +4,7 @@
 
 mod bad;
 mod good;
+mod lent;
 mod random;
 mod story;
 

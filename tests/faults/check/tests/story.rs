@@ -9,10 +9,12 @@ pub(super) const OTHER: Key = Key { stream: 0, partition: 1 };
 pub(super) const NODES: usize = 3;
 
 /// A history that grows; each line is a millisecond later.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Story {
     pub(super) history: History,
-    ops: u64,
+    pub(super) ops: u64,
+    /// Microseconds in which nothing happened.
+    idle: u64,
 }
 
 fn digest(value: Value) -> u64 {
@@ -24,8 +26,14 @@ pub(super) fn seen(offset: u64, value: Value) -> Seen {
 }
 
 impl Story {
-    fn now(&self) -> u64 {
-        1_000 * self.history.len() as u64
+    pub(super) fn now(&self) -> u64 {
+        1_000 * self.history.len() as u64 + self.idle
+    }
+
+    /// Nothing happens for so many milliseconds.
+    pub(super) fn waits(mut self, ms: u64) -> Self {
+        self.idle += 1_000 * ms;
+        self
     }
 
     /// A send begins; its name.

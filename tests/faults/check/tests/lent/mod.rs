@@ -1,0 +1,162 @@
+//! Short histories of subscriptions and of readers that replay.
+
+pub(super) mod bad;
+pub(super) mod good;
+
+use super::super::history::{Act, Answer, Desk, Gone, Injected, Lent, Process, Record, Value};
+use super::story::{KEY, Story, seen, story};
+
+/// Of the subscription of all stories.
+const LEASE_MS: u64 = 1_000;
+const DESK: Desk = Desk { subscription: 7, key: KEY, redriven: false };
+/// Epoch and number.
+type Token = (u64, u64);
+
+/// A subscription whose members share the events.
+fn shared() -> Story {
+    subscription(false)
+}
+
+/// The same, key by key.
+fn keyed() -> Story {
+    subscription(true)
+}
+
+fn subscription(keyed: bool) -> Story {
+    story().then(|story| {
+        let t = story.now();
+        let (subscription, stream) = (DESK.subscription, KEY.stream);
+        let lease = 1_000 * LEASE_MS;
+        story.history.push(Record::Subscription { t, subscription, stream, keyed, lease });
+    })
+}
+
+/// The event at an offset of all stories.
+fn value(offset: u64) -> Value {
+    10 + offset
+}
+
+impl Story {
+    fn add(mut self, line: impl FnOnce(u64) -> Record) -> Self {
+        let record = line(self.now());
+        self.history.push(record);
+        self
+    }
+
+    /// A member is lent an event; all events have one key.
+    fn lend(self, process: Process, token: Token, offset: u64) -> Self {
+        self.lend_of(process, token, offset, 0)
+    }
+
+    /// The same for an event of this key.
+    fn lend_of(self, process: Process, (epoch, lease): Token, offset: u64, name: u64) -> Self {
+        let event = Lent { lease, offset, value: value(offset), name, attempt: 1 };
+        self.add(|t| Record::Lend { t, process, desk: DESK, epoch, events: vec![event] })
+    }
+
+    /// Somebody begins to do something with a lease.
+    fn begins(mut self, token: Token, act: Act) -> Self {
+        let op = self.ops;
+        self.ops += 1;
+        let (epoch, lease) = token;
+        self.add(|t| Record::Settle { t, process: 1, op, desk: DESK, epoch, lease, act })
+    }
+
+    /// What was begun last ends.
+    fn is_ok(self) -> Self {
+        self.answered(Answer::Ok)
+    }
+
+    fn is_refused(self) -> Self {
+        self.answered(Answer::Refused { error: "it has ended".to_owned() })
+    }
+
+    fn answered(self, answer: Answer) -> Self {
+        let op = self.ops - 1;
+        self.add(|t| Record::Settled { t, op, answer })
+    }
+
+    fn acks(self, token: Token) -> Self {
+        self.begins(token, Act::Ack).is_ok()
+    }
+
+    fn nacks(self, token: Token) -> Self {
+        self.begins(token, Act::Nack).is_ok()
+    }
+
+    fn rejects(self, token: Token) -> Self {
+        self.begins(token, Act::Reject).is_ok()
+    }
+
+    fn extends(self, token: Token, ms: u64) -> Self {
+        self.begins(token, Act::Extend { by: 1_000 * ms }).is_ok()
+    }
+
+    fn told(self, process: Process, epoch: u64, watermark: u64) -> Self {
+        self.add(|t| Record::Cursor { t, process, desk: DESK, epoch, watermark })
+    }
+
+    fn begins_seek(mut self, to: u64, was: u64) -> Self {
+        let op = self.ops;
+        self.ops += 1;
+        self.add(|t| Record::Seek { t, op, desk: DESK, to, was })
+    }
+
+    /// The cursor is moved, and that is answered; what is older than the epoch is void.
+    fn seeks(self, to: u64, epoch: u64) -> Self {
+        self.seeks_from(0, to, epoch)
+    }
+
+    /// The same, and it is known how far the cursor was at least.
+    fn seeks_from(self, was: u64, to: u64, epoch: u64) -> Self {
+        let op = self.ops;
+        self.begins_seek(to, was).add(|t| Record::Sought { t, op, to, epoch })
+    }
+
+    fn left(self, process: Process) -> Self {
+        self.add(|t| Record::Leave { t, process, how: Gone::Left })
+    }
+
+    /// A fault begins and ends.
+    fn disturbed(self) -> Self {
+        let record = |t, state| {
+            let (name, detail) = ("kill-leader".to_owned(), String::new());
+            Record::Fault { t, name, state, detail }
+        };
+        self.add(|t| record(t, Injected::Begun)).add(|t| record(t, Injected::Healed))
+    }
+
+    /// The end: what is stored, and what of it is a dead letter.
+    fn closes(self, events: u64, letters: &[u64]) -> Self {
+        let stored: Vec<_> = (0..events).map(|offset| (offset, value(offset))).collect();
+        let letters = letters.iter().map(|offset| value(*offset)).collect();
+        let subscription = DESK.subscription;
+        self.add(|t| Record::Letters { t, subscription, letters }).end(&stored)
+    }
+
+    /// So many events are published, one after the other, and acknowledged.
+    fn publishes(self, events: u64) -> Self {
+        (0..events).fold(self, |story, offset| story.sent(9, value(offset), offset))
+    }
+
+    fn replays(self, process: Process) -> Self {
+        self.add(|t| Record::Replay { t, process, stream: KEY.stream })
+    }
+
+    fn replayed(self, process: Process, offsets: &[u64]) -> Self {
+        let seen = offsets.iter().map(|offset| seen(*offset, value(*offset))).collect();
+        self.add(|t| Record::Replayed { t, process, key: KEY, seen })
+    }
+
+    fn catches_up(self, process: Process) -> Self {
+        self.add(|t| Record::CaughtUp { t, process })
+    }
+}
+
+/// A reader of what is stored after so many events, then of the rest.
+fn replay(stored: &[u64], new: &[u64], events: u64) -> Story {
+    let story = story().publishes(2).replays(5).replayed(5, stored).catches_up(5);
+    let story = (2..events).fold(story, |story, offset| story.sent(9, value(offset), offset));
+    let all: Vec<_> = (0..events).map(|offset| (offset, value(offset))).collect();
+    story.replayed(5, new).end(&all)
+}
