@@ -135,7 +135,9 @@ impl Books {
                 }
                 Record::Lend { t, process, desk, epoch, events } => {
                     let book = books.by_desk.entry(*desk).or_default();
-                    events.iter().for_each(|event| book.lend(*t, *process, *epoch, event));
+                    for event in events {
+                        book.lend(*t, *process, *epoch, event);
+                    }
                 }
                 Record::Settle { t, op, desk, epoch, lease, act, .. } => {
                     let token = (*epoch, *lease);
@@ -216,6 +218,13 @@ impl Books {
     /// Whether it is a dead letter of a subscription in the end.
     pub(super) fn is_letter(&self, subscription: u32, value: Value) -> bool {
         self.letters.get(&subscription).is_some_and(|letters| letters.contains(&value))
+    }
+
+    /// Events that were dead letters of a partition once: they were delivered again as such.
+    pub(super) fn redriven(&self, desk: &Desk) -> BTreeSet<Value> {
+        let book = self.by_desk.get(&Desk { redriven: true, ..*desk });
+        let loans = book.into_iter().flat_map(|book| book.loans.values());
+        loans.map(|loan| loan.event.value).collect()
     }
 
     /// All loans of the events of a partition by one subscription, of dead letters too.

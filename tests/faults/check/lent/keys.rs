@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::super::history::Desk;
 use super::super::{Class, Found};
 use super::book::{Book, Books, Loan};
 
@@ -15,8 +14,13 @@ pub(super) fn check(books: &Books, found: &mut Found) {
         for loan in book.loans.values() {
             names.entry(loan.event.name).or_default().push(loan);
         }
+        let redriven = books.redriven(desk);
+        let is_letter = |loan: &Loan| {
+            let value = loan.event.value;
+            redriven.contains(&value) || books.is_letter(desk.subscription, value)
+        };
         for (name, loans) in names {
-            let what = back(book, &loans).or_else(|| early(books, desk, book, &loans));
+            let what = back(book, &loans).or_else(|| early(book, &loans, &is_letter));
             if let Some(what) = what {
                 let what = format!("subscription {}, key {name}: {what}", desk.subscription);
                 found.add(Class::KeyOrder, Some(desk.key), what);
@@ -44,15 +48,14 @@ fn back(book: &Book, loans: &[&Loan]) -> Option<String> {
 }
 
 /// An event that was lent although nobody had settled the one before.
-fn early(books: &Books, desk: &Desk, book: &Book, loans: &[&Loan]) -> Option<String> {
+fn early(book: &Book, loans: &[&Loan], is_letter: &dyn Fn(&Loan) -> bool) -> Option<String> {
     let mut offsets: Vec<u64> = loans.iter().map(|loan| loan.event.offset).collect();
     offsets.sort_unstable();
     offsets.dedup();
     for pair in offsets.windows(2) {
         let (before, offset) = (pair[0], pair[1]);
         let first = book.of(offset).min_by_key(|loan| loan.t)?;
-        let is_letter =
-            book.of(before).any(|loan| books.is_letter(desk.subscription, loan.event.value));
+        let is_letter = book.of(before).any(is_letter);
         let settled = book
             .of(before)
             .flat_map(|loan| &loan.deeds)

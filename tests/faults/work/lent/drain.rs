@@ -30,7 +30,7 @@ pub(super) async fn drained(endpoints: &[String]) -> anyhow::Result<Option<Strin
         for (node, client) in nodes.iter().enumerate() {
             match left_of(client).await {
                 Ok(of_node) => {
-                    left.extend(of_node.into_iter().map(|one| format!("node {node}: {one}")))
+                    left.extend(of_node.into_iter().map(|one| format!("node {node}: {one}")));
                 }
                 Err(error) => left.push(format!("node {node} does not answer: {error}")),
             }

@@ -1,11 +1,11 @@
-//! Moves cursors back now and then.
+//! Moves cursors back now and then, and has dead letters delivered again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use weft_client::{Client, Options, Position};
+use weft_client::{Client, Options, Position, Redrive};
 use weft_proto::{Offset, PartitionId};
 
 use super::{STREAM, SUBSCRIPTIONS};
@@ -14,6 +14,8 @@ use crate::work::PARTITIONS;
 use crate::work::recorder::Recorder;
 
 const PAUSE_MS: std::ops::Range<u64> = 6_000..14_000;
+/// In so many turns, once dead letters are delivered again.
+const REDRIVES: u32 = 3;
 /// By so many events, at most.
 const BACK_MAX: u64 = 40;
 /// For a node to say how far a cursor is.
@@ -43,6 +45,11 @@ impl Seeker {
             }
             let subscription = rand::random_range(0..SUBSCRIPTIONS.len());
             let partition = rand::random_range(0..PARTITIONS);
+            if rand::random_range(0..REDRIVES) == 0 {
+                // What is not taken on now is so at another time, or stays a dead letter.
+                drop(self.client.redrive(SUBSCRIPTIONS[subscription].0, Redrive::default()).await);
+                continue;
+            }
             if let Some(was) = self.watermark(SUBSCRIPTIONS[subscription].0, partition).await {
                 self.seek(subscription, partition, was).await?;
             }

@@ -232,7 +232,7 @@ impl Session {
                 self.settled(settled).await
             }
             Frame::Position(position) => {
-                slot.position = position;
+                slot.told(position);
                 Ok(false)
             }
             Frame::Seam(seam) => {
@@ -400,7 +400,7 @@ impl Session {
     }
 
     async fn send_idle(&mut self) -> Result<()> {
-        let positions = self.slots.iter().map(|slot| slot.position).collect();
+        let positions = self.slots.iter().filter_map(Slot::position).collect();
         self.tell(Told::Idle(v1::Idle { positions })).await
     }
 

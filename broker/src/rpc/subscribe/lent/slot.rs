@@ -19,7 +19,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 pub(super) struct Slot {
     pub(super) placement: Placement,
     pub(super) held: Held,
-    pub(super) position: v1::SubscriptionPosition,
+    /// What a desk told; nothing before one did.
+    position: Option<v1::SubscriptionPosition>,
     /// What is told to the member when all before it is: leases whose events are read meanwhile.
     pub(super) queue: VecDeque<Frame>,
     /// Reads events; absent while it does, and before it is needed.
@@ -41,14 +42,10 @@ pub(super) struct Slot {
 
 impl Slot {
     pub(super) fn new(placement: Placement) -> Self {
-        let position = v1::SubscriptionPosition {
-            partition: placement.partition.get(),
-            ..v1::SubscriptionPosition::default()
-        };
         Self {
             placement,
             held: Held::default(),
-            position,
+            position: None,
             queue: VecDeque::new(),
             filler: None,
             is_filling: false,
@@ -104,8 +101,20 @@ impl Slot {
     pub(super) async fn opened(&mut self, opened: &v1::Assigned) {
         self.is_open = true;
         self.pause = PAUSE;
-        self.position.watermark = opened.watermark;
+        if let Some(position) = &mut self.position {
+            position.watermark = opened.watermark;
+        }
         self.send_unanswered().await;
+    }
+
+    /// The desk told where it is.
+    pub(super) fn told(&mut self, position: v1::SubscriptionPosition) {
+        self.position = Some(position);
+    }
+
+    /// Where the desk is, or the last one was.
+    pub(super) fn position(&self) -> Option<v1::SubscriptionPosition> {
+        self.position
     }
 
     /// What the desk before did not answer.
@@ -204,4 +213,35 @@ pub(super) fn unknown(settle: &v1::Settle) -> Vec<v1::RefusedLeases> {
     let all = acks.chain(nacks).chain(rejects).chain(extends);
     let why = v1::Refused::Unknown.into();
     all.map(|leases| v1::RefusedLeases { leases: Some(leases), why }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_proto::{GroupId, PartitionId, PartitionUid};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_position_is_told_only_after_a_desk_told_it() {
+        let placement = Placement {
+            partition: PartitionId(3),
+            group: GroupId(1),
+            uid: PartitionUid(7),
+            dead: PartitionUid(8),
+        };
+        let opened = |watermark| v1::Assigned { partition: 3, epoch: 1, watermark };
+        let mut slot = Slot::new(placement);
+
+        // Not the beginning, and not "nothing is left".
+        assert_eq!(slot.position(), None);
+        slot.opened(&opened(40)).await;
+        assert_eq!(slot.position(), None);
+
+        let position = v1::SubscriptionPosition { partition: 3, watermark: 40, end: 50, next: 45 };
+        slot.told(position);
+        slot.ended();
+        slot.opened(&opened(44)).await;
+        let after = v1::SubscriptionPosition { watermark: 44, ..position };
+        assert_eq!(slot.position(), Some(after));
+    }
 }

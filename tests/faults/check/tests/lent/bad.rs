@@ -130,7 +130,7 @@ fn stale() -> Stories {
         of("given up after the end", lent().waits(LEASE_MS + 300).rejects((1, 1))),
         of(
             "given back after the end",
-            lent().waits(LEASE_MS + 300).begins((1, 1), Act::Nack).is_ok(),
+            lent().waits(LEASE_MS + 300).begins((1, 1), Act::Nack).succeeds(),
         ),
     ]
 }

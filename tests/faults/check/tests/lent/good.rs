@@ -20,10 +20,7 @@ fn unseen() -> Stories {
         of("settled in another way", two().rejects((1, 2)).closes(2, &[1])),
         of("a dead letter that nobody gave up", one().closes(2, &[1])),
         of("nobody heard whether it was settled", two().begins((1, 2), Act::Ack).closes(2, &[])),
-        of(
-            "settled unheard, then refused",
-            two().begins((1, 2), Act::Ack).is_refused().closes(2, &[]),
-        ),
+        of("settled unheard, then refused", two().begins((1, 2), Act::Ack).fails().closes(2, &[])),
         of("the cursor was moved over it", one().seeks_from(1, 2, 2).closes(2, &[])),
         of(
             "settled again after the cursor was moved back",
@@ -45,7 +42,7 @@ fn repeats() -> Stories {
         of("while something was done to the cluster", lent().disturbed().lend(2, (1, 2), 0)),
         of(
             "refused, and lent again",
-            lent().waits(LEASE_MS).begins((1, 1), Act::Ack).is_refused().lend(2, (1, 2), 0),
+            lent().waits(LEASE_MS).begins((1, 1), Act::Ack).fails().lend(2, (1, 2), 0),
         ),
         of("moved back", lent().acks((1, 1)).seeks(0, 2).lend(1, (3, 1), 0).acks((3, 1))),
         of("perhaps moved back", lent().acks((1, 1)).begins_seek(0, 1).lend(1, (3, 1), 0)),
@@ -80,6 +77,10 @@ fn keys() -> Stories {
         of("moved back", first().lend(1, (1, 2), 1).acks((1, 2)).seeks(0, 2).lend(1, (3, 1), 0)),
         of("moved forward", keyed().lend(1, (1, 1), 0).seeks(1, 2).lend(1, (3, 1), 1)),
         of(
+            "the earlier one was a dead letter, which came again",
+            keyed().lend(1, (1, 1), 0).waits(LEASE_MS).redrives(1, (1, 1), 0).lend(1, (1, 2), 1),
+        ),
+        of(
             "the earlier one was given up",
             keyed()
                 .publishes(2)
@@ -112,17 +113,14 @@ fn stale() -> Stories {
     let lent = || shared().lend(1, (1, 1), 0);
     vec![
         of("just in time", lent().waits(LEASE_MS - 100).acks((1, 1))),
-        of("too late, and refused", lent().waits(2_000).begins((1, 1), Act::Ack).is_refused()),
+        of("too late, and refused", lent().waits(2_000).begins((1, 1), Act::Ack).fails()),
         of("kept for longer", lent().extends((1, 1), 2_000).waits(1_900).acks((1, 1))),
         of("perhaps kept", lent().begins((1, 1), Act::Extend { by: 9 }).waits(1_900).acks((1, 1))),
         of("twice", lent().acks((1, 1)).waits(2_000).acks((1, 1))),
         of("taken on by the next desk", lent().waits(900).told(1, 2, 0).waits(900).acks((1, 1))),
-        of(
-            "lent to another meanwhile",
-            lent().begins((1, 1), Act::Ack).lend(2, (2, 1), 0).is_refused(),
-        ),
+        of("lent to another meanwhile", lent().begins((1, 1), Act::Ack).lend(2, (2, 1), 0).fails()),
         of("an extension for what has ended", lent().nacks((1, 1)).extends((1, 1), 100)),
-        of("moved meanwhile", lent().begins((1, 1), Act::Ack).is_ok().seeks(1, 2)),
+        of("moved meanwhile", lent().begins((1, 1), Act::Ack).succeeds().seeks(1, 2)),
         of("lent after the cursor was moved", shared().seeks(0, 2).lend(1, (3, 1), 0).acks((3, 1))),
     ]
 }

@@ -54,6 +54,13 @@ impl Story {
         self.add(|t| Record::Lend { t, process, desk: DESK, epoch, events: vec![event] })
     }
 
+    /// A member is lent an event that was a dead letter.
+    fn redrives(self, process: Process, (epoch, lease): Token, offset: u64) -> Self {
+        let event = Lent { lease, offset: 0, value: value(offset), name: 0, attempt: 1 };
+        let desk = Desk { redriven: true, ..DESK };
+        self.add(|t| Record::Lend { t, process, desk, epoch, events: vec![event] })
+    }
+
     /// Somebody begins to do something with a lease.
     fn begins(mut self, token: Token, act: Act) -> Self {
         let op = self.ops;
@@ -63,11 +70,11 @@ impl Story {
     }
 
     /// What was begun last ends.
-    fn is_ok(self) -> Self {
+    fn succeeds(self) -> Self {
         self.answered(Answer::Ok)
     }
 
-    fn is_refused(self) -> Self {
+    fn fails(self) -> Self {
         self.answered(Answer::Refused { error: "it has ended".to_owned() })
     }
 
@@ -77,19 +84,19 @@ impl Story {
     }
 
     fn acks(self, token: Token) -> Self {
-        self.begins(token, Act::Ack).is_ok()
+        self.begins(token, Act::Ack).succeeds()
     }
 
     fn nacks(self, token: Token) -> Self {
-        self.begins(token, Act::Nack).is_ok()
+        self.begins(token, Act::Nack).succeeds()
     }
 
     fn rejects(self, token: Token) -> Self {
-        self.begins(token, Act::Reject).is_ok()
+        self.begins(token, Act::Reject).succeeds()
     }
 
     fn extends(self, token: Token, ms: u64) -> Self {
-        self.begins(token, Act::Extend { by: 1_000 * ms }).is_ok()
+        self.begins(token, Act::Extend { by: 1_000 * ms }).succeeds()
     }
 
     fn told(self, process: Process, epoch: u64, watermark: u64) -> Self {
