@@ -22,12 +22,15 @@ pub struct Offered {
 
 /// An unsettled event; it is in one place at a time, because it is moved there.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Event {
     pub(super) offset: Offset,
     pub(super) key: u64,
     pub(super) bytes: u32,
     /// False while only its offset is known: a lease or a failure from before this desk.
     pub(super) is_seen: bool,
+    /// This desk lent it, or left it to a member: no older lease is worth anything.
+    pub(super) was_lent: bool,
     /// `NEVER` for most.
     expires: Timestamp,
     /// What failed so far; boxed, because most events never fail.
@@ -43,7 +46,7 @@ impl Event {
 
     pub(super) fn unseen(offset: Offset, history: Option<Parked>) -> Self {
         let history = history.map(Box::new);
-        Self { offset, key: 0, bytes: 0, is_seen: false, expires: NEVER, history }
+        Self { offset, key: 0, bytes: 0, is_seen: false, was_lent: false, expires: NEVER, history }
     }
 
     /// The event of which only the offset was known was read.

@@ -96,9 +96,10 @@ impl Desk {
             && bytes > 0
             && let Some(event) = self.ready.pop()
         {
-            let Some(event) = self.sift(event) else {
+            let Some(mut event) = self.sift(event) else {
                 continue;
             };
+            event.was_lent = true;
             events += 1;
             bytes = bytes.saturating_sub(event.bytes.into());
             let (offset, size, attempt) = (event.offset, event.bytes, event.attempt());
@@ -116,7 +117,7 @@ impl Desk {
     }
 
     /// Takes on a lease that a desk of an earlier epoch gave to the attached member, under its old
-    /// token and for as long as a new one. False, and nothing changes, if the event is settled,
+    /// token and for as long as a new one. False, and nothing changes, if the event is settled, was
     /// lent, or failed since.
     ///
     /// The event need not be offered yet, unless many are not; the caller makes sure that it exists.
@@ -133,12 +134,11 @@ impl Desk {
         let Some(holder) = holder.filter(|_| self.is_foreign(token)) else {
             return false;
         };
-        // A failure since then is counted, so it shows that the lease ended.
-        let fits = |event: &Event| event.attempt() == attempt;
-        let known = self.retries.remove_if(offset, fits);
-        let Some(event) = known.or_else(|| self.claim(offset, attempt)) else {
+        let known = self.retries.remove_if(offset, |event| may_be_adopted(event, attempt));
+        let Some(mut event) = known.or_else(|| self.claim(offset, attempt)) else {
             return false;
         };
+        event.was_lent = true;
         if !event.is_seen {
             self.claimed.insert(offset, token);
         }
@@ -150,7 +150,7 @@ impl Desk {
     /// An event that did not fail yet, offered or not.
     fn claim(&mut self, offset: Offset, attempt: u32) -> Option<Event> {
         if offset < self.next {
-            return self.ready.remove_if(offset, |event| event.attempt() == attempt);
+            return self.ready.remove_if(offset, |event| may_be_adopted(event, attempt));
         }
         let is_taken = self.settled_at(offset).is_some()
             || self.claimed.contains_key(&offset)
@@ -198,4 +198,10 @@ impl Desk {
     fn deadline(&self) -> Timestamp {
         self.policy.lease.map_or(NEVER, |lease| self.now.saturating_add(lease))
     }
+}
+
+/// Whether an older lease may still be the newest of the event. A failure since then is counted, so
+/// it shows that the lease ended; what was given back uncounted does not show, but was lent.
+fn may_be_adopted(event: &Event, attempt: u32) -> bool {
+    !event.was_lent && event.attempt() == attempt
 }

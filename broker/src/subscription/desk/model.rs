@@ -31,9 +31,12 @@ enum Status {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Known {
     status: Status,
     is_offered: bool,
+    /// By the present desk.
+    was_lent: bool,
     attempts: u32,
     first_failure: Option<Timestamp>,
 }
@@ -96,7 +99,8 @@ impl Model {
         let desk = Desk::open(policy.clone(), Epoch(1), Offset(0), settled, BTreeMap::new(), 1);
         let fresh = |offset| {
             let (status, first_failure) = (Status::Waiting, None);
-            (offset, Known { status, is_offered: false, attempts: 0, first_failure })
+            let (is_offered, was_lent) = (false, false);
+            (offset, Known { status, is_offered, was_lent, attempts: 0, first_failure })
         };
         Self {
             policy,
@@ -363,7 +367,9 @@ impl Model {
     fn lend(&mut self, token: Token, offset: u64, name: &'static str) {
         let deadline = self.policy.lease.map(|lease| self.now.saturating_add(lease));
         self.lent.insert(token, Lent { offset, name, deadline });
-        self.known(offset).status = Status::Lent(token);
+        let known = self.known(offset);
+        known.status = Status::Lent(token);
+        known.was_lent = true;
     }
 
     fn adopt(&mut self, id: u64, token: Token, offset: u64, attempt: u32) {
@@ -378,6 +384,7 @@ impl Model {
         };
         let is_new = !self.lent.contains_key(&token) && !self.ended.contains_key(&token);
         let is_head = !known.is_offered || self.is_head(offset);
+        let is_free = is_free && !known.was_lent;
         let fits = known.attempts + 1 == attempt && is_free && is_head && is_new;
         let name = self.may_take(id).filter(|_| token.epoch.get() < self.epoch && fits);
         assert_eq!(is_adopted, name.is_some(), "{token:?} {offset} {attempt} {known:?}");
@@ -560,7 +567,7 @@ impl Model {
                 continue;
             }
             let parked = self.parked.get(&Offset(offset));
-            known.is_offered = false;
+            (known.is_offered, known.was_lent) = (false, false);
             known.attempts = parked.map_or(0, |parked| parked.attempts);
             known.first_failure = parked.map(|parked| parked.first_failure);
             known.status = parked.map_or(Status::Waiting, |parked| Status::Failed {

@@ -936,6 +936,33 @@ fn lease_whose_event_failed_since_is_not_adopted() {
     }
 }
 
+/// An acknowledgement on its way to a leader that stalls does not count once somebody else had the
+/// event, although that one gave it back untried.
+#[test]
+fn lease_whose_event_was_lent_since_is_not_adopted() {
+    let given_back =
+        Act::Nack { delay: Some(SECOND), counted: false, failure: Failure::new("later") };
+    for act in [given_back, return_it()] {
+        let mut world = World::of(Mode::Shared);
+        world.offer(&[0]);
+        world.attach(1, "a");
+        world.take(1, 1);
+        world.reopen(policy(Mode::Shared));
+        world.attach(2, "b");
+        world.offer(&[0]);
+        assert_eq!(world.offsets(2, 1), [0]);
+        world.settle_of("b", Epoch(EPOCH.0 + 1), (1, 1), &act);
+        world.commit();
+
+        world.attach(1, "a");
+        let token = Token { epoch: EPOCH, lease: LeaseId(1) };
+        assert!(!world.desk.adopt(MemberId(1), token, Offset(0), 1, world.now), "{act:?}");
+
+        world.pass_time(SECOND);
+        assert_eq!(world.offsets(2, 1), [0], "it comes again, under a lease of its own");
+    }
+}
+
 #[test]
 fn adopted_event_may_be_settled_before_it_is_offered() {
     let acts = [Act::Ack, reject(), nack_in(SECOND), return_it(), Act::Extend { by: None }];

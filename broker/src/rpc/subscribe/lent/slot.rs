@@ -228,6 +228,7 @@ mod tests {
             group: GroupId(1),
             uid: PartitionUid(7),
             dead: PartitionUid(8),
+            delayed: PartitionUid(9),
         };
         let opened = |watermark| v1::Assigned { partition: 3, epoch: 1, watermark };
         let mut slot = Slot::new(placement);

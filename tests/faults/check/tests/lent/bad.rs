@@ -61,6 +61,10 @@ fn repeats() -> Stories {
                 0,
             ),
         ),
+        of(
+            "an acknowledgement on its way, after somebody else had it",
+            shared().begins_and_stalls().lend(2, (2, 1), 0).nacks((2, 1)).stalled_succeeds(),
+        ),
         of("for no reason", shared().lend(1, (1, 1), 0).lend(2, (1, 2), 0)),
         of("a lease given twice", shared().lend(1, (1, 1), 0).lend(2, (1, 1), 0)),
         of(

@@ -83,6 +83,15 @@ impl Story {
         self.add(|t| Record::Settled { t, op, answer })
     }
 
+    /// An event is lent, and the first thing that is begun is its acknowledgement.
+    fn begins_and_stalls(self) -> Self {
+        self.lend(1, (1, 1), 0).begins((1, 1), Act::Ack)
+    }
+
+    fn stalled_succeeds(self) -> Self {
+        self.add(|t| Record::Settled { t, op: 0, answer: Answer::Ok })
+    }
+
     fn acks(self, token: Token) -> Self {
         self.begins(token, Act::Ack).succeeds()
     }
