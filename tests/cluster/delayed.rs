@@ -19,7 +19,7 @@ use super::harness::{Cluster, eventually, put, within};
 const STREAM: &str = "reminders";
 const LIMIT: Duration = Duration::from_mins(1);
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = std::time::UNIX_EPOCH.elapsed().unwrap();
     Timestamp::from_micros(u64::try_from(since.as_micros()).unwrap())
 }

@@ -5,12 +5,12 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::body::Body;
 use tonic::transport::Endpoint;
-use weft_proto::Timestamp;
 use weft_proto::cloudevents::{CloudEvent, CloudEventBatch};
 use weft_proto::event::from_json;
 use weft_proto::resource::Kind;
 
 use super::{BATCH, EVENTS, JSON, STREAM, batch, event, port, post, stored};
+use crate::delayed::now;
 use crate::harness::http::ask;
 use crate::harness::{Cluster, put};
 
@@ -95,10 +95,9 @@ async fn a_batch_is_stored_as_a_whole_or_not_at_all() {
     assert_eq!((good.status, good.json().as_array().unwrap().len()), (202, 30), "{good:?}");
     assert_eq!(stored(&client).await.len(), 30);
     // What is delivered later is stored with its neighbours.
-    let hour = std::time::SystemTime::now() + std::time::Duration::from_hours(1);
-    let hour = hour.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
     let mut later = event(41);
-    later["deliverat"] = json!(Timestamp::from_micros(u64::try_from(hour).unwrap()).to_string());
+    let hour = std::time::Duration::from_hours(1);
+    later["deliverat"] = json!(now().saturating_add(hour).to_string());
     let mixed = Value::from(vec![event(40), later]).to_string();
     let mixed = post(port, EVENTS, BATCH, mixed.as_bytes()).await;
     assert_eq!(mixed.status, 202, "{mixed:?}");

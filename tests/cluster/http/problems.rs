@@ -9,7 +9,11 @@ use crate::harness::{Cluster, put};
 
 const VERSION: &str = "?api-version=2024-06-01";
 
+/// Method, target, headers, body; status and reason of the answer.
+type Case<'a> = (&'a str, String, Vec<(&'a str, &'a str)>, &'a [u8], u16, &'a str);
+
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 async fn what_is_wrong_is_told_as_a_problem() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
@@ -32,28 +36,28 @@ async fn what_is_wrong_is_told_as_a_problem() {
     let of = |subscription: &str, rest: &str| {
         format!("/topics/orders/eventsubscriptions/{subscription}:{rest}")
     };
-    let (post, get) = ("POST", "GET");
+    let (to, get) = ("POST", "GET");
     let huge = vec![b' '; 3 << 20];
     let xml = ("content-type", "application/cloudevents+xml");
     let zipped = ("content-encoding", "gzip");
     let plain = ("content-type", "text/plain");
-    let cases: Vec<(&str, String, Vec<(&str, &str)>, &[u8], u16, &str)> = vec![
-        (post, EVENTS.into(), vec![JSON], b"{", 400, "MALFORMED_EVENT"),
-        (post, EVENTS.into(), vec![JSON], b"{\"id\":\"1\",\"id\":\"1\"}", 400, "MALFORMED_EVENT"),
-        (post, EVENTS.into(), vec![JSON], &without_id, 400, "MALFORMED_EVENT"),
-        (post, EVENTS.into(), vec![JSON], deep.as_bytes(), 400, "MALFORMED_EVENT"),
-        (post, EVENTS.into(), vec![BATCH], b"{}", 400, "MALFORMED_EVENT"),
-        (post, EVENTS.into(), vec![plain], b"x", 400, "MALFORMED_EVENT"),
-        (post, EVENTS.into(), vec![], b"", 400, "MALFORMED_EVENT"),
-        (post, EVENTS.into(), vec![JSON, plain], &good, 400, "INVALID_ARGUMENT"),
-        (post, EVENTS.into(), vec![xml], b"<a/>", 415, "UNSUPPORTED_MEDIA_TYPE"),
-        (post, EVENTS.into(), vec![JSON, zipped], &good, 415, "UNSUPPORTED_MEDIA_TYPE"),
-        (post, EVENTS.into(), vec![JSON], &large, 413, "TOO_LARGE"),
-        (post, EVENTS.into(), vec![JSON], &huge, 413, "TOO_LARGE"),
-        (post, "/v1/streams/none/events".into(), vec![JSON], &good, 404, "UNKNOWN_STREAM"),
-        (post, "/v1/streams/Bad/events".into(), vec![JSON], &good, 400, "INVALID_ARGUMENT"),
+    let cases: Vec<Case<'_>> = vec![
+        (to, EVENTS.into(), vec![JSON], b"{", 400, "MALFORMED_EVENT"),
+        (to, EVENTS.into(), vec![JSON], b"{\"id\":\"1\",\"id\":\"1\"}", 400, "MALFORMED_EVENT"),
+        (to, EVENTS.into(), vec![JSON], &without_id, 400, "MALFORMED_EVENT"),
+        (to, EVENTS.into(), vec![JSON], deep.as_bytes(), 400, "MALFORMED_EVENT"),
+        (to, EVENTS.into(), vec![BATCH], b"{}", 400, "MALFORMED_EVENT"),
+        (to, EVENTS.into(), vec![plain], b"x", 400, "MALFORMED_EVENT"),
+        (to, EVENTS.into(), vec![], b"", 400, "MALFORMED_EVENT"),
+        (to, EVENTS.into(), vec![JSON, plain], &good, 400, "INVALID_ARGUMENT"),
+        (to, EVENTS.into(), vec![xml], b"<a/>", 415, "UNSUPPORTED_MEDIA_TYPE"),
+        (to, EVENTS.into(), vec![JSON, zipped], &good, 415, "UNSUPPORTED_MEDIA_TYPE"),
+        (to, EVENTS.into(), vec![JSON], &large, 413, "TOO_LARGE"),
+        (to, EVENTS.into(), vec![JSON], &huge, 413, "TOO_LARGE"),
+        (to, "/v1/streams/none/events".into(), vec![JSON], &good, 404, "UNKNOWN_STREAM"),
+        (to, "/v1/streams/Bad/events".into(), vec![JSON], &good, 400, "INVALID_ARGUMENT"),
         ("PUT", EVENTS.into(), vec![JSON], &good, 405, "METHOD_NOT_ALLOWED"),
-        (post, "/livez".into(), vec![], b"", 405, "METHOD_NOT_ALLOWED"),
+        (to, "/livez".into(), vec![], b"", 405, "METHOD_NOT_ALLOWED"),
         (get, "/nothing".into(), vec![], b"", 404, "UNKNOWN_ROUTE"),
         (get, "/v1/streams/none/events".into(), vec![], b"", 404, "UNKNOWN_STREAM"),
         (get, format!("{EVENTS}?from=noon"), vec![], b"", 400, "INVALID_ARGUMENT"),
@@ -61,12 +65,12 @@ async fn what_is_wrong_is_told_as_a_problem() {
         (get, format!("{EVENTS}?from=99"), vec![], b"", 416, "OFFSET_OUT_OF_RANGE"),
         (get, format!("{EVENTS}?partitions=9"), vec![], b"", 400, "INVALID_ARGUMENT"),
         (get, EVENTS.into(), vec![("last-event-id", "x")], b"", 400, "INVALID_ARGUMENT"),
-        (post, grid(":publish"), vec![JSON], &good, 400, "INVALID_ARGUMENT"),
-        (post, grid(&format!(":publish{VERSION}")), vec![xml], b"", 415, "UNSUPPORTED_MEDIA_TYPE"),
-        (post, of("none", &format!("receive{VERSION}")), vec![], b"", 404, "UNKNOWN_RESOURCE"),
-        (post, of("alone", &format!("receive{VERSION}")), vec![], b"", 400, "INVALID_ARGUMENT"),
+        (to, grid(":publish"), vec![JSON], &good, 400, "INVALID_ARGUMENT"),
+        (to, grid(&format!(":publish{VERSION}")), vec![xml], b"", 415, "UNSUPPORTED_MEDIA_TYPE"),
+        (to, of("none", &format!("receive{VERSION}")), vec![], b"", 404, "UNKNOWN_RESOURCE"),
+        (to, of("alone", &format!("receive{VERSION}")), vec![], b"", 400, "INVALID_ARGUMENT"),
         (
-            post,
+            to,
             of("all", &format!("receive{VERSION}&maxEvents=101")),
             vec![],
             b"",
@@ -74,16 +78,16 @@ async fn what_is_wrong_is_told_as_a_problem() {
             "INVALID_ARGUMENT",
         ),
         (
-            post,
+            to,
             of("all", &format!("receive{VERSION}&maxWaitTime=121")),
             vec![],
             b"",
             400,
             "INVALID_ARGUMENT",
         ),
-        (post, of("all", &format!("acknowledge{VERSION}")), vec![], b"[]", 400, "INVALID_ARGUMENT"),
+        (to, of("all", &format!("acknowledge{VERSION}")), vec![], b"[]", 400, "INVALID_ARGUMENT"),
         (
-            post,
+            to,
             of("all", &format!("release{VERSION}&releaseDelayInSeconds=-1")),
             vec![],
             b"{}",
@@ -91,7 +95,7 @@ async fn what_is_wrong_is_told_as_a_problem() {
             "INVALID_ARGUMENT",
         ),
         (
-            post,
+            to,
             "/topics/other/eventsubscriptions/all:receive?api-version=1".into(),
             vec![],
             b"",
