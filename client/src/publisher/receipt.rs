@@ -243,7 +243,8 @@ mod tests {
     use super::*;
 
     fn range(first: u64, duplicate: bool) -> v1::OffsetRange {
-        v1::OffsetRange { partition: 1, first, count: 2, append_time_us: first, duplicate }
+        let append_time_us = first;
+        v1::OffsetRange { partition: 1, first, count: 2, append_time_us, duplicate, delayed: false }
     }
 
     fn landed() -> Landed {

@@ -1,7 +1,9 @@
 //! Which keys have an event out, and what waits behind it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use weft_proto::Offset;
 
 use super::event::Event;
@@ -17,20 +19,32 @@ pub(super) enum Waiting {
 
 #[derive(Debug)]
 struct Key {
+    hash: u64,
     /// The one event of the key that may be ready, lent, parked or in a change.
     head: Offset,
     behind: VecDeque<Waiting>,
 }
 
 /// The keys with an unsettled event.
-#[derive(Debug, Default)]
+///
+/// Their hashes are known to whoever publishes; the seed is not, so nobody can choose keys that meet.
+#[derive(Debug)]
 pub(super) struct Keys {
-    by_hash: HashMap<u64, Key>,
+    seed: u64,
+    by_hash: HashTable<Key>,
     /// Events behind all heads.
     events: usize,
 }
 
 impl Keys {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, by_hash: HashTable::new(), events: 0 }
+    }
+
+    fn get_mut(&mut self, hash: u64) -> Option<&mut Key> {
+        self.by_hash.find_mut(mix(self.seed, hash), |key| key.hash == hash)
+    }
+
     /// Events that wait for their key, without retries.
     pub(super) fn len(&self) -> usize {
         self.events
@@ -38,34 +52,40 @@ impl Keys {
 
     /// Makes the event the head of its key, unless the key has one.
     pub(super) fn lead(&mut self, key: u64, offset: Offset) -> bool {
-        let mut is_head = false;
-        self.by_hash.entry(key).or_insert_with(|| {
-            is_head = true;
-            Key { head: offset, behind: VecDeque::new() }
-        });
-        is_head
+        let seed = self.seed;
+        let entry = self.by_hash.entry(
+            mix(seed, key),
+            |known| known.hash == key,
+            |known| mix(seed, known.hash),
+        );
+        let Entry::Vacant(place) = entry else { return false };
+        place.insert(Key { hash: key, head: offset, behind: VecDeque::new() });
+        true
     }
 
     /// Lets something wait behind the head of its key, which must have one.
     pub(super) fn follow(&mut self, key: u64, waiting: Waiting) {
-        if let Some(key) = self.by_hash.get_mut(&key) {
-            self.events += usize::from(matches!(waiting, Waiting::Event(_)));
+        let is_event = matches!(waiting, Waiting::Event(_));
+        if let Some(key) = self.get_mut(key) {
             key.behind.push_back(waiting);
+            self.events += usize::from(is_event);
         }
     }
 
     /// The head, if more than `max` events wait behind it.
     pub(super) fn overlong(&self, key: u64, max: u32) -> Option<Offset> {
-        let key = self.by_hash.get(&key)?;
+        let key = self.by_hash.find(mix(self.seed, key), |known| known.hash == key)?;
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         (key.behind.len() > max).then_some(key.head)
     }
 
     /// The head is settled: the next one takes its place.
     pub(super) fn free(&mut self, hash: u64) -> Option<Waiting> {
-        let key = self.by_hash.get_mut(&hash)?;
+        let mixed = mix(self.seed, hash);
+        let mut found = self.by_hash.find_entry(mixed, |key| key.hash == hash).ok()?;
+        let key = found.get_mut();
         let Some(next) = key.behind.pop_front() else {
-            self.by_hash.remove(&hash);
+            found.remove();
             return None;
         };
         key.head = match &next {
@@ -78,9 +98,16 @@ impl Keys {
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Event> {
-        self.by_hash.values().flat_map(|key| &key.behind).filter_map(|waiting| match waiting {
+        self.by_hash.iter().flat_map(|key| &key.behind).filter_map(|waiting| match waiting {
             Waiting::Event(event) => Some(event),
             Waiting::Retry(_) => None,
         })
     }
+}
+
+fn mix(seed: u64, hash: u64) -> u64 {
+    let product = u128::from(hash ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (high, low) = (product >> 64, product & u128::from(u64::MAX));
+    // Both halves depend on many bits of the hash.
+    u64::try_from(high ^ low).unwrap_or_default()
 }

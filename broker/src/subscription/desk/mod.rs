@@ -105,7 +105,7 @@ impl Desk {
             members: Members::default(),
             active: None,
             ready: Ready::default(),
-            keys: Keys::default(),
+            keys: Keys::new(seed),
             retries,
             leases: Leases::new(epoch),
             changes,
