@@ -249,10 +249,37 @@ impl http_body::Body for Guarded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || (self.lost.is_none() && self.inner.is_end_stream())
+        // An answer that is only a status has to be one frame, or other clients do not take it for one.
+        self.ended || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         if self.lost.is_none() { self.inner.size_hint() } else { SizeHint::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+    use weft_proto::Principal;
+
+    use super::*;
+    use crate::access::Limits;
+    use crate::access::meter::Meter;
+
+    #[test]
+    fn an_answer_that_is_only_a_status_ends_with_its_head() {
+        let guarded = Guarded {
+            inner: Body::empty(),
+            lost: Some(std::future::pending().boxed()),
+            paced: None,
+            pause: None,
+            ended: false,
+            _call: Arc::new(Meter::default())
+                .call(&Principal::anonymous(), &Limits::default())
+                .unwrap(),
+        };
+
+        assert!(guarded.is_end_stream());
     }
 }

@@ -77,10 +77,11 @@ pub async fn serve(
     health.set_serving::<ReadServer<super::ReadService>>().await;
     health.set_serving::<SubscribeServer<super::SubscribeService>>().await;
     health.set_serving::<CatalogServer<super::CatalogService>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(weft_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(weft_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let publish = PublishServer::new(services.publish).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let catalog = CatalogServer::new(services.catalog)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -94,7 +95,9 @@ pub async fn serve(
         .add_service(catalog)
         .add_service(ClusterServer::new(services.cluster))
         .add_service(AccessServer::new(services.access))
-        .add_optional_service(reflection.ok());
+        .add_optional_service(reflection().build_v1().ok())
+        // The libraries of gRPC itself still ask for this one.
+        .add_optional_service(reflection().build_v1alpha().ok());
     let incoming = listener.port.incoming();
     let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let late = async {
