@@ -222,7 +222,7 @@ impl Host {
             end: own.end().get(),
             next: own.desk.reads_from().get(),
         };
-        if self.position == position || self.members.is_empty() {
+        if self.position == Some(position) || self.members.is_empty() {
             self.positions_at = None;
             return;
         }
@@ -231,7 +231,7 @@ impl Host {
             return;
         }
         self.positions_at = None;
-        self.position = position;
+        self.position = Some(position);
         self.tell_all(&Frame::Position(position));
     }
 

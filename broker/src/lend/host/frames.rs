@@ -69,7 +69,7 @@ impl Host {
         };
         self.members.insert(member, attached);
         // It has to be told the position.
-        self.position = v1::SubscriptionPosition::default();
+        self.position = None;
         // A member that attaches is behind until it is told otherwise.
         self.caught_up = None;
         tracing::trace!(partition = %self.placement.uid, ?member, "attached");

@@ -102,7 +102,7 @@ pub(super) struct Host {
     is_urgent: bool,
     passes_at: Option<Instant>,
     /// What members were told last, and when they are told the next one.
-    position: weft_proto::v1::SubscriptionPosition,
+    position: Option<weft_proto::v1::SubscriptionPosition>,
     positions_at: Option<Instant>,
     /// Whether members were told that they see the end.
     caught_up: Option<bool>,
@@ -144,7 +144,7 @@ impl Host {
             lends_from: None,
             is_urgent: false,
             passes_at: None,
-            position: weft_proto::v1::SubscriptionPosition::default(),
+            position: None,
             positions_at: None,
             caught_up: None,
         })
