@@ -58,6 +58,17 @@ fn check_attribute(attribute: &Attribute<'_>) -> Result<()> {
         return Err(malformed(name, message));
     }
     match attribute.value {
+        // It has a type of its own, which other encodings cannot do without.
+        Value::String(text) if name == "time" => super::json::time(text).map(drop),
+        Value::Uri(_)
+        | Value::UriRef(_)
+        | Value::Boolean(_)
+        | Value::Integer(_)
+        | Value::Bytes(_)
+            if name == "time" =>
+        {
+            Err(malformed(name, "the attribute time is no timestamp"))
+        }
         Value::Unset => Err(malformed(name, format!("the attribute {name} has no value"))),
         Value::String("") if matches!(name, "subject" | "datacontenttype" | "partitionkey") => {
             Err(malformed(name, format!("the attribute {name} is empty")))
@@ -141,12 +152,19 @@ mod tests {
             ("ext", None),
             ("ext", string("line\nbreak")),
             ("time", Some(Attr::CeTimestamp(late))),
+            ("time", string("noon")),
+            ("time", Some(Attr::CeBytes(vec![1].into()))),
+            ("time", Some(Attr::CeBoolean(true))),
         ];
         for (name, attr) in cases {
             let mut event = good();
             event.attributes.insert(name.to_owned(), CloudEventAttributeValue { attr });
             assert_eq!(field_of(&event).as_deref(), Some(name));
         }
+        let mut event = good();
+        let attr = string("2026-03-01T12:00:00+01:00");
+        event.attributes.insert("time".to_owned(), CloudEventAttributeValue { attr });
+        assert_eq!(field_of(&event), None);
     }
 
     #[test]
