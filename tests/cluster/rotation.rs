@@ -14,7 +14,7 @@ use weft_proto::event::EventView;
 
 use super::checker::Fate;
 use super::harness::node::{Node, quoted};
-use super::harness::pki::{Authority, Signed, connector};
+use super::harness::pki::{Authority, BOTH, Signed, connector};
 use super::harness::ports::address;
 use super::harness::{Cluster, eventually, within};
 use super::planned::{Publishers, STREAMS};
@@ -157,4 +157,38 @@ async fn all_certificates_and_authorities_are_replaced_and_nobody_notices() {
         ..cluster.options()
     };
     assert!(Client::connect(&stale).unwrap().status().await.is_err());
+}
+
+/// The authority of clients is replaced like all others: both are trusted for a while, then one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_authority_of_clients_is_replaced() {
+    let servers = Authorities::new();
+    let (old, new) = (Authority::new("old clients"), Authority::new("new clients"));
+    let mut cluster = Cluster::new(1).await;
+    let node = &mut cluster.nodes[0];
+    let client_ca = quoted(&node.write("client-ca.pem", &old.pem));
+    let peer_ca = quoted(&node.write("peer-ca.pem", &servers.peers.pem));
+    let shown = servers.show(node);
+    node.sections = format!("[security]\nclient_ca = {client_ca}\npeer_ca = {peer_ca}\n{shown}");
+    node.trusted = Some(servers.servers.pem.clone());
+    cluster.start_all().await;
+    let node = &cluster.nodes[0];
+    let [old_client, new_client] =
+        [&old, &new].map(|authority| authority.sign(&["weft://client/1"], BOTH));
+    let is_in =
+        async |client: &Signed| lets_in(node.ports.grpc, &servers.servers, Some(client)).await;
+
+    assert!(is_in(&old_client).await && !is_in(&new_client).await);
+    node.write("client-ca.pem", &format!("{}{}", old.pem, new.pem));
+    eventually(SOON, "trust in both", async || is_in(&new_client).await.then_some(())).await;
+    assert!(is_in(&old_client).await);
+    node.write("client-ca.pem", &new.pem);
+    eventually(SOON, "the end of the old one", async || (!is_in(&old_client).await).then_some(()))
+        .await;
+
+    assert!(is_in(&new_client).await);
+    // What is no authority changes nothing.
+    node.write("client-ca.pem", "no certificate");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(is_in(&new_client).await && !is_in(&old_client).await);
 }
