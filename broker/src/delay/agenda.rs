@@ -20,6 +20,14 @@ pub(super) struct Agenda {
 struct Waiting {
     due: Timestamp,
     appended: Timestamp,
+    bytes: usize,
+}
+
+/// How much is named at once: so many events, or so many bytes of them; the last may exceed these.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) events: usize,
+    pub(super) bytes: usize,
 }
 
 impl Agenda {
@@ -41,7 +49,13 @@ impl Agenda {
     }
 
     /// An event was read; `due` is absent if it was moved before. Offsets rise.
-    pub(super) fn read(&mut self, offset: Offset, appended: Timestamp, due: Option<Timestamp>) {
+    pub(super) fn read(
+        &mut self,
+        offset: Offset,
+        appended: Timestamp,
+        bytes: usize,
+        due: Option<Timestamp>,
+    ) {
         if offset < self.next {
             return;
         }
@@ -52,7 +66,7 @@ impl Agenda {
         }
         if let Some(due) = due {
             self.by_due.insert((due, offset));
-            self.by_offset.insert(offset, Waiting { due, appended });
+            self.by_offset.insert(offset, Waiting { due, appended, bytes });
         }
     }
 
@@ -61,21 +75,34 @@ impl Agenda {
         self.by_due.first().map(|&(due, _)| due)
     }
 
-    /// Those that are due now, at most so many, in the order in which they were to come.
-    pub(super) fn due(&self, now: Timestamp, max: usize) -> Vec<Offset> {
+    /// Those that are due now, in the order in which they were to come.
+    pub(super) fn due(&self, now: Timestamp, most: Most) -> Vec<Offset> {
         let due = self.by_due.iter().take_while(|(due, _)| *due <= now);
-        due.map(|&(_, offset)| offset).take(max).collect()
+        self.some(due.map(|&(_, offset)| offset), most)
     }
 
-    /// The oldest that were appended before a time, at most so many.
-    pub(super) fn older(&self, than: Timestamp, max: usize) -> Vec<Offset> {
+    /// The oldest that were appended before a time.
+    pub(super) fn older(&self, than: Timestamp, most: Most) -> Vec<Offset> {
         let old = self.by_offset.iter().take_while(|(_, waiting)| waiting.appended < than);
-        old.map(|(&offset, _)| offset).take(max).collect()
+        self.some(old.map(|(&offset, _)| offset), most)
     }
 
-    /// The oldest, at most so many.
-    pub(super) fn oldest(&self, max: usize) -> Vec<Offset> {
-        self.by_offset.keys().copied().take(max).collect()
+    /// The oldest.
+    pub(super) fn oldest(&self, most: Most) -> Vec<Offset> {
+        self.some(self.by_offset.keys().copied(), most)
+    }
+
+    fn some(&self, offsets: impl Iterator<Item = Offset>, most: Most) -> Vec<Offset> {
+        let mut bytes = 0_usize;
+        offsets
+            .take(most.events)
+            .take_while(|offset| {
+                let has_room = bytes < most.bytes;
+                let own = self.by_offset.get(offset).map_or(0, |waiting| waiting.bytes);
+                bytes = bytes.saturating_add(own);
+                has_room
+            })
+            .collect()
     }
 
     /// They wait here no more.
@@ -117,9 +144,13 @@ mod tests {
     fn agenda(events: &[(u64, u64, Option<u64>)]) -> Agenda {
         let mut agenda = Agenda::new(Offset(0), at(0));
         for &(offset, appended, due) in events {
-            agenda.read(Offset(offset), at(appended), due.map(at));
+            agenda.read(Offset(offset), at(appended), 100, due.map(at));
         }
         agenda
+    }
+
+    fn most(events: usize) -> Most {
+        Most { events, bytes: 1 << 20 }
     }
 
     fn offsets(offsets: &[Offset]) -> Vec<u64> {
@@ -132,11 +163,11 @@ mod tests {
             agenda(&[(0, 1, Some(30)), (1, 1, Some(10)), (2, 2, None), (3, 2, Some(10))]);
 
         assert_eq!(agenda.next_due(), Some(at(10)));
-        assert_eq!(offsets(&agenda.due(at(9), 10)), [] as [u64; 0]);
-        assert_eq!(offsets(&agenda.due(at(10), 10)), [1, 3]);
-        assert_eq!(offsets(&agenda.due(at(30), 2)), [1, 3]);
+        assert_eq!(offsets(&agenda.due(at(9), most(10))), [] as [u64; 0]);
+        assert_eq!(offsets(&agenda.due(at(10), most(10))), [1, 3]);
+        assert_eq!(offsets(&agenda.due(at(30), most(2))), [1, 3]);
         agenda.moved(&[Offset(1), Offset(3), Offset(3), Offset(9)]);
-        assert_eq!((offsets(&agenda.due(at(30), 2)), agenda.len()), (vec![0], 1));
+        assert_eq!((offsets(&agenda.due(at(30), most(2))), agenda.len()), (vec![0], 1));
     }
 
     #[test]
@@ -144,7 +175,7 @@ mod tests {
         let mut agenda = agenda(&[(0, 1, Some(30)), (1, 1, Some(10))]);
         agenda.moved(&[Offset(0)]);
 
-        agenda.read(Offset(0), at(1), Some(at(30)));
+        agenda.read(Offset(0), at(1), 100, Some(at(30)));
 
         assert_eq!((agenda.len(), agenda.next()), (1, Offset(2)));
     }
@@ -179,8 +210,12 @@ mod tests {
     fn the_oldest_are_named_first() {
         let agenda = agenda(&[(0, 1, Some(50)), (1, 3, Some(40)), (2, 5, Some(30))]);
 
-        assert_eq!(offsets(&agenda.older(at(5), 9)), [0, 1]);
-        assert_eq!(offsets(&agenda.older(at(5), 1)), [0]);
-        assert_eq!(offsets(&agenda.oldest(2)), [0, 1]);
+        assert_eq!(offsets(&agenda.older(at(5), most(9))), [0, 1]);
+        assert_eq!(offsets(&agenda.older(at(5), most(1))), [0]);
+        assert_eq!(offsets(&agenda.oldest(most(2))), [0, 1]);
+        // The one that exceeds the bytes is the last, and never missing.
+        for (bytes, wanted) in [(0, 0), (1, 1), (100, 1), (101, 2)] {
+            assert_eq!(agenda.oldest(Most { events: 9, bytes }).len(), wanted, "{bytes}");
+        }
     }
 }

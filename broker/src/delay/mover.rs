@@ -94,7 +94,7 @@ impl Mover {
         let mut places: BTreeMap<PartitionUid, Place> = BTreeMap::new();
         let mut generation = self.resources.changes();
         let mut known = self.resources.delays_of(self.group.id);
-        let mut trims_at = Instant::now() + TRIM;
+        let (mut rolls_at, mut trims_at) = (Instant::now(), Instant::now() + TRIM);
         loop {
             let now = *leadership.borrow_and_update();
             if now.term != term.term || !now.is_self_ready {
@@ -110,20 +110,24 @@ impl Mover {
             self.read(&known, &mut places).await?;
             let mut is_busy = false;
             for place in places.values_mut() {
-                let moved = place.deliver(&self.gates, clock::now()).await?;
+                let (moved, did) = place.deliver(&self.gates, clock::now()).await?;
                 metrics::counter!(names::DELAYED_DELIVERED).increment(moved as u64);
-                is_busy |= moved > 0;
+                is_busy |= did;
             }
             self.tell(&places);
-            if is_busy {
-                continue;
-            }
-            for place in places.values_mut() {
-                place.roll(&self.gates, clock::now()).await?;
+            // However much there is to deliver: the log must not grow because of it.
+            if rolls_at <= Instant::now() {
+                rolls_at = Instant::now() + TICK;
+                for place in places.values_mut() {
+                    place.roll(&self.gates, clock::now()).await?;
+                }
             }
             if trims_at <= Instant::now() {
                 trims_at = Instant::now() + TRIM;
                 self.trim(&mut places).await?;
+            }
+            if is_busy {
+                continue;
             }
             let wait = wait(&places);
             tokio::select! {

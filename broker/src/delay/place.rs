@@ -6,7 +6,7 @@ use bytes::Bytes;
 use weft_proto::event::EventView;
 use weft_proto::{AckLevel, Epoch, Error, Offset, Result, SchemaId, Timestamp};
 
-use super::agenda::Agenda;
+use super::agenda::{Agenda, Most};
 use super::{ATTRIBUTE, Waiting};
 use crate::clock;
 use crate::data::{DataGroup, NewAppend, SchemaIds};
@@ -15,11 +15,10 @@ use crate::ingest::Gates;
 use crate::read::{History, Tape};
 use crate::state::Reply;
 use crate::subjects::Expectations;
-use crate::subscription::{LeaseReply, OffsetSet};
+use crate::subscription::{LeaseReply, OffsetSet, RANGES_LEN};
 
-/// Events of one move, and their bytes.
-const MOVE_EVENTS: usize = 256;
-const MOVE_BYTES: usize = 512 << 10;
+/// What is moved at once.
+const MOVE: Most = Most { events: 256, bytes: 512 << 10 };
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
 /// Below this distance it is cheaper to read on than to look for the place.
@@ -27,12 +26,15 @@ const NEAR: u64 = 256;
 /// Events that wait longer than this are appended once more, at the end of their place: nothing that
 /// is younger has to be kept because of them.
 const OLD: Duration = Duration::from_hours(6);
-/// The same when so many ranges of moved events lie between those that wait.
-const RANGES_MAX: usize = 512;
+/// The same when more ranges of moved events lie between those that wait. It must be well below what a
+/// cursor takes (`RANGES_LEN`): a move that finds no room there would deliver without settling.
+const RANGES_MAX: usize = 1_024;
+const _: () = assert!(RANGES_MAX + MOVE.events < RANGES_LEN);
 /// Repeats are recognised for so long, at least.
 const KEPT: Duration = Duration::from_mins(5);
 
 /// An event as it is stored.
+#[derive(Clone)]
 struct Stored {
     offset: Offset,
     event: Bytes,
@@ -112,37 +114,46 @@ impl Place {
                         .and_then(|view| view.attribute(ATTRIBUTE)?.parse().ok())
                         // It was checked at the door; without a time its time has come.
                         .unwrap_or_default();
-                    self.agenda.read(offset, run.time, (!is_moved).then_some(due));
+                    self.agenda.read(offset, run.time, event.len(), (!is_moved).then_some(due));
                 }
             }
         }
         Ok(())
     }
 
-    /// Moves some of what is due; says how many.
-    pub(super) async fn deliver(&mut self, gates: &Gates, now: Timestamp) -> Result<usize> {
-        let due = self.agenda.due(now, MOVE_EVENTS);
+    /// Moves some of what is due; says how many were delivered, and whether it did anything.
+    pub(super) async fn deliver(&mut self, gates: &Gates, now: Timestamp) -> Result<(usize, bool)> {
+        let due = self.agenda.due(now, MOVE);
         if due.is_empty() {
-            return Ok(0);
+            return Ok((0, false));
         }
-        let to = self.waiting.placement.uid;
-        self.carry(gates, to, due).await
+        if self.ranges() > RANGES_MAX {
+            let oldest = self.agenda.oldest(MOVE);
+            self.carry(gates, self.waiting.placement.delayed, oldest).await?;
+            return Ok((0, true));
+        }
+        let moved = self.carry(gates, self.waiting.placement.uid, due).await?;
+        Ok((moved, true))
     }
 
-    /// Appends the oldest once more, if they are in the way; says how many.
-    pub(super) async fn roll(&mut self, gates: &Gates, now: Timestamp) -> Result<usize> {
+    /// Appends the oldest once more, if they have waited for long.
+    pub(super) async fn roll(&mut self, gates: &Gates, now: Timestamp) -> Result<()> {
         let than = Timestamp::from_micros(
             now.as_micros().saturating_sub(u64::try_from(OLD.as_micros()).unwrap_or(u64::MAX)),
         );
-        let mut old = self.agenda.older(than, MOVE_EVENTS);
-        let (stream, delayed) = (self.waiting.stream, self.waiting.placement.delayed);
-        let ranges = self.group.with_state(|state| {
-            state.cursors().get(stream, delayed).map_or(0, |cursor| cursor.settled().len())
-        });
-        if old.is_empty() && ranges > RANGES_MAX {
-            old = self.agenda.oldest(MOVE_EVENTS);
+        let old = self.agenda.older(than, MOVE);
+        if !old.is_empty() {
+            self.carry(gates, self.waiting.placement.delayed, old).await?;
         }
-        if old.is_empty() { Ok(0) } else { self.carry(gates, delayed, old).await }
+        Ok(())
+    }
+
+    /// Ranges of moved events between those that wait.
+    fn ranges(&self) -> usize {
+        let (stream, delayed) = (self.waiting.stream, self.waiting.placement.delayed);
+        self.group.with_state(|state| {
+            state.cursors().get(stream, delayed).map_or(0, |cursor| cursor.settled().len())
+        })
     }
 
     /// The first offset that must stay.
@@ -160,22 +171,13 @@ impl Place {
         offsets: Vec<Offset>,
     ) -> Result<usize> {
         let stored = self.stored(&offsets).await?;
-        let mut bytes = 0;
-        // As many as fit, in the order asked for; what is not there any more is nothing to carry.
-        let carried: Vec<Stored> = offsets
-            .iter()
-            .filter_map(|offset| stored.iter().position(|one| one.offset == *offset))
-            .filter_map(|place| stored.get(place))
-            .take_while(|one| {
-                let is_first = bytes == 0;
-                bytes += one.event.len();
-                is_first || bytes <= MOVE_BYTES
-            })
-            .map(|one| Stored { offset: one.offset, event: one.event.clone(), schema: one.schema })
-            .collect();
+        // In the order asked for; what is not there any more is nothing to carry.
+        let at = |offset: &Offset| stored.binary_search_by_key(offset, |one| one.offset).ok();
+        let carried: Vec<Stored> =
+            offsets.iter().filter_map(|offset| stored.get(at(offset)?).cloned()).collect();
         if carried.is_empty() {
             self.agenda.moved(&offsets);
-            return Ok(offsets.len());
+            return Ok(0);
         }
         let moved: Vec<Offset> = carried.iter().map(|one| one.offset).collect();
         let is_delivery = to == self.waiting.placement.uid;
@@ -206,17 +208,17 @@ impl Place {
         let answer = self.group.sequencer.append(append).await?;
         let lost = |_closed| Error::unavailable("this node is stopping; the fate is unknown");
         answer.await.map_err(lost)??;
-        self.agenda.moved(&moved);
+        self.agenda.moved(&offsets);
         Ok(moved.len())
     }
 
-    /// The events at these offsets that are still stored.
+    /// The events at these offsets that are still stored, by rising offset.
     async fn stored(&mut self, offsets: &[Offset]) -> Result<Vec<Stored>> {
-        let mut sorted = offsets.to_vec();
-        sorted.sort_unstable();
+        let mut wanted = offsets.to_vec();
+        wanted.sort_unstable();
         let floor = self.group.bounds(self.waiting.placement.delayed).floor;
-        let mut found: Vec<Stored> = Vec::with_capacity(sorted.len());
-        for offset in sorted.into_iter().filter(|offset| *offset >= floor) {
+        let mut found: Vec<Stored> = Vec::with_capacity(wanted.len());
+        for &offset in wanted.iter().filter(|offset| **offset >= floor) {
             if found.last().is_some_and(|last| last.offset >= offset) {
                 continue;
             }
@@ -233,7 +235,9 @@ impl Place {
                 for run in runs {
                     for (number, event) in (0_u64..).zip(run.events) {
                         let offset = Offset(run.first.get().saturating_add(number));
-                        found.push(Stored { offset, event, schema: run.schema });
+                        if wanted.binary_search(&offset).is_ok() {
+                            found.push(Stored { offset, event, schema: run.schema });
+                        }
                     }
                 }
             }

@@ -40,8 +40,9 @@ pub struct Verdicts {
     pub accepted: Option<Vec<u32>>,
     /// The others.
     pub refusals: Vec<v1::IndexedRefusal>,
-    /// Which of the accepted events are to be delivered at a time of their own; none where none is.
-    pub delayed: Option<Vec<bool>>,
+    /// Of the accepted events that are to be delivered at a time of their own, the hash of the identity in
+    /// the place where they wait, whatever the stream; none where none is.
+    pub delayed: Option<Vec<Option<u64>>>,
     /// Whether the accepted events are the bytes that were sent: attributes that only the broker sets
     /// are taken out.
     pub unchanged: bool,
@@ -52,7 +53,7 @@ struct Judged {
     schema: SchemaId,
     id: Option<u64>,
     subject: Option<SubjectHash>,
-    is_delayed: bool,
+    delayed: Option<u64>,
 }
 
 /// A gate and what it was made from.
@@ -104,7 +105,7 @@ impl Gates {
         let mut ids = Vec::with_capacity(if stream.dedup { events.len() } else { 0 });
         let mut subjects = Vec::with_capacity(if stream.subject_index { events.len() } else { 0 });
         let mut indexes = Vec::new();
-        let mut delayed: Option<Vec<bool>> = None;
+        let mut delayed: Option<Vec<Option<u64>>> = None;
         let mut refusals = Vec::new();
         let mut unchanged = true;
         for (index, bytes) in (0_u32..).zip(events) {
@@ -118,13 +119,13 @@ impl Gates {
                 self.judge(stream, placement, gate.as_deref(), allowed, (&view, now))
             });
             match verdict {
-                Ok(Judged { schema, id, subject, is_delayed }) => {
+                Ok(Judged { schema, id, subject, delayed: own_delayed }) => {
                     unchanged &= own.is_none();
-                    if is_delayed && delayed.is_none() {
-                        delayed = Some(vec![false; accepted.len()]);
+                    if own_delayed.is_some() && delayed.is_none() {
+                        delayed = Some(vec![None; accepted.len()]);
                     }
                     if let Some(delayed) = &mut delayed {
-                        delayed.push(is_delayed);
+                        delayed.push(own_delayed);
                     }
                     accepted.push(own.unwrap_or(bytes));
                     ids.extend(id);
@@ -183,11 +184,10 @@ impl Gates {
             let subject = view.attribute("subject");
             subject.map_or(SubjectHash::NONE, |text| self.hash_of_subject(&text))
         };
+        let id = stream.dedup.then(|| hash_of(self.seed, placement.uid, view));
         let is_delayed = delay::due(view, now)?.is_some();
-        // Repeats are looked for where the event goes first.
-        let partition = if is_delayed { placement.delayed } else { placement.uid };
-        let id = stream.dedup.then(|| hash_of(self.seed, partition, view));
-        Ok(Judged { schema, id, subject: stream.subject_index.then(subject), is_delayed })
+        let delayed = is_delayed.then(|| hash_of(self.seed, placement.delayed, view));
+        Ok(Judged { schema, id, subject: stream.subject_index.then(subject), delayed })
     }
 
     /// The hash of the subject of a stored event.

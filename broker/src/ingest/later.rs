@@ -15,10 +15,10 @@ pub(super) struct Part {
     pub(super) subjects: Vec<SubjectHash>,
 }
 
-/// Sorts accepted events by whether they are to be delivered later. `ids` and `subjects` are as long
-/// as `events`, or empty.
+/// Sorts accepted events by whether they are to be delivered later, and under which identity. `ids` and
+/// `subjects` are as long as `events`, or empty.
 pub(super) fn split(
-    delayed: &[bool],
+    delayed: &[Option<u64>],
     events: Vec<Bytes>,
     schemas: &SchemaIds,
     ids: &[u64],
@@ -26,16 +26,16 @@ pub(super) fn split(
 ) -> (Part, Part) {
     let (mut now, mut later) = (Part::default(), Part::default());
     for (place, event) in events.into_iter().enumerate() {
-        let is_delayed = delayed.get(place).copied().unwrap_or(false);
-        let part = if is_delayed { &mut later } else { &mut now };
+        let own = delayed.get(place).copied().flatten();
+        let part = if own.is_some() { &mut later } else { &mut now };
         part.events.push(event);
         part.schemas.push(match schemas {
             SchemaIds::All(id) => *id,
             SchemaIds::Each(all) => all.get(place).copied().unwrap_or_default(),
         });
-        part.ids.extend(ids.get(place));
+        part.ids.extend(own.as_ref().or_else(|| ids.get(place)));
         // Its subject counts once it is delivered.
-        if !is_delayed {
+        if own.is_none() {
             part.subjects.extend(subjects.get(place));
         }
     }
@@ -43,11 +43,11 @@ pub(super) fn split(
 }
 
 /// The answer to the whole from those to its parts.
-pub(super) fn merge(delayed: &[bool], now: &Appended, later: &Appended) -> Appended {
+pub(super) fn merge(delayed: &[Option<u64>], now: &Appended, later: &Appended) -> Appended {
     let mut whole = Appended::default();
     let (mut now, mut later) = (Walk::new(now, false), Walk::new(later, true));
-    for (place, &is_delayed) in (0_u32..).zip(delayed) {
-        let part = if is_delayed { &mut later } else { &mut now };
+    for (place, own) in (0_u32..).zip(delayed) {
+        let part = if own.is_some() { &mut later } else { &mut now };
         match part.next() {
             Some(Fate::Placed(placed)) => whole.add(placed),
             Some(Fate::Conflict(offset)) => whole.conflicts.push((place, offset)),
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn each_event_finds_its_own_place_again() {
-        let delayed = [false, true, true, false, false, true];
+        let delayed = [None, Some(1), Some(2), None, None, Some(3)];
         let now = Appended { runs: vec![run(10, 2, false)], conflicts: vec![(1, Offset(3))] };
         let later = Appended { runs: vec![run(7, 2, false), run(2, 1, true)], conflicts: vec![] };
 
@@ -127,14 +127,19 @@ mod tests {
     proptest! {
         /// Whatever is delayed: nothing is lost, and each event is told the place of its own part.
         #[test]
-        fn parts_are_the_whole(delayed in proptest::collection::vec(any::<bool>(), 1..60)) {
+        fn parts_are_the_whole(
+            delayed in proptest::collection::vec(any::<bool>(), 1..60),
+            has_ids in any::<bool>(),
+        ) {
             let count = delayed.len();
+            let own = |(place, is_delayed): (u64, &bool)| is_delayed.then_some(5_000 + place);
+            let hashes: Vec<Option<u64>> = (0..).zip(&delayed).map(own).collect();
             let event = |place: usize| Bytes::from(place.to_string());
             let schemas = (0..count).map(|place| SchemaId(u32::try_from(place).unwrap())).collect();
-            let ids: Vec<u64> = (0..count as u64).collect();
+            let ids: Vec<u64> = if has_ids { (0..count as u64).collect() } else { Vec::new() };
             let events = (0..count).map(event).collect();
 
-            let (now, later) = split(&delayed, events, &SchemaIds::Each(schemas), &ids, &[]);
+            let (now, later) = split(&hashes, events, &SchemaIds::Each(schemas), &ids, &[]);
 
             let appended = |part: &Part, base: u64| Appended {
                 runs: if part.events.is_empty() {
@@ -144,7 +149,7 @@ mod tests {
                 },
                 conflicts: Vec::new(),
             };
-            let whole = merge(&delayed, &appended(&now, 1_000), &appended(&later, 2_000));
+            let whole = merge(&hashes, &appended(&now, 1_000), &appended(&later, 2_000));
             let places = whole.runs.iter().flat_map(|run| {
                 (0..u64::from(run.count)).map(|number| (run.first.get() + number, run.delayed))
             });
@@ -155,7 +160,8 @@ mod tests {
                 let (part, base) = if is_delayed { (&later, 2_000) } else { (&now, 1_000) };
                 let at = usize::try_from(offset - base).unwrap();
                 prop_assert_eq!(&part.events[at], &event(place));
-                prop_assert_eq!(part.ids[at], place as u64);
+                let id = hashes[place].or_else(|| ids.get(place).copied());
+                prop_assert_eq!(part.ids.get(at).copied(), id);
                 prop_assert_eq!(part.schemas[at], SchemaId(u32::try_from(place).unwrap()));
             }
         }

@@ -4,6 +4,7 @@
 //! is the sequencer's.
 
 mod confirm;
+mod delayed;
 mod forward;
 mod gates;
 mod guard;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use delayed::Rules;
 pub use forward::{Forwarder, Remote, outcome_in, outcome_out, range_out};
 use futures::future::BoxFuture;
 pub use gates::{Gates, Verdicts, compile};
@@ -27,12 +29,12 @@ use weft_proto::{
 };
 
 use crate::access::{Access, Caller, Decision, authorize};
-use crate::data::{Appended, DataGroup, NewAppend, Packed, Placed, SchemaIds, identity_reused};
-use crate::delay::{self, Delays, Mover};
+use crate::data::{DataGroup, NewAppend, Packed, Placed, SchemaIds, identity_reused};
+use crate::delay::{Delays, Mover};
 use crate::entry::{Command, ProducerBatch, framed_len};
 use crate::metrics as names;
 use crate::read::History;
-use crate::resources::{Placement, Resources, StreamView};
+use crate::resources::{Resources, StreamView};
 use crate::state::Reply;
 use crate::subjects::{Expectations, ExpectedSubject};
 
@@ -314,7 +316,7 @@ impl Ingest {
         self.parts.guard.check()?;
         let placement = stream.placement(partition)?;
         let group = self.group(placement.group)?;
-        let rules = batch_rules(&batch);
+        let rules = Rules::of(&batch);
         let (events, packed) = batch.events.open()?;
         check_size(&events)?;
         let bytes = events.iter().map(Bytes::len).sum::<usize>() as u64;
@@ -341,9 +343,9 @@ impl Ingest {
         }
         if let Some(delayed) = delayed {
             let parts = later::split(&delayed, events, &schemas, &ids, &subjects);
-            let appended = self.append_parts(group, placement, rules, parts).await?;
+            let appending = self.append_parts(group.clone(), placement, rules, parts).await?;
             return Ok(Box::pin(async move {
-                let (now, later) = appended.await?;
+                let (now, later) = appending.await?;
                 let appended = later::merge(&delayed, &now, &later);
                 let outcome = Outcome { runs: appended.runs, schemas, refusals };
                 Ok(outcome.without(&appended.conflicts, accepted.as_deref()))
@@ -367,61 +369,6 @@ impl Ingest {
             let appended = answer.await.map_err(lost)??;
             let outcome = Outcome { runs: appended.runs, schemas, refusals };
             Ok(outcome.without(&appended.conflicts, accepted.as_deref()))
-        }))
-    }
-
-    /// Appends what is for now and what is for later, each where it goes. What is for later is
-    /// recognised by source and id when it comes again, never by its batch: it is in another
-    /// partition than the rest.
-    async fn append_parts(
-        &self,
-        group: &DataGroup,
-        placement: Placement,
-        rules: Rules,
-        (now, later): (later::Part, later::Part),
-    ) -> Result<BoxFuture<'static, Result<(Appended, Appended)>>> {
-        if rules.expects {
-            let message = format!(
-                "an event with {} gets its offset when it is delivered: none can be expected of it",
-                delay::ATTRIBUTE
-            );
-            return Err(Error::invalid(message).with_field(delay::ATTRIBUTE));
-        }
-        if rules.atomic && !now.events.is_empty() {
-            let message =
-                "events that are delivered later are no part of an atomic batch with others";
-            return Err(Error::new(Reason::AtomicScope, message).with_field("atomic"));
-        }
-        self.delays.check_room(placement.delayed, later.events.len())?;
-        let append = |partition, part: later::Part, producer| NewAppend {
-            partition,
-            events: part.events,
-            packed: None,
-            schemas: SchemaIds::Each(part.schemas),
-            ids: part.ids,
-            subjects: part.subjects,
-            producer,
-            expected: Expectations::default(),
-            atomic: rules.atomic,
-            ack: rules.ack,
-            settles: None,
-        };
-        let now = if now.events.is_empty() {
-            None
-        } else {
-            let append = append(placement.uid, now, rules.identity);
-            Some(group.sequencer.append(append).await?)
-        };
-        let later = group.sequencer.append(append(placement.delayed, later, None)).await?;
-        let (delays, group) = (self.delays.clone(), group.id);
-        Ok(Box::pin(async move {
-            let now = match now {
-                Some(now) => now.await.map_err(lost)??,
-                None => Appended::default(),
-            };
-            let later = later.await.map_err(lost)??;
-            delays.published(group);
-            Ok((now, later))
         }))
     }
 
@@ -527,25 +474,6 @@ pub fn entry_of(payload: Payload) -> Result<(Vec<Bytes>, Bytes)> {
 pub fn subject_bytes(expected: &[v1::ExpectedSubject]) -> usize {
     let of_one = |one: &v1::ExpectedSubject| one.subject.len() + size_of::<v1::ExpectedSubject>();
     expected.iter().map(of_one).sum()
-}
-
-/// What must hold for a batch, whatever its events.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-struct Rules {
-    identity: Option<ProducerBatch>,
-    atomic: bool,
-    /// It expects offsets.
-    expects: bool,
-    ack: AckLevel,
-}
-
-fn batch_rules(batch: &Batch) -> Rules {
-    Rules {
-        identity: batch.identity,
-        atomic: batch.atomic,
-        expects: batch.expected_offset.is_some() || !batch.expected_subjects.is_empty(),
-        ack: batch.ack,
-    }
 }
 
 fn lost(_closed: tokio::sync::oneshot::error::RecvError) -> Error {
