@@ -66,12 +66,8 @@ impl Answers {
         Self { link, to, gone, waiting: Some(waiting), is_bare: false }
     }
 
-    /// Sends if there is room; says whether there was. A position is left out when others wait: the
-    /// next one says more.
+    /// Sends if there is room; says whether there was.
     pub(super) fn send(&self, frame: Frame) -> bool {
-        if matches!(frame, Frame::Position(_)) && !self.has_room() {
-            return true;
-        }
         let Some(waiting) = &self.waiting else {
             return self.to.try_send((self.link, frame)).is_ok();
         };

@@ -73,9 +73,8 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        if lock(&self.trunk.routes).open.remove(&self.number).is_none() {
-            return;
-        }
+        lock(&self.trunk.routes).open.remove(&self.number);
+        // Also when its last answer came: the other node keeps it until it is told.
         let leave = internal::LendRequest {
             attachment: self.number,
             frame: Some(Request::Leave(internal::Leave {})),
@@ -326,5 +325,65 @@ impl Service {
                 _ = self.to.send((link, ended(&error))).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trunk() -> (Trunk, mpsc::Receiver<internal::LendRequest>) {
+        let (requests, taken) = mpsc::channel(8);
+        (Trunk { requests, routes: Arc::default(), tasks: Tasks::new() }, taken)
+    }
+
+    fn attach(trunk: &Trunk) -> (Attachment, mpsc::Receiver<(usize, Frame)>) {
+        let (to, answers) = mpsc::channel(1);
+        let number = trunk.register(&Answers::new(7, to)).unwrap();
+        (Attachment { number, trunk: trunk.clone() }, answers)
+    }
+
+    fn told(trunk: &Trunk, attachment: u64, frame: Frame) {
+        trunk.route(internal::LendAnswer { attachment, frame: Some(frame) });
+    }
+
+    #[tokio::test]
+    async fn leave_is_taken_however_an_attachment_ended() {
+        let (trunk, mut taken) = trunk();
+        let offer = || Frame::Offer(internal::Offer {});
+        let (mut left, mut ended_first, mut full) =
+            (attach(&trunk), attach(&trunk), attach(&trunk));
+        told(&trunk, left.0.number, offer());
+        assert_eq!(left.1.try_recv().unwrap().0, 7);
+        told(&trunk, ended_first.0.number, ended(&elsewhere()));
+        assert!(matches!(ended_first.1.try_recv(), Ok((7, Frame::Ended(_)))));
+        // It takes nothing: its link ends as soon as it does.
+        told(&trunk, full.0.number, offer());
+        told(&trunk, full.0.number, offer());
+        assert!(matches!(full.1.recv().await, Some((7, Frame::Offer(_)))));
+        assert!(matches!(full.1.recv().await, Some((7, Frame::Ended(_)))));
+
+        for attachment in [left.0, ended_first.0, full.0] {
+            let number = attachment.number;
+            drop(attachment);
+            let request = taken.try_recv().unwrap();
+            assert_eq!(request.attachment, number);
+            assert!(matches!(request.frame, Some(Request::Leave(_))));
+        }
+        assert!(lock(&trunk.routes).open.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_trunk_is_that_of_all_its_attachments() {
+        let (trunk, _taken) = trunk();
+        let (mut one, mut other) = (attach(&trunk), attach(&trunk));
+
+        trunk.close(&Error::unavailable("the node died"));
+
+        for answers in [&mut one.1, &mut other.1] {
+            assert!(matches!(answers.try_recv(), Ok((7, Frame::Ended(_)))));
+        }
+        let (to, _answers) = mpsc::channel(1);
+        assert!(trunk.register(&Answers::new(0, to)).is_none(), "the next one needs a new trunk");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_proto::{Offset, Result, internal, v1};
 
-use super::{BEHIND, Host, POSITIONS, offsets};
+use super::{Attached, BEHIND, Host, POSITIONS, offsets};
 use crate::lend::Frame;
 use crate::lend::shelf::Stored;
 use crate::subscription::desk::{Act, Grant, MemberId, Settle};
@@ -14,8 +14,10 @@ use crate::subscription::desk::{Act, Grant, MemberId, Settle};
 const FRAME_EVENTS: u64 = 1_024;
 /// Bytes of one frame; the last event may exceed them.
 const FRAME_BYTES: u64 = 256 << 10;
-/// Until it is looked again whether a member took what was sent to it.
-const BLOCKED: Duration = Duration::from_millis(2);
+/// Until it is looked again whether a member took what was sent to it, at first and at most: thousands may
+/// wait for one connection.
+pub(super) const BLOCKED: Duration = Duration::from_millis(2);
+const BLOCKED_MAX: Duration = Duration::from_millis(128);
 /// Events of one turn, before anything else is looked at.
 const TURN_EVENTS: u64 = 4_096;
 
@@ -59,12 +61,15 @@ impl Host {
         }
         if !attached.answers.has_room() {
             lane.desk.wants(member, false);
+            let pause = attached.blocked_for;
+            attached.blocked_for = (pause * 2).min(BLOCKED_MAX);
             self.blocked.push(Box::pin(async move {
-                tokio::time::sleep(BLOCKED).await;
+                tokio::time::sleep(pause).await;
                 member
             }));
             return Ok(0);
         }
+        attached.blocked_for = BLOCKED;
         let mut grants = Vec::new();
         lane.desk.take(member, events, FRAME_BYTES, now, &mut grants);
         if grants.is_empty() {
@@ -231,8 +236,14 @@ impl Host {
             return;
         }
         self.positions_at = None;
-        self.position = Some(position);
-        self.tell_all(&Frame::Position(position));
+        let has_room = |(_, attached): &(&MemberId, &Attached)| attached.answers.has_room();
+        let told: Vec<MemberId> =
+            self.members.iter().filter(has_room).map(|(&member, _)| member).collect();
+        // Who has much before it hears of it the next time, with what is true then.
+        self.position = (told.len() == self.members.len()).then_some(position);
+        for member in told {
+            self.answer(member, Frame::Position(position));
+        }
     }
 
     /// Tells where stored events end and new ones begin, and when members fall behind.

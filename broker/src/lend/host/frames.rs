@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weft_proto::{Epoch, Error, Offset, Reason, internal, v1};
 
+use super::delivery::BLOCKED;
 use super::{ASKS_MAX, Ask, Attach, Attached, Host};
 use crate::entry::Member;
 use crate::lend::link::ended;
@@ -66,6 +67,7 @@ impl Host {
             credit: Credit::default(),
             is_offered: false,
             is_recalled: false,
+            blocked_for: BLOCKED,
         };
         self.members.insert(member, attached);
         // It has to be told the position.

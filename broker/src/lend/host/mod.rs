@@ -72,6 +72,8 @@ struct Attached {
     is_offered: bool,
     /// Its session wants back what it does not use.
     is_recalled: bool,
+    /// How long to wait when its answers have no room.
+    blocked_for: Duration,
 }
 
 /// The end of a change: which lane, which number.
