@@ -103,11 +103,7 @@ impl Service {
         let alone =
             submitted.len() == 1 && submitted.first().is_some_and(|one| one.1.len() == count);
         for (partition, indexes, waiting) in submitted {
-            let outcome = match waiting {
-                Ok(waiting) => waiting.await,
-                Err(error) => Err(error),
-            };
-            match outcome {
+            match outcome_of(waiting).await {
                 Ok(outcome) => self.receipts(partition, &indexes, &outcome, &mut results),
                 // With one partition, the call fails as a whole and says so by its status.
                 Err(error) if alone => return Err(error),
@@ -162,6 +158,11 @@ impl Service {
             results[index] = Some(v1::PublishResult { outcome });
         }
     }
+}
+
+/// What became of a batch that was queued, or was not.
+async fn outcome_of(submitted: Result<Submitted>) -> Result<Outcome> {
+    submitted?.await
 }
 
 fn refused(refusal: v1::Refusal) -> v1::PublishResult {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use weft_proto::resource::Verb;
 use weft_proto::{AckLevel, Error, QualifiedName, Result, v1};
 
-use super::{Parcels, Service, sort};
+use super::{Parcels, Service, outcome_of, sort};
 use crate::access::{Caller, Decision, authorize};
 use crate::ingest::{Batch, Payload, check_size};
 use crate::resources::StreamView;
@@ -81,11 +81,7 @@ impl Service {
         let mut results: Vec<Option<v1::PublishResult>> = vec![None; count];
         let mut failures: Vec<(usize, Error)> = Vec::new();
         for (partition, indexes, waiting) in submitted {
-            let outcome = match waiting {
-                Ok(waiting) => waiting.await,
-                Err(error) => Err(error),
-            };
-            match outcome {
+            match outcome_of(waiting).await {
                 Ok(outcome) => self.receipts(partition, &indexes, &outcome, &mut results),
                 Err(error) if is_alone => return Err(error),
                 Err(error) => failures.extend(indexes.iter().map(|&at| (at, again(&error)))),
