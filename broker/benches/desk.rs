@@ -43,7 +43,7 @@ impl Bench {
             counts_detach: true,
         };
         let (settled, parked) = (OffsetSet::default(), BTreeMap::new());
-        let mut desk = Desk::open(policy, Epoch(1), Offset(0), settled, parked, 1);
+        let mut desk = Desk::open(policy, (Epoch(0), Epoch(1)), Offset(0), settled, parked, 1);
         let now = Timestamp::from_micros(1_000_000);
         desk.attach(MemberId(1), "member", now);
         let mut bench = Self { desk, now, keys };

@@ -9,6 +9,7 @@ use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId,
 
 use super::*;
 use crate::subjects::SubjectHash;
+use crate::subscription::desk::{LeaseId, Token};
 use crate::subscription::{Failure, Parked};
 
 const NOW: Timestamp = Timestamp::from_micros(0x0102_0304_0506_0708);
@@ -49,6 +50,7 @@ fn parked() -> Parked {
         attempts: 3,
         first_failure: Timestamp::from_micros(5),
         due: Timestamp::from_micros(8),
+        void: Token { epoch: Epoch(2), lease: LeaseId(6) },
         failure: Failure::new("no"),
     }
 }
@@ -180,7 +182,8 @@ fn commands_have_golden_bytes() {
             6,
             "01000000 0200000000000000 0300000000000000 0700000000000000 \
              01000000 0100000000000000 0400000000000000 \
-             01000000 0600000000000000 03000000 0500000000000000 0800000000000000 0200 6e6f",
+             01000000 0600000000000000 03000000 0500000000000000 0800000000000000 \
+             0200000000000000 0600000000000000 0200 6e6f",
         ),
         (
             Command::Seek(vec![Seek { subscription, partition, to: Offset(9) }]),

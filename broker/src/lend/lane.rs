@@ -47,6 +47,7 @@ pub(super) struct Lane {
 
 /// What a cursor says.
 pub(super) struct Opened {
+    pub(super) previous: Epoch,
     pub(super) epoch: Epoch,
     pub(super) watermark: Offset,
     pub(super) settled: OffsetSet,
@@ -78,7 +79,7 @@ impl Lane {
     pub(super) fn open(source: Source, policy: Policy, opened: Opened, seed: u64) -> Self {
         let Source { group, history, budget, partition, filters, subscription, is_redriven } =
             source;
-        let Opened { epoch, watermark, settled, parked } =
+        let Opened { previous, epoch, watermark, settled, parked } =
             if is_redriven { opened } else { opened.damaged() };
         let mode = policy.mode;
         // Dead letters are lent only where somebody asked for it: all others count as settled.
@@ -87,7 +88,7 @@ impl Lane {
         } else {
             settled
         };
-        let desk = Desk::open(policy, epoch, watermark, settled, parked, seed);
+        let desk = Desk::open(policy, (previous, epoch), watermark, settled, parked, seed);
         let tape = |from| Tape::new(group.clone(), partition, history.clone(), from);
         Self {
             tape: tape(watermark),

@@ -109,9 +109,10 @@ fn put_pair(out: &mut BytesMut, tag: u8, number: u64) {
 
 fn put_lease(out: &mut BytesMut, reply: &LeaseReply) {
     match reply {
-        LeaseReply::Leased { epoch, watermark, settled, parked } => {
+        LeaseReply::Leased { epoch, previous, watermark, settled, parked } => {
             out.put_u8(0);
             out.put_u64_le(epoch.get());
+            out.put_u64_le(previous.get());
             out.put_u64_le(watermark.get());
             settled.put(out);
             put_list(out, parked.iter(), |out, (offset, parked)| {
@@ -145,6 +146,7 @@ fn decode_lease(reader: &mut Reader<'_>) -> Result<LeaseReply, DecodeError> {
     match reader.u8()? {
         0 => Ok(LeaseReply::Leased {
             epoch: Epoch(reader.u64()?),
+            previous: Epoch(reader.u64()?),
             watermark: Offset(reader.u64()?),
             settled: OffsetSet::decode(reader)?,
             parked: decode_parked(reader)?,

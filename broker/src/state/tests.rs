@@ -11,6 +11,7 @@ use crate::entry::{
     EntryBuilder, Lease, Member, NewBatch, OffsetRange, Opening, Payload, ProducerBatch, Settlement,
 };
 use crate::partition::{Admission, Decision, PartitionReply};
+use crate::subscription::desk::{LeaseId, Token};
 use crate::subscription::{Failure, LeaseReply, OffsetSet, Parked, SettleReply};
 
 const UID: PartitionUid = PartitionUid(3);
@@ -34,7 +35,9 @@ fn batch_entry(expected: u64, events: &[Bytes], micros: u64) -> Bytes {
 
 fn parked() -> Vec<(Offset, Parked)> {
     let failure = Failure::new("no");
-    vec![(Offset(2), Parked { attempts: 3, first_failure: time(5), due: time(9), failure })]
+    let void = Token { epoch: Epoch(2), lease: LeaseId(6) };
+    let (first_failure, due) = (time(5), time(9));
+    vec![(Offset(2), Parked { attempts: 3, first_failure, due, void, failure })]
 }
 
 /// One of everything a checkpoint holds.
@@ -65,15 +68,16 @@ fn example() -> GroupState {
 #[test]
 fn checkpoint_has_golden_bytes() {
     let golden = "00 \
-        0900000000000000 2701000000000000 0000000000000000 0200000000000000 \
+        0900000000000000 3701000000000000 0000000000000000 0200000000000000 \
         01000000 0300000000000000 01 0300000000000000 0000000000000000 0900000000000000 \
             0600000000000000 01 2000000000000000 \
             01000000 0000000000000000000000000000000f 0100000000000000 0100000000000000 \
                 0600000000000000 \
                 01000000 0100000000000000 0000000000000000 03000000 0600000000000000 \
-        01000000 0400000000000000 0300000000000000 0100000000000000 0000000000000000 0000000000000000 0000000000000000 0100 6d \
+        01000000 0400000000000000 0300000000000000 0100000000000000 0000000000000000 0000000000000000 0100 6d \
             01000000 0100000000000000 0100000000000000 \
-            01000000 0200000000000000 03000000 0500000000000000 0900000000000000 0200 6e6f";
+            01000000 0200000000000000 03000000 0500000000000000 0900000000000000 \
+                0200000000000000 0600000000000000 0200 6e6f";
 
     let state = example();
 
@@ -254,6 +258,7 @@ fn replies_survive_the_way_to_the_proposer() {
         Reply::Leases(vec![
             LeaseReply::Leased {
                 epoch,
+                previous: Epoch(2),
                 watermark: Offset(6),
                 settled,
                 parked: parked().into_iter().collect(),

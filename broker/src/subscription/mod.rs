@@ -32,7 +32,7 @@ pub const RANGES_LEN: usize = 16_384;
 /// Events of one cursor that were given back and are not settled; what would be more is refused.
 pub const PARKED_LEN: usize = 16_384;
 
-const CURSOR_BYTES_MIN: usize = 58;
+const CURSOR_BYTES_MIN: usize = 50;
 
 /// What became of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum LeaseReply {
     Leased {
         /// Under which it settles.
         epoch: Epoch,
+        /// That of the holder before, 0 for none.
+        previous: Epoch,
         /// Everything below is settled.
         watermark: Offset,
         /// Settled above the watermark.
@@ -85,8 +87,6 @@ pub struct Cursor {
     settled: OffsetSet,
     parked: BTreeMap<Offset, Parked>,
     overtaken: u64,
-    /// What was lent under an older epoch is worth nothing: the cursor was moved.
-    fence: Epoch,
 }
 
 impl Cursor {
@@ -113,12 +113,6 @@ impl Cursor {
     /// Given back and not settled.
     pub fn parked(&self) -> &BTreeMap<Offset, Parked> {
         &self.parked
-    }
-
-    /// The epoch in force since the cursor was moved last: leases of older ones are void. Leases of
-    /// this one and newer ones may pass from one leader to the next.
-    pub fn fence(&self) -> Epoch {
-        self.fence
     }
 
     /// Events that retention took away before they were settled.
@@ -184,8 +178,8 @@ impl Cursor {
 
     /// Everything below counts as settled, nothing from there on; what was lent before is fenced.
     fn seek(&mut self, to: Offset) {
+        // Nobody was lent anything under this one: the next holder takes on no older lease.
         self.epoch = Epoch(self.epoch.get().saturating_add(1));
-        self.fence = self.epoch;
         self.watermark = to;
         self.settled = OffsetSet::default();
         self.parked.clear();
@@ -243,10 +237,12 @@ impl Cursors {
             watermark: lease.start.max(partition.floor()).min(partition.end()),
             ..Cursor::default()
         });
-        cursor.epoch = Epoch(cursor.epoch.get().saturating_add(1));
+        let previous = cursor.epoch;
+        cursor.epoch = Epoch(previous.get().saturating_add(1));
         cursor.member = lease.member.clone();
         LeaseReply::Leased {
             epoch: cursor.epoch,
+            previous,
             watermark: cursor.watermark,
             settled: cursor.settled.clone(),
             parked: cursor.parked.clone(),
@@ -260,10 +256,12 @@ impl Cursors {
             return LeaseReply::UnknownPartition;
         };
         let cursor = self.by_key.entry((seek.subscription, seek.partition)).or_default();
+        let previous = cursor.epoch;
         cursor.seek(seek.to.max(partition.floor()).min(partition.end()));
         cursor.member = Member::default();
         LeaseReply::Leased {
             epoch: cursor.epoch,
+            previous,
             watermark: cursor.watermark,
             settled: OffsetSet::default(),
             parked: BTreeMap::new(),
@@ -327,7 +325,6 @@ impl Cursors {
             out.put_u64_le(cursor.epoch.get());
             out.put_u64_le(cursor.watermark.get());
             out.put_u64_le(cursor.overtaken);
-            out.put_u64_le(cursor.fence.get());
             cursor.member.put(out);
             cursor.settled.put(out);
             put_list(out, cursor.parked.iter(), |out, (offset, parked)| {
@@ -345,7 +342,6 @@ impl Cursors {
                 epoch: Epoch(reader.u64()?),
                 watermark: Offset(reader.u64()?),
                 overtaken: reader.u64()?,
-                fence: Epoch(reader.u64()?),
                 member: Member::decode(reader)?,
                 settled: OffsetSet::decode(reader)?,
                 parked: decode_parked(reader)?,

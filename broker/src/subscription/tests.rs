@@ -81,6 +81,7 @@ fn settled(watermark: u64) -> SettleReply {
 fn leased(epoch: u64, watermark: u64, ranges: &[(u64, u64)]) -> LeaseReply {
     LeaseReply::Leased {
         epoch: Epoch(epoch),
+        previous: Epoch(epoch - 1),
         watermark: Offset(watermark),
         settled: ranges.iter().map(|&(first, last)| range(first, last)).collect(),
         parked: BTreeMap::new(),

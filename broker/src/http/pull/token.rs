@@ -86,6 +86,8 @@ impl Token {
             count: 1,
             attempt: self.attempt,
             redriven: self.redriven,
+            // Leaders do not tell: a lock outlives one of them.
+            last: self.epoch,
         }
     }
 

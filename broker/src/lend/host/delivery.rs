@@ -208,13 +208,15 @@ impl Host {
         }
     }
 
-    pub(super) fn tell_opened(&mut self, member: MemberId) {
+    pub(super) fn tell_opened(&mut self, member: MemberId, void: Vec<internal::HeldLeases>) {
         let Some(own) = self.lanes.first() else { return };
-        let opened = v1::Assigned {
+        let assigned = v1::Assigned {
             partition: self.placement.partition.get(),
             epoch: own.desk.epoch().get(),
             watermark: own.desk.watermark().get(),
         };
+        let redriven_epoch = self.lanes.get(1).map_or(0, |lane| lane.desk.epoch().get());
+        let opened = internal::Opened { assigned: Some(assigned), redriven_epoch, void };
         self.answer(member, Frame::Opened(opened));
     }
 

@@ -11,8 +11,8 @@ use crate::lend::link::ended;
 use crate::lend::wait;
 use crate::lend::{Frame, Request};
 use crate::planted::{self, Bug};
-use crate::subscription::desk::{Act, LeaseId, MemberId, Settle, Token, Verdict};
-use crate::subscription::{Credit, Cursor, Failure};
+use crate::subscription::desk::{Act, LeaseId, MemberId, Old, Settle, Token, Verdict};
+use crate::subscription::{Credit, Failure};
 
 /// A lease is kept for so much longer at most, at once.
 const EXTEND_MAX: Duration = Duration::from_hours(7 * 24);
@@ -53,9 +53,7 @@ impl Host {
                 lane.desk.linger(member);
             }
         }
-        for held in &join.held {
-            self.adopt(member, held);
-        }
+        let void = join.held.iter().flat_map(|held| self.adopt(member, held)).collect();
         let gone = answers.clone();
         self.leaving.push(Box::pin(async move {
             gone.gone().await;
@@ -75,7 +73,7 @@ impl Host {
         // A member that attaches is behind until it is told otherwise.
         self.caught_up = None;
         tracing::trace!(partition = %self.placement.uid, ?member, "attached");
-        self.tell_opened(member);
+        self.tell_opened(member, void);
         if reply.send(Ok(member)).is_err() {
             self.leave(member);
         }
@@ -94,26 +92,40 @@ impl Host {
         }
     }
 
-    fn adopt(&mut self, member: MemberId, held: &internal::HeldLeases) {
+    /// Takes leases on; gives those that it did not.
+    fn adopt(
+        &mut self,
+        member: MemberId,
+        held: &internal::HeldLeases,
+    ) -> Vec<internal::HeldLeases> {
         let now = self.now();
-        let Some(lane) = self.lanes.get_mut(usize::from(held.redriven)) else { return };
-        let fence = self.group.with_state(|state| {
-            let cursor = state.cursors().get(self.subscription.uid, lane.partition);
-            cursor.map_or(Epoch(0), Cursor::fence)
-        });
-        if held.epoch < fence.get() {
-            return;
-        }
+        let Some(lane) = self.lanes.get_mut(usize::from(held.redriven)) else {
+            return vec![*held];
+        };
         let end = lane.end();
+        let mut void: Vec<internal::HeldLeases> = Vec::new();
         for number in 0..u64::from(held.count) {
             let lease = LeaseId(held.first_lease.saturating_add(number));
             let token = Token { epoch: Epoch(held.epoch), lease };
             let offset = Offset(held.first_offset.saturating_add(number));
+            let old = Old { token, offset, attempt: held.attempt, last: Epoch(held.last) };
             // What is not there cannot have been lent.
-            if offset < end {
-                lane.desk.adopt(member, token, offset, held.attempt, now);
+            if offset < end && lane.desk.adopt(member, old, now) {
+                continue;
+            }
+            match void.last_mut() {
+                Some(run) if run.first_lease.saturating_add(run.count.into()) == lease.0 => {
+                    run.count = run.count.saturating_add(1);
+                }
+                _ => void.push(internal::HeldLeases {
+                    first_lease: lease.0,
+                    first_offset: offset.get(),
+                    count: 1,
+                    ..*held
+                }),
             }
         }
+        void
     }
 
     fn handle(&mut self, member: MemberId, request: Request) {

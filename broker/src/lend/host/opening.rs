@@ -59,7 +59,7 @@ impl Host {
         let Reply::Leases(replies) = reply else {
             return Err(Error::internal("the state machine answered something else"));
         };
-        let Some(LeaseReply::Leased { epoch, watermark, settled, parked }) =
+        let Some(LeaseReply::Leased { epoch, previous, watermark, settled, parked }) =
             replies.into_iter().next()
         else {
             return Err(elsewhere());
@@ -73,7 +73,7 @@ impl Host {
             subscription: self.subscription.name.clone(),
             is_redriven,
         };
-        let opened = Opened { epoch, watermark, settled, parked };
+        let opened = Opened { previous, epoch, watermark, settled, parked };
         Ok(Lane::open(source, policy(&self.known.spec), opened, rand::random()))
     }
 

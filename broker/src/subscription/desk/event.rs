@@ -2,6 +2,7 @@
 
 use weft_proto::{Offset, Timestamp};
 
+use super::leases::Token;
 use crate::subscription::{Failure, Parked};
 
 /// The end of time: what is set for then does not happen.
@@ -37,6 +38,17 @@ pub(super) struct Event {
     pub(super) history: Option<Box<Parked>>,
 }
 
+/// Why an event was not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Its delivery failed.
+    Failed,
+    /// It comes later, and this does not count.
+    PutOff,
+    /// Another member has it at once, and this does not count.
+    HandedOn,
+}
+
 impl Event {
     pub(super) fn new(offered: &Offered) -> Self {
         let mut event = Self::unseen(offered.offset, None);
@@ -67,13 +79,15 @@ impl Event {
         self.expires <= now && self.expires != NEVER
     }
 
-    /// Notes that a delivery failed.
-    pub(super) fn fail(&mut self, is_counted: bool, failure: Failure, now: Timestamp) {
-        let history = self
-            .history
-            .get_or_insert_with(|| Box::new(Parked { first_failure: now, ..Parked::default() }));
-        history.attempts = history.attempts.saturating_add(is_counted.into());
+    /// Notes that a lease ended without settling it.
+    pub(super) fn fail(&mut self, lease: Token, why: Why, failure: Failure, now: Timestamp) {
+        let history = self.history.get_or_insert_default();
+        history.attempts = history.attempts.saturating_add((why == Why::Failed).into());
+        if why != Why::HandedOn && history.ages_from().is_none() {
+            history.first_failure = now;
+        }
         history.due = now;
+        history.void = history.void.max(lease);
         history.failure = failure;
     }
 }

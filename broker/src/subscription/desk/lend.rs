@@ -23,6 +23,19 @@ pub struct Grant {
     pub attempt: u32,
 }
 
+/// A lease that a member has from an earlier desk, as it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Old {
+    /// Names it.
+    pub token: Token,
+    /// Its event.
+    pub offset: Offset,
+    /// Which delivery it was, from 1.
+    pub attempt: u32,
+    /// The last desk that gave it or took it on.
+    pub last: Epoch,
+}
+
 impl Desk {
     /// A member attaches. An older attachment of the same name ends and leaves it its leases. In
     /// mode `Exclusive` it takes over: the leases of another name end, as failed deliveries only
@@ -117,25 +130,27 @@ impl Desk {
     }
 
     /// Takes on a lease that a desk of an earlier epoch gave to the attached member, under its old
-    /// token and for as long as a new one. False, and nothing changes, if the event is settled, was
-    /// lent, or failed since.
+    /// token and for as long as a new one. True also if the member holds it here. False, and nothing
+    /// changes, if the event is settled, was lent, or was given back since, or may have been: each desk
+    /// knows what was lent by the one before it only from the members whose leases that one knew.
     ///
     /// The event need not be offered yet, unless many are not; the caller makes sure that it exists.
-    pub fn adopt(
-        &mut self,
-        id: MemberId,
-        token: Token,
-        offset: Offset,
-        attempt: u32,
-        now: Timestamp,
-    ) -> bool {
+    pub fn adopt(&mut self, id: MemberId, old: Old, now: Timestamp) -> bool {
         self.tick(now);
+        let Old { token, offset, .. } = old;
         let holder = self.members.holder(id).filter(|&holder| self.may_take(holder));
-        let Some(holder) = holder.filter(|_| self.is_foreign(token)) else {
-            return false;
-        };
-        let known = self.retries.remove_if(offset, |event| may_be_adopted(event, attempt));
-        let Some(mut event) = known.or_else(|| self.claim(offset, attempt)) else {
+        let Some(holder) = holder else { return false };
+        match self.leases.look(token, token.lease).0 {
+            Fate::Live(own) => {
+                let lease = self.leases.get_mut(token);
+                let is_same = lease.is_some_and(|lease| lease.event.offset == offset);
+                return own == holder && is_same;
+            }
+            Fate::Unknown if token.epoch < self.epoch() && old.last == self.previous => {}
+            Fate::Unknown | Fate::Ended(_) => return false,
+        }
+        let known = self.retries.remove_if(offset, |event| may_be_adopted(event, old));
+        let Some(mut event) = known.or_else(|| self.claim(old)) else {
             return false;
         };
         event.was_lent = true;
@@ -148,21 +163,16 @@ impl Desk {
     }
 
     /// An event that did not fail yet, offered or not.
-    fn claim(&mut self, offset: Offset, attempt: u32) -> Option<Event> {
+    fn claim(&mut self, old: Old) -> Option<Event> {
+        let offset = old.offset;
         if offset < self.next {
-            return self.ready.remove_if(offset, |event| may_be_adopted(event, attempt));
+            return self.ready.remove_if(offset, |event| may_be_adopted(event, old));
         }
         let is_taken = self.settled_at(offset).is_some()
             || self.claimed.contains_key(&offset)
             || self.retries.contains(offset);
         let has_room = self.early().saturating_add(self.retries.len()) < EARLY_MAX;
-        (!is_taken && has_room && attempt == 1).then(|| Event::unseen(offset, None))
-    }
-
-    /// Whether the token may come from an earlier desk and was not seen yet.
-    fn is_foreign(&self, token: Token) -> bool {
-        let Token { epoch: Epoch(epoch), lease } = token;
-        epoch < self.epoch().get() && self.leases.look(token, lease).0 == Fate::Unknown
+        (!is_taken && has_room && old.attempt == 1).then(|| Event::unseen(offset, None))
     }
 
     /// Settles what nobody wants any more, and gives up what failed for too long.
@@ -172,9 +182,8 @@ impl Desk {
             self.finish(&event);
             return None;
         }
-        if let (Some(history), Some(age)) = (&event.history, self.policy.age_max)
-            && history.first_failure.saturating_add(age) <= self.now
-        {
+        let too_old = event.history.as_ref().and_then(|history| self.policy.too_old(history));
+        if too_old.is_some_and(|too_old| too_old <= self.now) {
             self.bury(event, Cause::TooOld);
             return None;
         }
@@ -200,8 +209,8 @@ impl Desk {
     }
 }
 
-/// Whether an older lease may still be the newest of the event. A failure since then is counted, so
-/// it shows that the lease ended; what was given back uncounted does not show, but was lent.
-fn may_be_adopted(event: &Event, attempt: u32) -> bool {
-    !event.was_lent && event.attempt() == attempt
+/// Whether an older lease may still be the newest of the event.
+fn may_be_adopted(event: &Event, old: Old) -> bool {
+    let is_void = event.history.as_ref().is_some_and(|history| old.token <= history.void);
+    !event.was_lent && !is_void && event.attempt() == old.attempt
 }

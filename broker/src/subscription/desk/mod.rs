@@ -48,7 +48,7 @@ use retries::Retries;
 pub use changes::{Cause, Change, ChangeNo, DeadLetter};
 pub use event::Offered;
 pub use leases::{LeaseId, Token};
-pub use lend::Grant;
+pub use lend::{Grant, Old};
 pub use members::MemberId;
 pub use policy::{Backoff, Mode, Policy};
 pub use settle::{Act, Settle, Verdict};
@@ -69,6 +69,8 @@ pub struct Desk {
     keys: Keys,
     retries: Retries,
     leases: Leases,
+    /// The desk before: what it did not know of is void.
+    previous: Epoch,
     changes: Changes,
     /// Leases of events that were not offered yet.
     claimed: BTreeMap<Offset, Token>,
@@ -80,11 +82,11 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Opens a desk at what is committed; `epoch` is higher than that of any desk before. `tick` it
-    /// before all else: it knows no time.
+    /// Opens a desk at what is committed; `epoch` is higher than that of any desk before, `previous` that
+    /// of the last one. `tick` it before all else: it knows no time.
     pub fn open(
         policy: Policy,
-        epoch: Epoch,
+        (previous, epoch): (Epoch, Epoch),
         watermark: Offset,
         settled: OffsetSet,
         parked: BTreeMap<Offset, Parked>,
@@ -108,6 +110,7 @@ impl Desk {
             keys: Keys::new(seed),
             retries,
             leases: Leases::new(epoch),
+            previous,
             changes,
             claimed: BTreeMap::new(),
             ahead: OffsetSet::default(),
@@ -322,6 +325,7 @@ impl Desk {
     /// The key has too many events behind one that is kept for another try: that one is given up.
     fn shorten(&mut self, key: u64) {
         if let Some(head) = self.keys.overlong(key, self.policy.hold_max)
+            && self.retries.is_early(head, self.now)
             && let Some(event) = self.retries.remove(head)
         {
             self.bury(event, Cause::Held);

@@ -37,6 +37,8 @@ struct Known {
     is_offered: bool,
     /// By the present desk.
     was_lent: bool,
+    /// The newest lease that is known to be over.
+    void: Token,
     attempts: u32,
     first_failure: Option<Timestamp>,
 }
@@ -96,11 +98,12 @@ fn expires(offset: u64) -> Option<Timestamp> {
 impl Model {
     fn new(policy: Policy) -> Self {
         let settled = OffsetSet::default();
-        let desk = Desk::open(policy.clone(), Epoch(1), Offset(0), settled, BTreeMap::new(), 1);
+        let epochs = (Epoch(0), Epoch(1));
+        let desk = Desk::open(policy.clone(), epochs, Offset(0), settled, BTreeMap::new(), 1);
         let fresh = |offset| {
             let (status, first_failure) = (Status::Waiting, None);
-            let (is_offered, was_lent) = (false, false);
-            (offset, Known { status, is_offered, was_lent, attempts: 0, first_failure })
+            let (is_offered, was_lent, void) = (false, false, Token::default());
+            (offset, Known { status, is_offered, was_lent, void, attempts: 0, first_failure })
         };
         Self {
             policy,
@@ -171,16 +174,24 @@ impl Model {
         let (now, policy, draft) = (self.now, self.policy.clone(), self.draft());
         let known = self.known(offset);
         known.attempts += u32::from(is_counted);
-        let (attempts, first) = (known.attempts, *known.first_failure.get_or_insert(now));
+        if is_counted || delay.is_some() {
+            known.first_failure.get_or_insert(now);
+        }
+        let (attempts, first) = (known.attempts, known.first_failure);
         let is_last = is_counted && policy.attempts_max.is_some_and(|max| attempts >= max.get());
-        let too_old = policy.age_max.map(|age| first.saturating_add(age));
+        let too_old = first.zip(policy.age_max).map(|(first, age)| first.saturating_add(age));
         let cap = |due: Timestamp| too_old.map_or(due, |too_old| due.min(too_old));
         let status = if is_last {
             Status::Settling(draft, Some(Cause::Attempts))
         } else if too_old.is_some_and(|too_old| too_old <= now) {
             Status::Settling(draft, Some(Cause::TooOld))
         } else if !is_counted && delay.is_none() {
-            Status::Waiting
+            match policy.mode {
+                Mode::Exclusive => Status::Waiting,
+                Mode::Shared | Mode::KeyShared => {
+                    Status::Failed { pending: Some(draft), due: (now, now) }
+                }
+            }
         } else if self.is_overlong(offset) {
             Status::Settling(draft, Some(Cause::Held))
         } else {
@@ -194,7 +205,10 @@ impl Model {
 
     fn end(&mut self, token: Token, ended: Ended) -> u64 {
         self.ended.insert(token, ended);
-        self.lent.remove(&token).unwrap().offset
+        let offset = self.lent.remove(&token).unwrap().offset;
+        let known = self.known(offset);
+        known.void = known.void.max(token);
+        offset
     }
 
     fn leases_of(&self, name: &str) -> Vec<Token> {
@@ -372,19 +386,24 @@ impl Model {
         known.was_lent = true;
     }
 
-    fn adopt(&mut self, id: u64, token: Token, offset: u64, attempt: u32) {
-        let is_adopted = self.desk.adopt(MemberId(id), token, Offset(offset), attempt, self.now);
+    fn adopt(&mut self, id: u64, (token, offset, attempt): (Token, u64, u32), last: u64) {
+        let old = Old { token, offset: Offset(offset), attempt, last: Epoch(last) };
+        let is_adopted = self.desk.adopt(MemberId(id), old, self.now);
         self.pass_time();
         self.observe();
+        if let Some(lent) = self.lent.get(&token) {
+            let is_own = self.may_take(id) == Some(lent.name) && lent.offset == offset;
+            assert_eq!(is_adopted, is_own, "{token:?} is lent");
+            return;
+        }
         let known = &self.events[&offset];
         let is_free = match &known.status {
             Status::Waiting | Status::Failed { pending: None, .. } => true,
-            Status::Lent(own) => is_adopted && *own == token && !self.lent.contains_key(&token),
             _ => false,
         };
-        let is_new = !self.lent.contains_key(&token) && !self.ended.contains_key(&token);
+        let is_new = !self.ended.contains_key(&token) && last + 1 == self.epoch;
         let is_head = !known.is_offered || self.is_head(offset);
-        let is_free = is_free && !known.was_lent;
+        let is_free = is_free && !known.was_lent && known.void < token;
         let fits = known.attempts + 1 == attempt && is_free && is_head && is_new;
         let name = self.may_take(id).filter(|_| token.epoch.get() < self.epoch && fits);
         assert_eq!(is_adopted, name.is_some(), "{token:?} {offset} {attempt} {known:?}");
@@ -446,7 +465,7 @@ impl Model {
             Act::Nack { delay, counted, .. } => {
                 self.end(token, Ended::Nacked(draft));
                 self.fail(offset, *counted, *delay);
-                if !counted && delay.is_none() {
+                if !counted && delay.is_none() && self.policy.mode == Mode::Exclusive {
                     self.ended.insert(token, Ended::Nacked(ChangeNo(0)));
                     return Verdict::Done;
                 }
@@ -510,7 +529,8 @@ impl Model {
                     assert!(!is_settled && letter.is_none(), "{offset}");
                     let entry = entry.unwrap();
                     assert_eq!(entry.attempts, known.attempts);
-                    assert_eq!(Some(entry.first_failure), known.first_failure);
+                    assert_eq!(entry.ages_from(), known.first_failure);
+                    assert_eq!(entry.void, known.void);
                     assert!(due.0 <= entry.due && entry.due <= due.1, "{entry:?} {due:?}");
                     *due = (entry.due, entry.due);
                 }
@@ -569,14 +589,16 @@ impl Model {
             let parked = self.parked.get(&Offset(offset));
             (known.is_offered, known.was_lent) = (false, false);
             known.attempts = parked.map_or(0, |parked| parked.attempts);
-            known.first_failure = parked.map(|parked| parked.first_failure);
+            known.first_failure = parked.and_then(Parked::ages_from);
+            known.void = parked.map_or(Token::default(), |parked| parked.void);
             known.status = parked.map_or(Status::Waiting, |parked| Status::Failed {
                 pending: None,
                 due: (parked.due, parked.due),
             });
         }
-        let (policy, epoch, parked) = (self.policy.clone(), Epoch(self.epoch), self.parked.clone());
-        self.desk = Desk::open(policy, epoch, Offset(0), settled, parked, self.epoch);
+        let (policy, parked) = (self.policy.clone(), self.parked.clone());
+        let epochs = (Epoch(self.epoch - 1), Epoch(self.epoch));
+        self.desk = Desk::open(policy, epochs, Offset(0), settled, parked, self.epoch);
         // A new desk has no time before it is told.
         self.desk.tick(self.now);
     }
@@ -640,7 +662,10 @@ impl Model {
             let is_right = match &known.status {
                 Status::Settled | Status::Settling(..) => place.is_none(),
                 Status::Lent(_) => place == Some("lent"),
-                Status::Failed { .. } => place == Some("retries") && !self.is_overlong(offset),
+                // What is due already waits for nobody's time.
+                Status::Failed { due, .. } => {
+                    place == Some("retries") && (due.0 <= self.now || !self.is_overlong(offset))
+                }
                 Status::Waiting if !known.is_offered => matches!(place, None | Some("retries")),
                 Status::Waiting => place.is_some_and(|place| place != "lent"),
             };
@@ -809,18 +834,20 @@ fn run(model: &mut Model, action: Action) {
             model.attach(NAMES[name]);
             for (index, (token, offset, attempt)) in (0..).zip(model.orphans.clone()) {
                 if adopted.checked_shr(index).is_some_and(|bits| bits % 2 == 1) {
-                    model.adopt(model.ids, token, offset, attempt);
+                    model.adopt(model.ids, (token, offset, attempt), model.epoch - 1);
                 }
             }
         }
         Action::Adopt { id: back, orphan, is_forged } => {
             if let Some((token, offset, attempt)) = model.orphans.get(orphan).copied() {
-                let (offset, attempt) = match (is_forged, back) {
-                    (true, 0..2) => ((offset + 3) % END, attempt),
-                    (true, _) => (offset, attempt + 1),
-                    (false, _) => (offset, attempt),
+                let before = model.epoch - 1;
+                let (offset, attempt, last) = match (is_forged, back) {
+                    (true, 0) => ((offset + 3) % END, attempt, before),
+                    (true, 1) => (offset, attempt, before.saturating_sub(1)),
+                    (true, _) => (offset, attempt + 1, before),
+                    (false, _) => (offset, attempt, before),
                 };
-                model.adopt(id(model, back), token, offset, attempt);
+                model.adopt(id(model, back), (token, offset, attempt), last);
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::subscription::UnsettledMax;
+use weft_proto::Timestamp;
+
+use crate::subscription::{Parked, UnsettledMax};
 
 /// Who gets events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,4 +51,11 @@ pub struct Policy {
     pub hold_max: u32,
     /// Whether the leases of a member that is gone count as failed deliveries.
     pub counts_detach: bool,
+}
+
+impl Policy {
+    /// When an event that was given back becomes a dead letter, whatever comes.
+    pub(super) fn too_old(&self, history: &Parked) -> Option<Timestamp> {
+        Some(history.ages_from()?.saturating_add(self.age_max?))
+    }
 }

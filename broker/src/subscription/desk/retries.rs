@@ -87,6 +87,11 @@ impl Retries {
         self.armed.first().map(|&(due, _)| due)
     }
 
+    /// Whether an event waits for a time to come, and not only for a commit or for its key.
+    pub(super) fn is_early(&self, offset: Offset, now: Timestamp) -> bool {
+        self.by_offset.get(&offset).is_some_and(|retry| due(&retry.event) > now)
+    }
+
     pub(super) fn remove(&mut self, offset: Offset) -> Option<Event> {
         let Retry { event, .. } = self.by_offset.remove(&offset)?;
         self.armed.remove(&(due(&event), offset));

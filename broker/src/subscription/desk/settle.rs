@@ -5,9 +5,9 @@ use std::time::Duration;
 use weft_proto::{Epoch, Timestamp};
 
 use super::changes::one;
-use super::event::{Event, NEVER};
+use super::event::{Event, NEVER, Why};
 use super::leases::{End, Fate, Lease};
-use super::{Cause, ChangeNo, DeadLetter, Desk, HolderId, LeaseId, Token};
+use super::{Cause, ChangeNo, DeadLetter, Desk, HolderId, LeaseId, Mode, Token};
 use crate::subscription::Failure;
 
 /// What a member does with events it holds.
@@ -130,7 +130,9 @@ impl Desk {
                 return Verdict::Extended;
             }
             Act::Ack => End::Acked(no),
-            Act::Nack { delay: None, counted: false, .. } => End::Nacked(ChangeNo(0)),
+            Act::Nack { delay, counted, .. } if !self.is_marked(*counted, *delay) => {
+                End::Nacked(ChangeNo(0))
+            }
             Act::Nack { .. } => End::Nacked(no),
             Act::Reject { .. } => End::Rejected(no),
         };
@@ -141,10 +143,10 @@ impl Desk {
         match act {
             Act::Nack { delay, counted, failure } => {
                 let back = Back { delay: *delay, is_counted: *counted, failure: failure.clone() };
-                self.give_back(event, back);
+                self.give_back(token, event, back);
             }
             Act::Reject { failure } => {
-                event.fail(true, failure.clone(), self.now);
+                event.fail(token, Why::Failed, failure.clone(), self.now);
                 self.bury(event, Cause::Rejected);
             }
             Act::Ack | Act::Extend { .. } => self.finish(&event),
@@ -178,7 +180,8 @@ impl Desk {
             for token in tokens {
                 if let Some(lease) = self.end(token, end) {
                     let failure = Failure::new("the member was gone");
-                    self.give_back(lease.event, Back { delay: None, is_counted, failure });
+                    let back = Back { delay: None, is_counted, failure };
+                    self.give_back(token, lease.event, back);
                 }
             }
             self.leases.tidy();
@@ -186,11 +189,23 @@ impl Desk {
         self.members.end(holder, u64::MAX);
     }
 
+    /// Whether it is replicated that a lease ended so, before its event is lent again: the next leader
+    /// would otherwise take an older lease for the newest. Who takes over in mode `Exclusive` goes on in
+    /// order instead, and only the newest member is asked there what it holds.
+    fn is_marked(&self, is_counted: bool, delay: Option<Duration>) -> bool {
+        is_counted || delay.is_some() || self.policy.mode != Mode::Exclusive
+    }
+
     /// An event that was lent is not settled.
-    pub(super) fn give_back(&mut self, event: Event, back: Back) {
+    pub(super) fn give_back(&mut self, lease: Token, event: Event, back: Back) {
         let Back { delay, is_counted, failure } = back;
         let (mut event, now) = (event, self.now);
-        event.fail(is_counted, failure, now);
+        let why = match (is_counted, delay) {
+            (true, _) => Why::Failed,
+            (false, Some(_)) => Why::PutOff,
+            (false, None) => Why::HandedOn,
+        };
+        event.fail(lease, why, failure, now);
         let Some(history) = &mut event.history else {
             return;
         };
@@ -200,23 +215,26 @@ impl Desk {
         if is_last {
             return self.bury(event, Cause::Attempts);
         }
-        let too_old = self.policy.age_max.map(|age| history.first_failure.saturating_add(age));
+        let too_old = self.policy.too_old(history);
         if too_old.is_some_and(|too_old| too_old <= now) {
             return self.bury(event, Cause::TooOld);
         }
-        if !is_counted && delay.is_none() {
+        if !self.is_marked(is_counted, delay) {
             return if event.is_seen {
                 self.ready.give_back(event);
             } else {
                 self.retries.put(event, true);
             };
         }
-        let wait = delay.unwrap_or_else(|| self.random.wait(&self.policy.backoff, attempts));
+        let wait = match why {
+            Why::HandedOn => Duration::ZERO,
+            _ => delay.unwrap_or_else(|| self.random.wait(&self.policy.backoff, attempts)),
+        };
         let due = now.saturating_add(wait);
         // At its greatest age it comes again, but for the dead letters.
         history.due = too_old.map_or(due, |too_old| due.min(too_old));
         let parked = (**history).clone();
-        if self.is_held(&event) {
+        if why != Why::HandedOn && self.is_held(&event) {
             return self.bury(event, Cause::Held);
         }
         self.changes.park(event.offset, parked);

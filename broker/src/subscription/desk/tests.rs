@@ -34,7 +34,14 @@ fn policy(mode: Mode) -> Policy {
 
 impl World {
     fn new(policy: Policy) -> Self {
-        let desk = Desk::open(policy, EPOCH, Offset(0), OffsetSet::default(), BTreeMap::new(), 7);
+        let desk = Desk::open(
+            policy,
+            (Epoch(2), EPOCH),
+            Offset(0),
+            OffsetSet::default(),
+            BTreeMap::new(),
+            7,
+        );
         let now = Timestamp::from_micros(1_000_000_000);
         let (settled, parked, dead) = Default::default();
         Self { desk, now, settled, parked, dead }
@@ -46,9 +53,16 @@ impl World {
 
     /// What the next leader does.
     fn reopen(&mut self, policy: Policy) {
-        let epoch = Epoch(self.desk.epoch().get() + 1);
+        let before = self.desk.epoch();
+        let epochs = (before, Epoch(before.get() + 1));
         let (settled, parked) = (self.settled.clone(), self.parked.clone());
-        self.desk = Desk::open(policy, epoch, Offset(0), settled, parked, 8);
+        self.desk = Desk::open(policy, epochs, Offset(0), settled, parked, 8);
+    }
+
+    /// A member tells what it holds, which the desk before knew.
+    fn adopt(&mut self, id: u64, token: Token, offset: Offset, attempt: u32) -> bool {
+        let last = Epoch(self.desk.epoch().get() - 1);
+        self.desk.adopt(MemberId(id), Old { token, offset, attempt, last }, self.now)
     }
 
     /// Offers events of these keys.
@@ -282,7 +296,8 @@ fn passed_events_are_settled_unseen() {
 #[test]
 fn settled_and_known_events_are_ignored() {
     let settled = [range(0, 1), range(3, 4)].into_iter().collect();
-    let mut desk = Desk::open(policy(Mode::Shared), EPOCH, Offset(0), settled, BTreeMap::new(), 7);
+    let mut desk =
+        Desk::open(policy(Mode::Shared), (Epoch(2), EPOCH), Offset(0), settled, BTreeMap::new(), 7);
     assert_eq!((desk.watermark(), desk.reads_from()), (Offset(2), Offset(2)));
 
     for offset in [0, 2, 3, 2, 5, 1].map(Offset) {
@@ -498,15 +513,16 @@ fn backoff_doubles_up_to_its_cap_with_full_jitter() {
 }
 
 #[test]
-fn event_given_back_uncounted_is_at_the_head_at_once() {
+fn event_given_back_uncounted_is_at_the_head_after_its_commit() {
     let mut world = World::of(Mode::Shared);
     world.offer(&[0, 0]);
     world.attach(1, "a");
     world.take(1, 1);
 
+    assert_eq!(world.settle("a", 1, &return_it()), Verdict::Pending(ChangeNo(1)));
+    assert_eq!(world.settle("a", 1, &return_it()), Verdict::Pending(ChangeNo(1)));
+    world.commit();
     assert_eq!(world.settle("a", 1, &return_it()), Verdict::Done);
-    assert_eq!(world.settle("a", 1, &return_it()), Verdict::Done);
-    assert_eq!(world.desk.next_change(), None);
     let grants = world.take(1, 9);
 
     assert_eq!((grants[0].offset, grants[0].attempt, grants.len()), (Offset(0), 1, 2));
@@ -625,7 +641,8 @@ fn event_that_fails_for_too_long_is_a_dead_letter() {
     world.attach(1, "a");
     world.take(1, 2);
     world.settle("a", 1, &nack_in(3_600 * SECOND));
-    world.settle("a", 2, &return_it());
+    let put_off = Act::Nack { delay: Some(SECOND), counted: false, failure: Failure::new("later") };
+    world.settle("a", 2, &put_off);
     world.commit();
     world.pass_time(19 * SECOND);
     world.commit();
@@ -889,16 +906,16 @@ fn lease_of_an_earlier_desk_stays_valid_under_its_old_token() {
             (0, LeaseId(1), 1, false),
             (1, held[0].lease, 2, false),
             (1, held[0].lease, 1, true),
-            (1, held[0].lease, 1, false),
+            (1, held[0].lease, 1, true),
+            (3, held[0].lease, 1, false),
             (1, LeaseId(77), 1, false),
             (3, held[1].lease, 1, true),
         ] {
-            let is_valid =
-                world.desk.adopt(MemberId(1), token(lease), Offset(offset), attempt, world.now);
+            let is_valid = world.adopt(1, token(lease), Offset(offset), attempt);
             assert_eq!(is_valid, expected, "{offset} {lease:?} {attempt}");
         }
         let own = Token { epoch: world.desk.epoch(), lease: LeaseId(99) };
-        assert!(!world.desk.adopt(MemberId(1), own, Offset(2), 1, world.now));
+        assert!(!world.adopt(1, own, Offset(2), 1));
         if !is_offered {
             world.offer(&[1, 2, 3]);
         }
@@ -920,7 +937,7 @@ fn lease_of_an_earlier_desk_stays_valid_under_its_old_token() {
 
 #[test]
 fn lease_whose_event_failed_since_is_not_adopted() {
-    for (attempt, expected) in [(1, false), (2, true), (3, false)] {
+    for (lease, attempt, expected) in [(1, 1, false), (1, 2, false), (2, 2, true), (2, 3, false)] {
         let mut world = World::of(Mode::Shared);
         world.offer(&[0]);
         world.attach(1, "a");
@@ -930,9 +947,9 @@ fn lease_whose_event_failed_since_is_not_adopted() {
         world.reopen(policy(Mode::Shared));
         world.attach(1, "a");
 
-        let token = Token { epoch: EPOCH, lease: LeaseId(1) };
-        let is_adopted = world.desk.adopt(MemberId(1), token, Offset(0), attempt, world.now);
-        assert_eq!(is_adopted, expected, "{attempt}");
+        let token = Token { epoch: EPOCH, lease: LeaseId(lease) };
+        let is_adopted = world.adopt(1, token, Offset(0), attempt);
+        assert_eq!(is_adopted, expected, "{lease} {attempt}");
     }
 }
 
@@ -956,11 +973,90 @@ fn lease_whose_event_was_lent_since_is_not_adopted() {
 
         world.attach(1, "a");
         let token = Token { epoch: EPOCH, lease: LeaseId(1) };
-        assert!(!world.desk.adopt(MemberId(1), token, Offset(0), 1, world.now), "{act:?}");
+        assert!(!world.adopt(1, token, Offset(0), 1), "{act:?}");
 
         world.pass_time(SECOND);
         assert_eq!(world.offsets(2, 1), [0], "it comes again, under a lease of its own");
     }
+}
+
+/// Two members tell the third desk of the same event: the first desk lent it to one, who was away while
+/// the second one lent it to the other. Whoever comes first, only the newer lease counts.
+#[test]
+fn older_one_of_two_leases_is_not_adopted() {
+    for (first, second) in [(("a", EPOCH), ("b", Epoch(4))), (("b", Epoch(4)), ("a", EPOCH))] {
+        let mut world = World::of(Mode::Shared);
+        world.offer(&[0]);
+        world.attach(1, "a");
+        world.take(1, 1);
+        world.reopen(policy(Mode::Shared));
+        world.attach(2, "b");
+        world.offer(&[0]);
+        assert_eq!(world.offsets(2, 1), [0]);
+        world.reopen(policy(Mode::Shared));
+
+        for (id, (name, epoch)) in [(3, first), (4, second)] {
+            world.attach(id, name);
+            let token = Token { epoch, lease: LeaseId(1) };
+            // What it is told by the desk that gave it: the one after did not take it on.
+            let old = Old { token, offset: Offset(0), attempt: 1, last: epoch };
+            assert_eq!(world.desk.adopt(MemberId(id), old, world.now), name == "b", "{first:?}");
+        }
+        let verdict =
+            |world: &mut World, name, epoch| world.settle_of(name, epoch, (1, 1), &Act::Ack)[0].2;
+        assert_eq!(verdict(&mut world, "a", EPOCH), Verdict::Unknown);
+        assert_eq!(verdict(&mut world, "b", Epoch(4)), Verdict::Pending(ChangeNo(1)));
+    }
+}
+
+/// A member that the desk could not reach held on to what another one was lent since.
+#[test]
+fn lease_that_ended_uncounted_is_void_for_the_next_desk() {
+    let policy = Policy { counts_detach: false, ..policy(Mode::Shared) };
+    let mut world = World::new(policy.clone());
+    world.offer(&[0]);
+    world.attach(1, "a");
+    world.attach(2, "b");
+    world.take(1, 1);
+    world.detach(1);
+    world.pass_time(10 * SECOND);
+    assert!(world.take(2, 1).is_empty(), "not before it is known that the lease ended");
+    world.commit();
+    assert_eq!(world.take(2, 1)[0].attempt, 1);
+    world.reopen(policy);
+
+    world.attach(1, "a");
+    world.attach(2, "b");
+    let token = |lease| Token { epoch: EPOCH, lease: LeaseId(lease) };
+    assert!(!world.adopt(1, token(1), Offset(0), 1));
+    assert!(world.adopt(2, token(2), Offset(0), 1));
+    assert!(world.adopt(2, token(2), Offset(0), 1), "it has it");
+    assert!(!world.adopt(1, token(2), Offset(0), 1), "another one has it");
+}
+
+/// What nobody failed at does not age: members that leave hand on what they did not look at.
+#[test]
+fn event_that_was_only_handed_on_does_not_age() {
+    let policy = Policy { age_max: Some(SECOND), ..policy(Mode::Shared) };
+    let mut world = World::new(policy.clone());
+    world.offer(&[0]);
+    world.attach(1, "a");
+    world.take(1, 1);
+    world.settle("a", 1, &return_it());
+    world.commit();
+    world.reopen(policy);
+    world.pass_time(3_600 * SECOND);
+    world.attach(1, "a");
+    world.offer(&[0]);
+    assert_eq!(world.offsets(1, 1), [0]);
+
+    world.settle_of("a", Epoch(EPOCH.0 + 1), (1, 1), &nack());
+    world.pass_time(2 * SECOND);
+    world.commit();
+    world.pass_time(9 * SECOND);
+    assert!(world.take(1, 1).is_empty());
+    world.commit();
+    assert_eq!(world.dead.len(), 1, "its first failure was too long ago");
 }
 
 #[test]
@@ -972,7 +1068,7 @@ fn adopted_event_may_be_settled_before_it_is_offered() {
         world.reopen(policy(Mode::KeyShared));
         world.attach(1, "a");
         let token = Token { epoch: EPOCH, lease: LeaseId(5) };
-        assert!(world.desk.adopt(MemberId(1), token, Offset(1), 1, world.now));
+        assert!(world.adopt(1, token, Offset(1), 1));
 
         world.settle_of("a", EPOCH, (5, 5), act);
         let change = world.desk.next_change();
@@ -1000,12 +1096,13 @@ fn adopted_event_that_is_given_back_uncounted_does_not_hold_its_key() {
     world.reopen(Policy { hold_max: 0, ..policy(Mode::KeyShared) });
     world.attach(1, "a");
     let token = Token { epoch: EPOCH, lease: LeaseId(5) };
-    assert!(world.desk.adopt(MemberId(1), token, Offset(0), 1, world.now));
+    assert!(world.adopt(1, token, Offset(0), 1));
     world.settle_of("a", EPOCH, (5, 5), &return_it());
 
     world.offer(&[1, 1]);
 
-    assert!(!world.commit(), "it is no dead letter");
+    world.commit();
+    assert!(world.dead.is_empty());
     assert_eq!(world.offsets(1, 9), [0]);
 }
 
@@ -1016,7 +1113,7 @@ fn early_event_that_closes_a_gap_is_the_last_one_below_the_watermark() {
     world.reopen(policy(Mode::Shared));
     world.attach(1, "a");
     let token = Token { epoch: EPOCH, lease: LeaseId(5) };
-    assert!(world.desk.adopt(MemberId(1), token, Offset(0), 1, world.now));
+    assert!(world.adopt(1, token, Offset(0), 1));
     world.settle_of("a", EPOCH, (5, 5), &Act::Ack);
     assert_eq!(world.desk.reads_from(), Offset(5));
     world.commit();
@@ -1051,7 +1148,7 @@ fn passing_ends_the_early_lease_and_the_retry_of_an_event() {
         world.reopen(policy(Mode::Shared));
         world.attach(1, "a");
         let token = Token { epoch: EPOCH, lease: LeaseId(5) };
-        assert!(world.desk.adopt(MemberId(1), token, Offset(1), 1, world.now));
+        assert!(world.adopt(1, token, Offset(1), 1));
         if is_failed {
             world.settle_of("a", EPOCH, (5, 5), &nack());
         }
@@ -1072,7 +1169,7 @@ fn adopted_lease_whose_key_is_out_is_fenced() {
     world.reopen(policy(Mode::KeyShared));
     world.attach(1, "liar");
     let token = Token { epoch: EPOCH, lease: LeaseId(5) };
-    assert!(world.desk.adopt(MemberId(1), token, Offset(1), 1, world.now));
+    assert!(world.adopt(1, token, Offset(1), 1));
     world.offer(&[1, 1]);
 
     assert_eq!(world.offsets(1, 9), [0]);
@@ -1087,7 +1184,7 @@ fn early_leases_leave_room_for_events() {
     world.attach(1, "a");
     let mut adopt = |number| {
         let token = Token { epoch: Epoch(1), lease: LeaseId(number) };
-        world.desk.adopt(MemberId(1), token, Offset(2 * number), 1, world.now)
+        world.adopt(1, token, Offset(2 * number), 1)
     };
     assert_eq!((1..9_999).filter(|&number| adopt(number)).count(), RANGES_LEN / 2);
 
@@ -1100,7 +1197,7 @@ fn early_leases_leave_room_for_events() {
     }
     let token = Token { epoch: Epoch(1), lease: LeaseId(1) };
     let offset = Offset(u64::MAX - 1);
-    assert!(!world.desk.adopt(MemberId(1), token, offset, 1, world.now), "known");
+    assert!(!world.adopt(1, token, offset, 1), "known");
     assert_eq!(world.desk.unsettled().0, RANGES_LEN / 2 + 1);
 }
 
@@ -1151,7 +1248,7 @@ fn extremes_do_no_harm() {
     assert_eq!(grants.len(), 1);
 
     let token = Token { epoch: Epoch(0), lease: LeaseId(u64::MAX) };
-    assert!(world.desk.adopt(MemberId(u64::MAX), token, Offset(u64::MAX), 1, end));
+    assert!(world.adopt(u64::MAX, token, Offset(u64::MAX), 1));
     world.settle("", 1, &Act::Extend { by: Some(Duration::MAX) });
     for epoch in [0, EPOCH.0, u64::MAX].map(Epoch) {
         world.settle_of("", epoch, (0, u64::MAX), &nack_in(Duration::MAX));

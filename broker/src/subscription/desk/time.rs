@@ -18,7 +18,8 @@ impl Desk {
             if let Some(lease) = self.end(token, End::Expired) {
                 self.members.end(lease.holder, 1);
                 let failure = Failure::new("the lease ended");
-                self.give_back(lease.event, Back { delay: None, is_counted: true, failure });
+                let back = Back { delay: None, is_counted: true, failure };
+                self.give_back(token, lease.event, back);
             }
         }
         while let Some(holder) = self.members.pop_gone(self.now) {

@@ -12,6 +12,8 @@ const RUNS_LEN: usize = 8_192;
 pub(super) struct Held {
     /// By epoch, kind and first lease.
     runs: BTreeMap<(u64, bool, u64), Run>,
+    /// Epochs of the last desks that knew of them: of events, and of dead letters that come again.
+    last: [u64; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,17 @@ impl Held {
         while self.runs.len() > RUNS_LEN {
             self.runs.pop_first();
         }
+    }
+
+    /// A desk took them on, but for those.
+    pub(super) fn taken(&mut self, opened: &internal::Opened) {
+        for void in &opened.void {
+            let last = void.first_lease.saturating_add(void.count.saturating_sub(1).into());
+            let (epoch, first, redriven) = (void.epoch, void.first_lease, void.redriven);
+            self.remove(&v1::SettledRange { epoch, first, last, redriven, ..Default::default() });
+        }
+        let epoch = opened.assigned.map_or(0, |assigned| assigned.epoch);
+        self.last = [epoch, opened.redriven_epoch];
     }
 
     /// Leases end with this, whatever the answer.
@@ -97,7 +110,17 @@ impl Held {
     pub(super) fn to_wire(&self) -> Vec<internal::HeldLeases> {
         let held = |(&(epoch, redriven, first_lease), run): (&(u64, bool, u64), &Run)| {
             let Run { first_offset, count, attempt } = *run;
-            internal::HeldLeases { epoch, first_lease, first_offset, count, attempt, redriven }
+            let [own, dead] = self.last;
+            let last = if redriven { dead } else { own };
+            internal::HeldLeases {
+                epoch,
+                first_lease,
+                first_offset,
+                count,
+                attempt,
+                redriven,
+                last,
+            }
         };
         self.runs.iter().map(held).collect()
     }

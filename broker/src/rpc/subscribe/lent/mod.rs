@@ -197,7 +197,7 @@ impl Session {
         match frame {
             Frame::Opened(opened) => {
                 slot.opened(&opened).await;
-                self.tell(Told::Assigned(opened)).await?;
+                self.tell(Told::Assigned(opened.assigned.unwrap_or_default())).await?;
                 Ok(true)
             }
             Frame::Offer(_) => {

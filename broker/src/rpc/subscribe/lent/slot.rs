@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weft_proto::{Error, Result, v1};
+use weft_proto::{Error, Result, internal, v1};
 
 use super::fill::Filler;
 use super::held::Held;
@@ -98,11 +98,12 @@ impl Slot {
         self.is_open || self.down_since.elapsed() < patience
     }
 
-    pub(super) async fn opened(&mut self, opened: &v1::Assigned) {
+    pub(super) async fn opened(&mut self, opened: &internal::Opened) {
         self.is_open = true;
         self.pause = PAUSE;
-        if let Some(position) = &mut self.position {
-            position.watermark = opened.watermark;
+        self.held.taken(opened);
+        if let (Some(position), Some(assigned)) = (&mut self.position, opened.assigned) {
+            position.watermark = assigned.watermark;
         }
         self.send_unanswered().await;
     }
@@ -230,7 +231,10 @@ mod tests {
             dead: PartitionUid(8),
             delayed: PartitionUid(9),
         };
-        let opened = |watermark| v1::Assigned { partition: 3, epoch: 1, watermark };
+        let opened = |watermark| {
+            let assigned = v1::Assigned { partition: 3, epoch: 1, watermark };
+            internal::Opened { assigned: Some(assigned), ..internal::Opened::default() }
+        };
         let mut slot = Slot::new(placement);
 
         // Not the beginning, and not "nothing is left".
