@@ -52,8 +52,9 @@ Examples:
     Test(Box<Test>),
 }
 
+/// Filters on the command line.
 #[derive(clap::Args, Debug)]
-struct Test {
+pub(crate) struct Filters {
     /// Filters in JSON: one, or a list of which all must pass
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
@@ -65,6 +66,12 @@ struct Test {
     /// A CEL expression over the payload: data, and ce for the attributes
     #[arg(long, value_name = "EXPRESSION")]
     cel: Option<String>,
+}
+
+#[derive(clap::Args, Debug)]
+struct Test {
+    #[command(flatten)]
+    filters: Filters,
 
     /// Structured JSON events, one after the other or in a list; - for standard input
     #[arg(long, value_name = "FILE", required_unless_present = "stream")]
@@ -97,7 +104,7 @@ pub(crate) async fn run(
     format: Format,
 ) -> anyhow::Result<ExitCode> {
     let Verb::Test(test) = args.verb;
-    let filters = match test.filters() {
+    let filters = match test.filters.filters() {
         Ok(filters) => filters,
         Err(problem) => return bad_filter(&problem),
     };
@@ -107,8 +114,9 @@ pub(crate) async fn run(
     }
 }
 
-impl Test {
-    fn filters(&self) -> Result<Vec<Filter>, String> {
+impl Filters {
+    /// All that are given.
+    pub(crate) fn filters(&self) -> Result<Vec<Filter>, String> {
         let mut filters: Vec<Filter> = match self.filter.as_deref().map(str::trim) {
             None => Vec::new(),
             Some(list) if list.starts_with('[') => serde_json::from_str(list).map_err(wrong)?,

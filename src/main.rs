@@ -23,6 +23,7 @@ mod output;
 mod progress;
 mod publish;
 mod replay;
+mod replay_job;
 mod sample_function;
 mod schema;
 mod settings;
@@ -86,6 +87,8 @@ enum Command {
     Subscription(subscription::Args),
     /// Read a stored range again; ends
     Replay(replay::Args),
+    /// Deliver a stored range to a subscription again
+    ReplayJob(replay_job::Args),
     /// Try filters on events: which pass, and why the others do not
     Filter(filter::Args),
     /// Register, list, get and check schemas; bind them to streams
@@ -209,6 +212,7 @@ async fn dispatch(
         Command::Subscribe(args) => subscribe::run(args, &client()?, format).await?,
         Command::Subscription(args) => subscription::run(args, &client()?, format).await?,
         Command::Replay(args) => replay::run(args, &client()?, format).await?,
+        Command::ReplayJob(args) => replay_job::run(args, &client()?, format).await?,
         Command::Filter(args) => return filter::run(args, connection, format).await,
         Command::Schema(args) => return schema::run(args, &client()?, format).await,
         Command::Function(args) => return function::run(args, &client()?, format).await,

@@ -7,6 +7,7 @@ use weft_proto::PartitionId;
 use weft_proto::event::{EventView, to_json};
 use weft_proto::resource::{DurationText, Kind, Start, SubscriptionMode, SubscriptionSpec};
 
+use crate::get;
 use crate::output::{Format, Out};
 use crate::when::When;
 
@@ -48,6 +49,11 @@ Examples:
         /// Only in this partition
         #[arg(long, value_name = "N")]
         partition: Option<u32>,
+    },
+    /// Show one, and how far it is
+    Describe {
+        /// NAME or NAMESPACE/NAME
+        name: String,
     },
     /// Show events that were given up, and why
     DeadLetters {
@@ -150,6 +156,7 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
             }
             Ok(out.flush()?)
         }
+        Verb::Describe { name } => describe(&name, client, format).await,
         Verb::DeadLetters { name, limit } => dead_letters(&name, limit, client, format).await,
         Verb::Redrive { which, rate } => {
             let redrive = Redrive { per_second: rate, ..which.redrive() };
@@ -195,6 +202,37 @@ async fn create(args: Create, client: &Client, format: Format) -> anyhow::Result
         return out.json(&serde_json::json!({ "subscription": args.name, "result": "created" }));
     }
     out.line(&format!("subscription {}: created", args.name))?;
+    Ok(out.flush()?)
+}
+
+async fn describe(name: &str, client: &Client, format: Format) -> anyhow::Result<()> {
+    let subscription = client.catalog().get(Kind::Subscription, name).await?;
+    let progress = client.subscription_progress(name).await?;
+    if format == Format::Json {
+        let spec: serde_json::Value = serde_json::from_slice(&subscription.spec)?;
+        let partition = |one: &v1::Progress| {
+            serde_json::json!({
+                "partition": one.partition, "watermark": one.watermark, "end": one.end,
+                "settled_above": one.settled_above, "given_back": one.given_back,
+                "lost": one.overtaken,
+            })
+        };
+        let partitions: Vec<_> = progress.iter().map(partition).collect();
+        return Out::new().json(&serde_json::json!({
+            "name": get::name_of(&subscription), "spec": spec, "partitions": partitions,
+        }));
+    }
+    get::export(std::slice::from_ref(&subscription), Format::Yaml)?;
+    let mut out = Out::new();
+    out.line("")?;
+    let rows = progress.iter().map(|one| {
+        let left = one.end.saturating_sub(one.watermark).saturating_sub(one.settled_above);
+        let numbers =
+            [u64::from(one.partition), one.watermark, one.end, left, one.given_back, one.overtaken];
+        numbers.iter().map(u64::to_string).collect()
+    });
+    let heads = ["PARTITION", "NEXT", "END", "LEFT", "GIVEN BACK", "LOST"];
+    out.table(&heads, rows.collect())?;
     Ok(out.flush()?)
 }
 

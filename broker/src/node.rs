@@ -420,7 +420,7 @@ impl Node {
                 lender.clone(),
                 edge.clone(),
             ),
-            catalog: rpc::CatalogService::new(resources.clone(), edge.token()),
+            catalog: rpc::CatalogService::new(ingest.clone(), history.clone(), edge.token()),
             access: rpc::AccessService::new(resources.clone(), membership.cluster_uid),
             cluster: rpc::ClusterService::new(rpc::ClusterParts {
                 facts,

@@ -422,6 +422,26 @@ impl Resources {
             .ok_or_else(|| Error::new(Reason::UnknownResource, "the subscription was deleted"))
     }
 
+    /// A replay job.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where there is none.
+    pub fn replay_job(&self, name: &QualifiedName) -> Result<catalog::ReplayJob> {
+        let machine = lock(&self.machine);
+        let Some(stored) = machine.state.get(Kind::ReplayJob, name) else {
+            let message = format!("there is no ReplayJob {name}");
+            return Err(self.missing(Error::new(Reason::UnknownResource, message)));
+        };
+        let spec = resource::parse(Kind::ReplayJob, &stored.spec)?;
+        Ok(catalog::ReplayJob { uid: ResourceUid(stored.uid), name: name.clone(), spec })
+    }
+
+    /// The replay jobs of a subscription.
+    pub fn replay_jobs(&self, subscription: ResourceUid) -> Vec<Arc<catalog::ReplayJob>> {
+        lock(&self.machine).state.replay_jobs(subscription).cloned().collect()
+    }
+
     /// Whether a subscription still exists.
     ///
     /// # Errors
@@ -574,7 +594,7 @@ impl Directory for Resources {
     fn cursor_owners(&self) -> Vec<ResourceUid> {
         let state = self.snapshot();
         // Streams have one on their own delayed events.
-        let kinds = [Kind::Subscription, Kind::Stream];
+        let kinds = [Kind::Subscription, Kind::Stream, Kind::ReplayJob];
         let owners = kinds.into_iter().flat_map(|kind| state.of_kind(kind));
         owners.map(|(_, stored)| ResourceUid(stored.uid)).collect()
     }

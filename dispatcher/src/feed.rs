@@ -311,6 +311,7 @@ fn ranges(mut acks: Vec<(PartitionId, Epoch, Offset)>) -> Vec<SettledRange> {
                 first: offset.get(),
                 last: offset.get(),
                 redriven: false,
+                replay_job: 0,
             }),
         }
     }

@@ -18,11 +18,11 @@ use weft_proto::resource::Kind;
 
 use super::harness::{Cluster, eventually, put, within};
 
-const STREAM: &str = "orders";
-const SUBSCRIPTION: &str = "billing";
-const LIMIT: Duration = Duration::from_mins(1);
+pub(super) const STREAM: &str = "orders";
+pub(super) const SUBSCRIPTION: &str = "billing";
+pub(super) const LIMIT: Duration = Duration::from_mins(1);
 
-fn event(number: usize, key: usize) -> Bytes {
+pub(super) fn event(number: usize, key: usize) -> Bytes {
     let subject = weft_proto::cloudevents::cloud_event::CloudEventAttributeValue {
         attr: Some(
             weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr::CeString(
@@ -41,18 +41,18 @@ fn event(number: usize, key: usize) -> Bytes {
     event.encode_to_vec().into()
 }
 
-async fn create(client: &Client, partitions: usize, subscription: &Value) {
+pub(super) async fn create(client: &Client, partitions: usize, subscription: &Value) {
     put(client, Kind::Stream, STREAM, &json!({"partitions": partitions})).await;
     put(client, Kind::Subscription, SUBSCRIPTION, subscription).await;
 }
 
-fn shared(more: &Value) -> Value {
+pub(super) fn shared(more: &Value) -> Value {
     let mut spec = json!({"stream": STREAM, "mode": "shared", "start": "earliest"});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     spec
 }
 
-async fn publish(client: &Client, numbers: std::ops::Range<usize>, keys: usize) {
+pub(super) async fn publish(client: &Client, numbers: std::ops::Range<usize>, keys: usize) {
     let publisher = client.publisher(STREAM, PublisherOptions::default()).await.unwrap();
     let mut receipts = Vec::new();
     for number in numbers {
@@ -63,20 +63,20 @@ async fn publish(client: &Client, numbers: std::ops::Range<usize>, keys: usize) 
     }
 }
 
-fn join(client: &Client, member: &str, events_max: u32) -> Subscription {
+pub(super) fn join(client: &Client, member: &str, events_max: u32) -> Subscription {
     let member = member.to_owned();
     let options = SubscriptionOptions { member, events_max, ..SubscriptionOptions::default() };
     client.subscribe(SUBSCRIPTION, options)
 }
 
 /// Numbers of the events of a delivery.
-fn numbers(delivery: &Delivery) -> Vec<usize> {
+pub(super) fn numbers(delivery: &Delivery) -> Vec<usize> {
     let number = |event: &Bytes| EventView::parse(event).unwrap().id.parse().unwrap();
     delivery.batch.events.iter().map(|(_, event)| number(event)).collect()
 }
 
 /// The next delivery, unless nothing comes for a while.
-async fn next(member: &mut Subscription, patience: Duration) -> Option<Delivery> {
+pub(super) async fn next(member: &mut Subscription, patience: Duration) -> Option<Delivery> {
     let until = Instant::now() + patience;
     loop {
         let item = timeout(until.saturating_duration_since(Instant::now()), member.next()).await;
@@ -87,7 +87,12 @@ async fn next(member: &mut Subscription, patience: Duration) -> Option<Delivery>
 }
 
 /// Takes and acknowledges until so many different events came.
-async fn drain(member: &mut Subscription, acker: &Acker, seen: &mut BTreeSet<usize>, all: usize) {
+pub(super) async fn drain(
+    member: &mut Subscription,
+    acker: &Acker,
+    seen: &mut BTreeSet<usize>,
+    all: usize,
+) {
     while seen.len() < all {
         let delivery = next(member, LIMIT).await.expect("more events");
         seen.extend(numbers(&delivery));
@@ -102,13 +107,13 @@ async fn lag(client: &Client) -> Option<u64> {
     Some(own.cursors.iter().map(|cursor| cursor.end - cursor.watermark).sum())
 }
 
-async fn all_settled(client: &Client) {
+pub(super) async fn all_settled(client: &Client) {
     let settled = async || lag(client).await.filter(|lag| *lag == 0);
     eventually(LIMIT, "settling", settled).await;
 }
 
 /// All dead letters: their numbers, and what they say of themselves.
-async fn dead_letters(client: &Client) -> BTreeMap<usize, BTreeMap<String, String>> {
+pub(super) async fn dead_letters(client: &Client) -> BTreeMap<usize, BTreeMap<String, String>> {
     let (mut letters, mut page) = (BTreeMap::new(), String::new());
     loop {
         let answer = client.dead_letters(SUBSCRIPTION, 3, &page).await.unwrap();

@@ -24,6 +24,7 @@ mod planned;
 mod reads;
 mod refusals;
 mod repeats;
+mod replay_jobs;
 mod replicas;
 mod retention;
 mod rotation;

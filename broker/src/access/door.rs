@@ -54,7 +54,7 @@ pub const fn needs(method: Method) -> Need {
         Method::CatalogGet => Need::ViewOr(Verb::Govern),
         Method::CatalogPut | Method::CatalogDelete => Need::EditOr(Verb::Govern),
         Method::CatalogSetStatus => Need::Verb(Verb::Report),
-        Method::ClusterRoute => Need::Verb(Verb::View),
+        Method::ClusterRoute | Method::SubscribeGetProgress => Need::Verb(Verb::View),
         Method::ClusterStatus | Method::ClusterRemoveNode | Method::ClusterDrain => {
             Need::Cluster(Verb::Operate)
         }

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weft_proto::resource::{self, Kind, SchemaStatus, StreamSpec, StreamStatus, SubscriptionSpec};
+use weft_proto::resource::{
+    self, Kind, ReplayJobSpec, SchemaStatus, StreamSpec, StreamStatus, SubscriptionSpec,
+};
 use weft_proto::{
     Error, GroupId, NameError, PartitionId, PartitionUid, QualifiedName, ResourceUid, SchemaId, v1,
 };
@@ -47,10 +49,23 @@ pub struct Subscription {
     pub spec: SubscriptionSpec,
 }
 
+/// A replay job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayJob {
+    /// Its identity; the shadow cursor belongs to it.
+    pub uid: ResourceUid,
+    /// Its name.
+    pub name: QualifiedName,
+    /// What it is.
+    pub spec: ReplayJobSpec,
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Index {
     pub(super) streams: BTreeMap<QualifiedName, Arc<Stream>>,
     pub(super) subscriptions: BTreeMap<QualifiedName, Arc<Subscription>>,
+    /// By the uid of their target.
+    pub(super) replay_jobs: BTreeMap<ResourceUid, BTreeMap<QualifiedName, Arc<ReplayJob>>>,
     pub(super) schema_versions: BTreeMap<SchemaId, (QualifiedName, u32)>,
 }
 
@@ -93,6 +108,13 @@ impl Index {
                     self.schema_versions.insert(SchemaId(version.id), found);
                 }
             }
+            Kind::ReplayJob => {
+                let spec: ReplayJobSpec = resource::parse(kind, &stored.spec)?;
+                let target = spec.resolved.as_ref().map_or(0, |range| range.target_uid);
+                let job = ReplayJob { uid, name: name.clone(), spec };
+                let jobs = self.replay_jobs.entry(ResourceUid(target)).or_default();
+                jobs.insert(name.clone(), Arc::new(job));
+            }
             Kind::Function | Kind::Grant | Kind::Limit => {}
         }
         Ok(())
@@ -103,6 +125,10 @@ impl Index {
             Kind::Stream => drop(self.streams.remove(name)),
             Kind::Subscription => drop(self.subscriptions.remove(name)),
             Kind::Schema => self.schema_versions.retain(|_, (schema, _)| schema != name),
+            Kind::ReplayJob => self.replay_jobs.retain(|_, jobs| {
+                jobs.remove(name);
+                !jobs.is_empty()
+            }),
             Kind::Function | Kind::Grant | Kind::Limit => {}
         }
     }

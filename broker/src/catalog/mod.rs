@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use command::{EntryError, KIND, Reply, decode, encode};
-pub use index::{Placement, Stream, Subscription};
+pub use index::{Placement, ReplayJob, Stream, Subscription};
 use weft_proto::resource::{self, Kind};
 use weft_proto::{Error, QualifiedName, Reason, Timestamp, internal, v1};
 
@@ -299,6 +299,7 @@ fn is_same(kind: Kind, old: &v1::Resource, new: &v1::Resource) -> Result<bool, E
         Kind::Stream => equal::<resource::StreamSpec>(kind, old, new),
         Kind::Subscription => equal::<resource::SubscriptionSpec>(kind, old, new),
         Kind::Function => equal::<resource::FunctionSpec>(kind, old, new),
+        Kind::ReplayJob => equal::<resource::ReplayJobSpec>(kind, old, new),
         Kind::Grant => equal::<resource::GrantSpec>(kind, old, new),
         Kind::Limit => equal::<resource::LimitSpec>(kind, old, new),
         Kind::Schema => {

@@ -1,8 +1,8 @@
 //! Rules between resources: what refers to what, and what may change.
 
 use weft_proto::resource::{
-    self, BindingMode, BindingVersion, FunctionSpec, Kind, MaxAge, Retention, StreamSpec,
-    SubscriptionSpec,
+    self, BindingMode, BindingVersion, FunctionSpec, Kind, MaxAge, ReplayJobSpec, ReplayState,
+    ReplayTarget, Retention, StreamSpec, SubscriptionMode, SubscriptionSpec,
 };
 use weft_proto::{Error, QualifiedName, Reason, v1};
 
@@ -62,6 +62,10 @@ impl State {
                 }
                 Ok(())
             }
+            Kind::ReplayJob => {
+                let spec: ReplayJobSpec = resource::parse(kind, &new.spec)?;
+                self.check_replay_job(name, &spec, old)
+            }
             Kind::Function => {
                 let spec: FunctionSpec = resource::parse(kind, &new.spec)?;
                 self.check_triggers(name, &spec, old)?;
@@ -73,6 +77,52 @@ impl State {
                     None => Ok(()),
                 }
             }
+        }
+    }
+
+    /// All but pace and state belongs to what was replayed so far.
+    fn check_replay_job(
+        &self,
+        name: &QualifiedName,
+        spec: &ReplayJobSpec,
+        old: Option<&v1::Resource>,
+    ) -> Result<(), Error> {
+        let Some(old) = old else { return self.check_replay_target(spec) };
+        let old: ReplayJobSpec = resource::parse(Kind::ReplayJob, &old.spec)?;
+        if old.state == ReplayState::Cancelled && spec.state != ReplayState::Cancelled {
+            let message = format!("the replay job {name} was cancelled; start another one");
+            return Err(fixed("spec.state", message));
+        }
+        let same = ReplayJobSpec { pace: spec.pace, state: spec.state, ..old };
+        if same != *spec {
+            let message = format!(
+                "only pace and state of the replay job {name} can change; start another one for another range or target"
+            );
+            return Err(fixed("spec", message));
+        }
+        Ok(())
+    }
+
+    fn check_replay_target(&self, spec: &ReplayJobSpec) -> Result<(), Error> {
+        let ReplayTarget::Subscription(_) = &spec.target;
+        let name = spec.target.subscription()?;
+        let target = self.subscription(&name);
+        let Some(target) = target else {
+            let message = format!("there is no Subscription {name}; create it first");
+            let error = Error::new(Reason::UnknownResource, message);
+            return Err(error.with_field("spec.target.subscription"));
+        };
+        if target.spec.mode == SubscriptionMode::Exclusive {
+            let message = format!(
+                "the subscription {name} is exclusive: it has one order, in which nothing can be put; move its cursor by `weft subscription seek`, or replay to one in mode shared or key-shared"
+            );
+            return Err(fixed("spec.target.subscription", message));
+        }
+        // Whoever writes it is the cluster, when the job is made.
+        match &spec.resolved {
+            Some(range) if range.target_uid == target.uid.get() => Ok(()),
+            Some(_) => Err(Error::unavailable("the target of the replay job changed; try again")),
+            None => Err(Error::invalid("the range is not resolved").with_field("spec.resolved")),
         }
     }
 
@@ -208,7 +258,7 @@ pub(super) fn warnings(kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Er
                 ));
             }
         }
-        Kind::Schema | Kind::Subscription | Kind::Grant | Kind::Limit => {}
+        Kind::Schema | Kind::Subscription | Kind::ReplayJob | Kind::Grant | Kind::Limit => {}
     }
     Ok(warnings)
 }

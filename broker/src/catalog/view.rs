@@ -1,11 +1,12 @@
 //! Looking at the catalog.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weft_proto::resource::{self, Kind, SchemaStatus, StreamStatus};
 use weft_proto::{PartitionUid, QualifiedName, ResourceUid, SchemaId, Timestamp, internal, v1};
 
-use super::{Placement, Resources, State, Stream, Subscription};
+use super::{Placement, ReplayJob, Resources, State, Stream, Subscription};
 
 impl State {
     /// Rises with each change of anything.
@@ -52,6 +53,11 @@ impl State {
     /// A subscription.
     pub fn subscription(&self, name: &QualifiedName) -> Option<&Arc<Subscription>> {
         self.index.subscriptions.get(name)
+    }
+
+    /// The replay jobs of a target, by name.
+    pub fn replay_jobs(&self, target: ResourceUid) -> impl Iterator<Item = &Arc<ReplayJob>> {
+        self.index.replay_jobs.get(&target).into_iter().flat_map(BTreeMap::values)
     }
 
     /// All partitions of all streams.

@@ -1,4 +1,4 @@
-//! Dead letters: the event as it was, and why it was given up.
+//! Dead letters: the event as it was, and why it was given up; and events of replay jobs, which say so.
 //!
 //! The attributes follow the event's own bytes, which stay as they were published: protobuf reads a
 //! map that comes in pieces as one.
@@ -9,7 +9,7 @@ use weft_proto::cloudevents::CloudEvent;
 use weft_proto::cloudevents::cloud_event::CloudEventAttributeValue;
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::event::EventView;
-use weft_proto::{PartitionId, QualifiedName, Timestamp};
+use weft_proto::{Offset, PartitionId, QualifiedName, Timestamp};
 
 use crate::subscription::desk::{Cause, DeadLetter};
 
@@ -29,6 +29,8 @@ mod name {
     pub(super) const PARTITION: &str = "weftpartition";
     /// Its offset there.
     pub(super) const OFFSET: &str = "weftoffset";
+    /// The replay job for which it was delivered.
+    pub(super) const REPLAY_JOB: &str = "weftreplayjob";
     /// When its first delivery failed.
     pub(super) const FIRST_FAILURE: &str = "weftfirstfailure";
 }
@@ -39,6 +41,8 @@ pub(super) struct Origin {
     pub(super) stream: QualifiedName,
     pub(super) subscription: QualifiedName,
     pub(super) partition: PartitionId,
+    /// For which it was delivered, if for any.
+    pub(super) replay_job: Option<QualifiedName>,
 }
 
 /// The dead letter of an event.
@@ -48,6 +52,8 @@ pub(super) fn letter(event: &[u8], origin: &Origin, letter: &DeadLetter) -> Byte
     let was = |attribute: &str| known.as_ref().and_then(|view| view.attribute(attribute));
     let partition = was(name::PARTITION).map_or_else(|| origin.partition.to_string(), Into::into);
     let offset = was(name::OFFSET).map_or_else(|| letter.offset.to_string(), Into::into);
+    let job = origin.replay_job.as_ref().map(ToString::to_string);
+    let replay_job = job.or_else(|| was(name::REPLAY_JOB).map(Into::into)).unwrap_or_default();
     let plain = known.as_ref().and_then(EventView::without_broker_attributes);
     let event = plain.as_deref().unwrap_or(event);
     let attributes = [
@@ -59,11 +65,21 @@ pub(super) fn letter(event: &[u8], origin: &Origin, letter: &DeadLetter) -> Byte
         (name::PARTITION, partition),
         (name::OFFSET, offset),
         (name::FIRST_FAILURE, first_failure(letter)),
+        (name::REPLAY_JOB, replay_job),
     ];
+    with(event, attributes.into_iter().filter(|(_, text)| !text.is_empty()))
+}
+
+/// An event as a replay job delivers it.
+pub(super) fn replayed(event: &[u8], job: &QualifiedName, offset: Offset) -> Bytes {
+    with(event, [(name::REPLAY_JOB, job.to_string()), (name::OFFSET, offset.to_string())])
+}
+
+/// An event with attributes beside its own.
+fn with(event: &[u8], attributes: impl IntoIterator<Item = (&'static str, String)>) -> Bytes {
     let value = |text| CloudEventAttributeValue { attr: Some(Attr::CeString(text)) };
-    let added = attributes.into_iter().filter(|(_, text)| !text.is_empty());
-    let added = added.map(|(name, text)| (name.to_owned(), value(text))).collect();
-    let added = CloudEvent { attributes: added, ..CloudEvent::default() };
+    let added = attributes.into_iter().map(|(name, text)| (name.to_owned(), value(text)));
+    let added = CloudEvent { attributes: added.collect(), ..CloudEvent::default() };
     let mut bytes = Vec::with_capacity(event.len() + added.encoded_len());
     bytes.extend_from_slice(event);
     bytes.extend_from_slice(&added.encode_to_vec());
@@ -105,8 +121,6 @@ pub fn original(letter: &Bytes) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use weft_proto::Offset;
-
     use super::*;
     use crate::subscription::Failure;
 
@@ -115,6 +129,7 @@ mod tests {
             stream: "shop/orders".parse().unwrap(),
             subscription: "shop/billing".parse().unwrap(),
             partition: PartitionId(3),
+            replay_job: None,
         }
     }
 

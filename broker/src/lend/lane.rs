@@ -1,17 +1,24 @@
-//! The events of one partition, or of its dead letters that are delivered again, at one desk.
+//! The events of one partition, of its dead letters that are delivered again, or of a replay job in it,
+//! at one desk.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weft_proto::event::{EventView, ordering_hash};
 use weft_proto::filter::{Candidate, Compiled};
-use weft_proto::{Epoch, Offset, PartitionUid, Reason, Result, Timestamp};
+use weft_proto::resource::ReplayState;
+use weft_proto::{Epoch, Offset, PartitionUid, Reason, ResourceUid, Result, Timestamp};
 
+use super::dead::replayed;
+use super::pace::Pacer;
 use super::shelf::{Budget, Shelf, Stored};
-use super::{is_of, original};
+use super::{LaneKey, is_of, original};
+use crate::catalog::ReplayJob;
 use crate::data::DataGroup;
 use crate::entry::OffsetRange;
 use crate::planted::{self, Bug};
 use crate::read::{History, Run, Tape};
+use crate::resources::Placement;
 use crate::subscription::desk::{Desk, Grant, Mode, Offered, Policy};
 use crate::subscription::{OffsetSet, Parked};
 
@@ -27,12 +34,13 @@ const NEAR: u64 = 256;
 const BEHIND: u64 = 5;
 
 /// A desk, and where its events come from.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Lane {
     pub(super) desk: Desk,
     /// Where the events are: the partition, or its dead letters.
     pub(super) partition: PartitionUid,
-    pub(super) is_redriven: bool,
+    /// Whose cursor it has: that of the subscription, or of the replay job.
+    pub(super) cursor: ResourceUid,
+    pub(super) kind: LaneKind,
     mode: Mode,
     tape: Tape,
     /// For events that are read a second time.
@@ -43,6 +51,28 @@ pub(super) struct Lane {
     subscription: weft_proto::QualifiedName,
     /// The last read found nothing more.
     is_dry: bool,
+}
+
+/// Which events a lane has.
+pub(super) enum LaneKind {
+    /// Those of the partition.
+    Own,
+    /// Dead letters that are delivered again.
+    Redriven,
+    /// Those of a replay job.
+    Replay(Replay),
+}
+
+/// A replay job in one partition.
+pub(super) struct Replay {
+    pub(super) job: Arc<ReplayJob>,
+    /// Of the job alone.
+    filters: Compiled,
+    /// One past the last event.
+    to: Offset,
+    pacer: Pacer,
+    /// It was deleted, or cancelled.
+    is_over: bool,
 }
 
 /// What a cursor says.
@@ -70,20 +100,51 @@ pub(super) struct Source {
     pub(super) history: History,
     pub(super) budget: Budget,
     pub(super) partition: PartitionUid,
+    pub(super) cursor: ResourceUid,
     pub(super) filters: Compiled,
     pub(super) subscription: weft_proto::QualifiedName,
-    pub(super) is_redriven: bool,
+    pub(super) kind: LaneKind,
+}
+
+impl Replay {
+    /// The part of a job in one partition, and where it begins; nothing if it has none there, or is
+    /// cancelled.
+    ///
+    /// # Errors
+    ///
+    /// For filters that this release does not know.
+    pub(super) fn of(job: Arc<ReplayJob>, placement: Placement) -> Result<Option<(Self, Offset)>> {
+        let range = job.spec.range(placement.partition.get());
+        let Some(range) = range.filter(|_| job.spec.state != ReplayState::Cancelled) else {
+            return Ok(None);
+        };
+        let partitions = job.spec.resolved.iter().flat_map(|range| &range.partitions).count();
+        let filters = Compiled::new(&job.spec.filters)?;
+        let pacer = Pacer::new(job.spec.pace, partitions);
+        let to = Offset(range.to);
+        Ok(Some((Self { job, filters, to, pacer, is_over: false }, Offset(range.from))))
+    }
+
+    /// One past the last event.
+    pub(super) fn end(&self) -> Offset {
+        self.to
+    }
+
+    fn runs(&self) -> bool {
+        !self.is_over && self.job.spec.state == ReplayState::Running
+    }
 }
 
 impl Lane {
     pub(super) fn open(source: Source, policy: Policy, opened: Opened, seed: u64) -> Self {
-        let Source { group, history, budget, partition, filters, subscription, is_redriven } =
+        let Source { group, history, budget, partition, cursor, filters, subscription, kind } =
             source;
+        let is_own = matches!(kind, LaneKind::Own);
         let Opened { previous, epoch, watermark, settled, parked } =
-            if is_redriven { opened } else { opened.damaged() };
+            if is_own { opened.damaged() } else { opened };
         let mode = policy.mode;
         // Dead letters are lent only where somebody asked for it: all others count as settled.
-        let settled = if is_redriven {
+        let settled = if matches!(kind, LaneKind::Redriven) {
             all_but(&parked, watermark, group.bounds(partition).end)
         } else {
             settled
@@ -95,13 +156,86 @@ impl Lane {
             again: tape(watermark),
             desk,
             partition,
-            is_redriven,
+            cursor,
+            kind,
             mode,
             group,
             shelf: Shelf::new(budget),
             filters,
             subscription,
             is_dry: false,
+        }
+    }
+
+    /// What members and desks call it.
+    pub(super) fn key(&self) -> LaneKey {
+        match &self.kind {
+            LaneKind::Own => LaneKey::default(),
+            LaneKind::Redriven => LaneKey { redriven: true, replay_job: 0 },
+            LaneKind::Replay(replay) => {
+                LaneKey { redriven: false, replay_job: replay.job.uid.get() }
+            }
+        }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.kind, LaneKind::Own)
+    }
+
+    pub(super) fn is_redriven(&self) -> bool {
+        matches!(self.kind, LaneKind::Redriven)
+    }
+
+    /// Who is served first, from 0: dead letters that somebody asked for, then what is new; the past can
+    /// wait.
+    pub(super) fn rank(&self) -> u8 {
+        match self.kind {
+            LaneKind::Redriven => 0,
+            LaneKind::Own => 1,
+            LaneKind::Replay(_) => 2,
+        }
+    }
+
+    /// Whether events are lent at present.
+    pub(super) fn lends(&self) -> bool {
+        match &self.kind {
+            LaneKind::Own | LaneKind::Redriven => true,
+            LaneKind::Replay(replay) => replay.runs(),
+        }
+    }
+
+    /// The job that it is for.
+    pub(super) fn replays(&self) -> Option<&ReplayJob> {
+        match &self.kind {
+            LaneKind::Replay(replay) => Some(&replay.job),
+            LaneKind::Own | LaneKind::Redriven => None,
+        }
+    }
+
+    /// Whether nothing comes of it any more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(&self.kind, LaneKind::Replay(replay) if replay.is_over)
+    }
+
+    /// The job as it is now; nothing if it is gone.
+    pub(super) fn update(&mut self, job: Option<&Arc<ReplayJob>>) {
+        let LaneKind::Replay(replay) = &mut self.kind else { return };
+        let job = job.filter(|job| job.spec.state != ReplayState::Cancelled);
+        let Some(job) = job else {
+            replay.is_over = true;
+            return;
+        };
+        if job.spec.pace != replay.job.spec.pace || job.spec.state != replay.job.spec.state {
+            replay.pacer.change(job.spec.pace);
+        }
+        replay.job = Arc::clone(job);
+    }
+
+    /// When there is something to read that has its time.
+    pub(super) fn reads_at(&self) -> Option<Timestamp> {
+        match &self.kind {
+            LaneKind::Replay(replay) if replay.runs() => replay.pacer.next(),
+            _ => None,
         }
     }
 
@@ -122,7 +256,7 @@ impl Lane {
 
     fn wants_more(&mut self, is_wanted: bool) -> bool {
         let room = self.desk.room();
-        if self.is_dry || room.events == 0 || room.bytes == 0 {
+        if self.is_dry || !self.lends() || room.events == 0 || room.bytes == 0 {
             return false;
         }
         let is_ahead = self.shelf.bytes() >= AHEAD_BYTES || self.desk.waiting() >= AHEAD_EVENTS;
@@ -131,8 +265,8 @@ impl Lane {
     }
 
     /// Reads on if there is room; says whether there may be more.
-    pub(super) async fn read(&mut self, is_wanted: bool) -> Result<bool> {
-        if !self.wants_more(is_wanted) {
+    pub(super) async fn read(&mut self, is_wanted: bool, now: Timestamp) -> Result<bool> {
+        if !self.wants_more(is_wanted) || self.reads_at().is_some_and(|at| at > now) {
             return Ok(false);
         }
         let from = self.desk.reads_from();
@@ -145,9 +279,11 @@ impl Lane {
             return Ok(true);
         }
         self.tape.seek(from);
-        let end = match self.next_settled(from) {
-            Some(stop) => stop.min(bounds.end),
-            None => bounds.end,
+        let end = match &self.kind {
+            LaneKind::Own => bounds.end,
+            // Redriven letters lie apart: what is between them is not read.
+            LaneKind::Redriven => Offset(from.0.saturating_add(1)).min(bounds.end),
+            LaneKind::Replay(replay) => replay.to.min(bounds.end),
         };
         let runs = match self.tape.read(end, READ_BYTES).await {
             Ok(runs) => runs,
@@ -157,22 +293,28 @@ impl Lane {
         self.is_dry = runs.is_empty();
         tracing::trace!(partition = %self.partition, %from, end = %bounds.end, runs = runs.len(), "read");
         for run in runs {
-            self.offer(run);
+            if !self.offer(run, now) {
+                // The rest is read again when it has its time.
+                return Ok(false);
+            }
         }
         Ok(!self.is_dry)
     }
 
-    /// Redriven letters lie apart: what is between them is not read.
-    fn next_settled(&self, from: Offset) -> Option<Offset> {
-        self.is_redriven.then(|| Offset(from.0.saturating_add(1)))
-    }
-
-    fn offer(&mut self, run: Run) {
+    /// Offers what the subscription wants of a run; false if it is too early for some of it.
+    fn offer(&mut self, run: Run, now: Timestamp) -> bool {
         let mut passed: Option<OffsetRange> = None;
         for (number, event) in (0_u64..).zip(run.events) {
             let offset = Offset(run.first.0.saturating_add(number));
             let candidate = EventView::parse(&event).map(Candidate::new);
             let offered = candidate.and_then(|event| self.look(&event, offset));
+            let is_early = offered.is_some() && !self.has_time(run.time, now);
+            if is_early {
+                if let Some(range) = passed {
+                    self.desk.pass(range);
+                }
+                return false;
+            }
             let Some(offered) = offered else {
                 passed = match (passed, OffsetRange::new(offset, offset)) {
                     (Some(range), Some(one)) => Some(range.join(one)),
@@ -189,15 +331,24 @@ impl Lane {
         if let Some(range) = passed {
             self.desk.pass(range);
         }
+        true
+    }
+
+    /// Whether an event of this append time may be offered now.
+    fn has_time(&mut self, event: Timestamp, now: Timestamp) -> bool {
+        match &mut self.kind {
+            LaneKind::Own | LaneKind::Redriven => true,
+            LaneKind::Replay(replay) => replay.pacer.may(event, now),
+        }
     }
 
     /// What the desk must know of an event that the subscription wants.
     fn look(&self, event: &Candidate<'_>, offset: Offset) -> Option<Offered> {
         let view = event.event();
-        let is_wanted = if self.is_redriven {
-            is_of(view, &self.subscription)
-        } else {
-            self.filters.passes(event)
+        let is_wanted = match &self.kind {
+            LaneKind::Own => self.filters.passes(event),
+            LaneKind::Redriven => is_of(view, &self.subscription),
+            LaneKind::Replay(replay) => self.filters.passes(event) && replay.filters.passes(event),
         };
         let key = match self.mode {
             Mode::KeyShared if planted::is(Bug::KeysNotHeld) => offset.get(),
@@ -212,13 +363,18 @@ impl Lane {
         })
     }
 
-    /// The events of grants, in their order and as they were published; nothing for those that
-    /// retention took meanwhile.
+    /// The events of grants, in their order and as they were published, but for the mark of a replay;
+    /// nothing for those that retention took meanwhile.
     pub(super) async fn load(&mut self, offsets: &[Offset]) -> Result<Vec<Option<Stored>>> {
         let mut found = self.stored(offsets).await?;
-        if self.is_redriven {
-            for stored in found.iter_mut().flatten() {
-                stored.event = original(&stored.event);
+        for (stored, &offset) in found.iter_mut().zip(offsets) {
+            let Some(stored) = stored else { continue };
+            match &self.kind {
+                LaneKind::Own => {}
+                LaneKind::Redriven => stored.event = original(&stored.event),
+                LaneKind::Replay(replay) => {
+                    stored.event = replayed(&stored.event, &replay.job.name, offset);
+                }
             }
         }
         Ok(found)

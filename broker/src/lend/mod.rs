@@ -10,6 +10,7 @@ mod dead;
 mod host;
 mod lane;
 mod link;
+mod pace;
 mod replicate;
 mod shelf;
 mod trunk;
@@ -26,7 +27,8 @@ use tokio_stream::Stream;
 use tonic::Streaming;
 use weft_proto::resource::{SubscriptionMode, SubscriptionSpec, Verb};
 use weft_proto::{
-    Error, GroupId, NodeId, PartitionId, PartitionUid, QualifiedName, ResourceUid, Result, internal,
+    Error, GroupId, NodeId, PartitionId, PartitionUid, QualifiedName, ResourceUid, Result,
+    internal, v1,
 };
 
 use crate::access::{Caller, authorize};
@@ -234,8 +236,35 @@ impl Lender {
     }
 }
 
+/// What is lent at one desk beside the events of the partition, which have the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// Dead letters that are delivered again.
+    pub redriven: bool,
+    /// The uid of a replay job, 0 for none.
+    pub replay_job: u64,
+}
+
+impl From<&v1::SettledRange> for LaneKey {
+    fn from(range: &v1::SettledRange) -> Self {
+        Self { redriven: range.redriven, replay_job: range.replay_job }
+    }
+}
+
+impl From<&v1::Delivery> for LaneKey {
+    fn from(delivery: &v1::Delivery) -> Self {
+        Self { redriven: delivery.redriven, replay_job: delivery.replay_job }
+    }
+}
+
+impl From<&internal::HeldLeases> for LaneKey {
+    fn from(held: &internal::HeldLeases) -> Self {
+        Self { redriven: held.redriven, replay_job: held.replay_job }
+    }
+}
+
 /// Leaves out of a delivery what goes without saying.
-pub fn tidy(delivery: &mut weft_proto::v1::Delivery) {
+pub fn tidy(delivery: &mut v1::Delivery) {
     if delivery.attempts.iter().all(|&attempt| attempt == 1) {
         delivery.attempts = Vec::new();
     }

@@ -8,28 +8,32 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use weft_proto::internal::catalog_command::Change as Wanted;
 use weft_proto::resource::{
-    self, FunctionSpec, Kind, Retention, SchemaSpec, StreamSpec, SubscriptionSpec, Verb,
+    self, FunctionSpec, Kind, ReplayJobSpec, Retention, SchemaSpec, StreamSpec, SubscriptionSpec,
+    Verb,
 };
 use weft_proto::v1::catalog_server::Catalog;
 use weft_proto::{Error, QualifiedName, Reason, Result, internal, v1};
 
-use super::{caller_of, until_stop};
+use super::{caller_of, replay, until_stop};
 use crate::access::{Caller, authorize};
 use crate::catalog::{self, Change, Changed, Reply};
-use crate::ingest::compile;
+use crate::ingest::{Ingest, compile};
+use crate::read::History;
 use crate::resources::Resources;
 
 /// The service.
 #[derive(Clone, Debug)]
 pub struct Service {
     resources: Resources,
+    ingest: Ingest,
+    history: History,
     stop: CancellationToken,
 }
 
 impl Service {
     /// The service over this node's catalog.
-    pub fn new(resources: Resources, stop: CancellationToken) -> Self {
-        Self { resources, stop }
+    pub fn new(ingest: Ingest, history: History, stop: CancellationToken) -> Self {
+        Self { resources: ingest.resources().clone(), ingest, history, stop }
     }
 
     async fn change(&self, caller: &Caller, change: Wanted, dry_run: bool) -> Result<Reply> {
@@ -38,14 +42,17 @@ impl Service {
         }
         let mut copy = self.resources.snapshot();
         let command = internal::CatalogCommand { change: Some(change), principal: String::new() };
-        let time = crate::clock::now();
+        let (time, generation) = (crate::clock::now(), copy.generation());
         let tried = copy.apply(&catalog::encode(&command, time), time);
-        tried.map(|(reply, _)| reply).map_err(|error| Error::internal(error.to_string()))
+        // Nobody will ever see the generation that it would have made.
+        tried
+            .map(|(reply, _)| Reply { generation, ..reply })
+            .map_err(|error| Error::internal(error.to_string()))
     }
 
     async fn put_one(&self, caller: &Caller, request: v1::PutRequest) -> Result<v1::PutResponse> {
         self.resources.wait_for(request.min_generation).await?;
-        let wanted = request.resource.unwrap_or_default();
+        let mut wanted = request.resource.unwrap_or_default();
         // What needs no other resource is refused here, before anything is proposed.
         resource::check(&wanted)?;
         let (kind, name) = resource::identify(&wanted)?;
@@ -54,6 +61,9 @@ impl Service {
         if kind == Kind::Schema {
             let spec: SchemaSpec = resource::parse(kind, &wanted.spec)?;
             compile(spec.document()?.get())?;
+        }
+        if kind == Kind::ReplayJob {
+            self.resolve_range(&name, &mut wanted).await?;
         }
         let mut warnings = Self::warnings(kind, &wanted);
         let put = internal::CatalogPut {
@@ -100,6 +110,15 @@ impl Service {
                     authorize(caller, Verb::Publish, &named(&reply.stream)?)?;
                 }
             }
+            // It is a kind of seek: whoever may not move the cursor may not send its members the past.
+            Kind::ReplayJob => {
+                let spec: ReplayJobSpec = resource::parse(kind, &wanted.spec)?;
+                let target = spec.target.subscription()?;
+                authorize(caller, Verb::Edit, &target)?;
+                if let Some(target) = self.resources.snapshot().subscription(&target) {
+                    authorize(caller, Verb::Read, &target.stream)?;
+                }
+            }
             Kind::Stream if name.name.is_reserved() => {
                 let new: StreamSpec = resource::parse(kind, &wanted.spec)?;
                 let state = self.resources.snapshot();
@@ -118,6 +137,28 @@ impl Service {
             }
             Kind::Schema | Kind::Grant | Kind::Limit => {}
         }
+        Ok(())
+    }
+
+    /// What a new replay job replays is fixed now; an old one keeps what it has.
+    async fn resolve_range(&self, name: &QualifiedName, wanted: &mut v1::Resource) -> Result<()> {
+        let mut spec: ReplayJobSpec = resource::parse(Kind::ReplayJob, &wanted.spec)?;
+        let state = self.resources.snapshot();
+        if let Some(old) = state.get(Kind::ReplayJob, name) {
+            let old: ReplayJobSpec = resource::parse(Kind::ReplayJob, &old.spec)?;
+            spec.resolved = old.resolved;
+        } else {
+            // Whether there is one is for the catalog to say.
+            let target = spec.target.subscription()?.to_string();
+            spec.resolved = match self.resources.subscription_named(&target) {
+                Ok(view) => Some(replay::range(&self.ingest, &self.history, &view, &spec).await?),
+                Err(error) if error.reason() == Reason::UnknownResource => None,
+                Err(error) => return Err(error),
+            };
+        }
+        wanted.spec = serde_json::to_vec(&spec)
+            .map_err(|error| Error::internal("a spec cannot be written").with_source(error))?
+            .into();
         Ok(())
     }
 
@@ -180,14 +221,18 @@ impl Service {
 const fn view_of(kind: Kind) -> Verb {
     match kind {
         Kind::Grant | Kind::Limit => Verb::Govern,
-        Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function => Verb::View,
+        Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function | Kind::ReplayJob => {
+            Verb::View
+        }
     }
 }
 
 fn authorize_change(caller: &Caller, kind: Kind, name: &QualifiedName) -> Result<()> {
     let verb = match kind {
         Kind::Grant | Kind::Limit => Verb::Govern,
-        Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function => Verb::Edit,
+        Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function | Kind::ReplayJob => {
+            Verb::Edit
+        }
     };
     authorize(caller, verb, name).map(drop)
 }

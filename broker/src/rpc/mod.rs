@@ -5,6 +5,7 @@ mod catalog;
 mod cluster;
 mod publish;
 mod read;
+mod replay;
 mod server;
 pub(crate) mod subscribe;
 

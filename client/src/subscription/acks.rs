@@ -13,6 +13,8 @@ pub struct Held {
     pub(super) partition: u32,
     pub(super) epoch: u64,
     pub(super) redriven: bool,
+    /// 0 for none.
+    pub(super) replay_job: u64,
     pub(super) first: u64,
     /// Inclusive.
     pub(super) last: u64,
@@ -20,13 +22,13 @@ pub struct Held {
 
 impl Held {
     fn to_wire(self) -> v1::SettledRange {
-        let Self { partition, epoch, redriven, first, last } = self;
-        v1::SettledRange { partition, epoch, first, last, redriven }
+        let Self { partition, epoch, redriven, replay_job, first, last } = self;
+        v1::SettledRange { partition, epoch, first, last, redriven, replay_job }
     }
 
     fn meets(&self, range: &v1::SettledRange) -> bool {
-        (self.partition, self.epoch, self.redriven)
-            == (range.partition, range.epoch, range.redriven)
+        (self.partition, self.epoch, self.redriven, self.replay_job)
+            == (range.partition, range.epoch, range.redriven, range.replay_job)
             && self.first <= range.last
             && range.first <= self.last
     }
@@ -167,8 +169,8 @@ impl<W> Acks<W> {
 fn join(ranges: &mut Vec<v1::SettledRange>, held: Held) {
     match ranges.last_mut() {
         Some(range)
-            if (range.partition, range.epoch, range.redriven)
-                == (held.partition, held.epoch, held.redriven)
+            if (range.partition, range.epoch, range.redriven, range.replay_job)
+                == (held.partition, held.epoch, held.redriven, held.replay_job)
                 && held.first <= range.last.saturating_add(1) =>
         {
             range.last = range.last.max(held.last);
@@ -186,7 +188,8 @@ mod tests {
     }
 
     fn act(acks: &mut Acks<u64>, (partition, epoch, number): (u32, u64, u64), act: Act) {
-        let held = Held { partition, epoch, redriven: false, first: number, last: number };
+        let held =
+            Held { partition, epoch, redriven: false, replay_job: 0, first: number, last: number };
         acks.add(Ack { held, act, waiter: number });
     }
 

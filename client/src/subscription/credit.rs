@@ -6,13 +6,16 @@ use weft_proto::v1;
 
 use super::acks::Held;
 
+/// Partition, epoch, whether dead letters come again, and replay job: what numbers of events belong to.
+pub(super) type Holding = (u32, u64, bool, u64);
+
 /// A limit on delivered and unacknowledged events.
 #[derive(Debug)]
 pub(super) struct Credit {
     events_max: u32,
     bytes_max: u64,
-    /// Size of each unacknowledged event, by (partition, epoch, redriven) and number.
-    held: BTreeMap<(u32, u64, bool), BTreeMap<u64, u64>>,
+    /// Size of each unacknowledged event, by holding and number.
+    held: BTreeMap<Holding, BTreeMap<u64, u64>>,
     /// Freed and not yet given back to the server.
     free: v1::Credit,
 }
@@ -25,7 +28,7 @@ impl Credit {
 
     pub(super) fn handle_delivery(
         &mut self,
-        holding: (u32, u64, bool),
+        holding: Holding,
         events: impl Iterator<Item = (u64, usize)>,
     ) {
         let held = self.held.entry(holding).or_default();
@@ -33,8 +36,9 @@ impl Credit {
     }
 
     pub(super) fn handle_ack(&mut self, acked: &Held) {
-        let Held { partition, epoch, redriven, first, last } = *acked;
-        let Some(held) = self.held.get_mut(&(partition, epoch, redriven)) else { return };
+        let Held { partition, epoch, redriven, replay_job, first, last } = *acked;
+        let holding = (partition, epoch, redriven, replay_job);
+        let Some(held) = self.held.get_mut(&holding) else { return };
         if first > last {
             return;
         }
@@ -47,7 +51,8 @@ impl Credit {
 
     /// The partition is gone; its events will be delivered to whoever holds it next.
     pub(super) fn handle_revoked(&mut self, partition: u32, epoch: u64) {
-        for bytes in self.held.remove(&(partition, epoch, false)).unwrap_or_default().into_values()
+        for bytes in
+            self.held.remove(&(partition, epoch, false, 0)).unwrap_or_default().into_values()
         {
             self.free.events = self.free.events.saturating_add(1);
             self.free.bytes = self.free.bytes.saturating_add(bytes);
@@ -74,14 +79,14 @@ mod tests {
     use super::*;
 
     fn held(partition: u32, epoch: u64, first: u64, last: u64) -> Held {
-        Held { partition, epoch, redriven: false, first, last }
+        Held { partition, epoch, redriven: false, replay_job: 0, first, last }
     }
 
     #[test]
     fn credit_comes_back_with_acknowledgements_and_only_once() {
         let mut credit = Credit::new(8, 800);
         assert_eq!(credit.poll_credit(), Some(v1::Credit { events: 8, bytes: 800 }));
-        credit.handle_delivery((0, 1, false), (10..14).map(|offset| (offset, 100)));
+        credit.handle_delivery((0, 1, false, 0), (10..14).map(|offset| (offset, 100)));
 
         credit.handle_ack(&held(0, 1, 10, 10));
         assert_eq!(credit.poll_credit(), None);
@@ -96,7 +101,7 @@ mod tests {
     fn a_lost_partition_frees_its_share_and_a_new_connection_starts_full() {
         let mut credit = Credit::new(8, 800);
         credit.poll_credit();
-        credit.handle_delivery((3, 1, false), (0..4).map(|offset| (offset, 1)));
+        credit.handle_delivery((3, 1, false, 0), (0..4).map(|offset| (offset, 1)));
 
         credit.handle_revoked(3, 1);
         assert_eq!(credit.poll_credit(), Some(v1::Credit { events: 4, bytes: 4 }));

@@ -47,6 +47,34 @@ impl Client {
         Ok(self.call(Repeat::Always, seek).await?.cursors)
     }
 
+    /// How far a subscription is, by partition.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `Denied`; `Unavailable` when no node answers in time.
+    pub async fn subscription_progress(&self, subscription: &str) -> Result<Vec<v1::Progress>> {
+        self.progress(v1::get_progress_request::Of::Subscription(subscription.to_owned())).await
+    }
+
+    /// How far a replay job is, by partition, without those in which its range is empty.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, also when the target of the job was deleted; `Denied`; `Unavailable` when no node
+    /// answers in time.
+    pub async fn replay_progress(&self, replay_job: &str) -> Result<Vec<v1::Progress>> {
+        self.progress(v1::get_progress_request::Of::ReplayJob(replay_job.to_owned())).await
+    }
+
+    async fn progress(&self, of: v1::get_progress_request::Of) -> Result<Vec<v1::Progress>> {
+        let request = v1::GetProgressRequest { of: Some(of), min_generation: self.generation() };
+        let get = |transport| {
+            let request = request.clone();
+            async move { SubscribeClient::new(transport).get_progress(request).await }
+        };
+        Ok(self.call(Repeat::Always, get).await?.partitions)
+    }
+
     /// Events that a subscription gave up: one page of at most 1,000. `page` is empty at first, then
     /// what the answer before says.
     ///

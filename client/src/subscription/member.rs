@@ -242,12 +242,14 @@ impl Member {
                     batch,
                     attempts: delivery.attempts,
                     is_redriven: delivery.redriven,
+                    replay_job: (delivery.replay_job > 0).then_some(delivery.replay_job),
                     first_lease: delivery.first_lease,
                 };
                 self.is_lent |= delivery.first_lease.is_some();
                 let events = delivery.batch.events.iter().enumerate();
                 let sizes = events.map(|(place, (_, event))| (delivery.number(place), event.len()));
-                let holding = (partition, delivery.epoch.get(), delivery.is_redriven);
+                let replay_job = delivery.replay_job.unwrap_or_default();
+                let holding = (partition, delivery.epoch.get(), delivery.is_redriven, replay_job);
                 self.credit.handle_delivery(holding, sizes);
                 self.outbox.push_back(SubscriptionItem::Delivery(delivery));
             }

@@ -93,6 +93,9 @@ pub struct Delivery {
     pub batch: Batch,
     /// They are dead letters that are delivered again; offsets are those among the dead letters.
     pub is_redriven: bool,
+    /// The uid of the replay job for which they come; nothing for events of the subscription itself. They have
+    /// the attributes `weftreplayjob`, the name of the job, and `weftoffset`.
+    pub replay_job: Option<u64>,
     attempts: Vec<u32>,
     first_lease: Option<u64>,
 }
@@ -108,7 +111,9 @@ impl Delivery {
     pub fn one(&self, place: usize) -> Held {
         let number = self.number(place);
         let (partition, epoch) = (self.batch.partition.get(), self.epoch.get());
-        Held { partition, epoch, redriven: self.is_redriven, first: number, last: number }
+        let replay_job = self.replay_job.unwrap_or_default();
+        let redriven = self.is_redriven;
+        Held { partition, epoch, redriven, replay_job, first: number, last: number }
     }
 
     /// Which delivery of the event at this place it is, from 1.

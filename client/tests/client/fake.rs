@@ -450,6 +450,13 @@ impl subscribe_server::Subscribe for Fake {
         Err(Status::unimplemented("the tests do not use it"))
     }
 
+    async fn get_progress(
+        &self,
+        _request: Request<v1::GetProgressRequest>,
+    ) -> Result<Response<v1::GetProgressResponse>, Status> {
+        Err(Status::unimplemented("the tests do not use it"))
+    }
+
     async fn redrive(
         &self,
         _request: Request<v1::RedriveRequest>,

@@ -144,6 +144,13 @@ impl Subscribe for Broker {
         Err(Status::unimplemented("the dispatcher does not use it"))
     }
 
+    async fn get_progress(
+        &self,
+        _request: Request<weft_proto::v1::GetProgressRequest>,
+    ) -> Result<Response<weft_proto::v1::GetProgressResponse>, Status> {
+        Err(Status::unimplemented("the dispatcher does not use it"))
+    }
+
     async fn redrive(
         &self,
         _request: Request<weft_proto::v1::RedriveRequest>,

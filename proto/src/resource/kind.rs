@@ -18,6 +18,8 @@ pub enum Kind {
     Subscription,
     /// Something that is run for events.
     Function,
+    /// A stored range that is delivered again.
+    ReplayJob,
     /// Who may do what.
     Grant,
     /// How much of the cluster somebody may use.
@@ -26,8 +28,15 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which resources can be applied: what others need comes first.
-    pub const ALL: [Self; 6] =
-        [Self::Schema, Self::Stream, Self::Subscription, Self::Function, Self::Grant, Self::Limit];
+    pub const ALL: [Self; 7] = [
+        Self::Schema,
+        Self::Stream,
+        Self::Subscription,
+        Self::Function,
+        Self::ReplayJob,
+        Self::Grant,
+        Self::Limit,
+    ];
 
     /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +45,7 @@ impl Kind {
             Self::Schema => "Schema",
             Self::Subscription => "Subscription",
             Self::Function => "Function",
+            Self::ReplayJob => "ReplayJob",
             Self::Grant => "Grant",
             Self::Limit => "Limit",
         }
@@ -48,12 +58,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Takes any case and the plural, for the command line.
+/// Takes any case, the plural, and hyphens between words, for the command line.
 impl FromStr for Kind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let wanted = text.to_ascii_lowercase();
+        let wanted = text.to_ascii_lowercase().replace('-', "");
         let found = Self::ALL.into_iter().find(|kind| {
             let name = kind.as_str().to_ascii_lowercase();
             wanted == name || wanted == format!("{name}s")

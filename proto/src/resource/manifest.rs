@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FunctionSpec, GrantSpec, Kind, LimitSpec, SchemaSpec, StreamSpec, SubscriptionSpec, parse,
-    problem,
+    FunctionSpec, GrantSpec, Kind, LimitSpec, ReplayJobSpec, SchemaSpec, StreamSpec,
+    SubscriptionSpec, parse, problem,
 };
 use crate::{Error, Name, QualifiedName, Result, v1};
 
@@ -184,6 +184,7 @@ pub fn check(resource: &v1::Resource) -> Result<()> {
         Kind::Schema => parse::<SchemaSpec>(kind, &resource.spec)?.check(),
         Kind::Subscription => parse::<SubscriptionSpec>(kind, &resource.spec)?.check(),
         Kind::Function => parse::<FunctionSpec>(kind, &resource.spec)?.check(&name.name),
+        Kind::ReplayJob => parse::<ReplayJobSpec>(kind, &resource.spec)?.check(),
         Kind::Grant => parse::<GrantSpec>(kind, &resource.spec)?.check(&name),
         Kind::Limit => parse::<LimitSpec>(kind, &resource.spec)?.check(&name),
     }

@@ -10,6 +10,7 @@ mod grant;
 mod kind;
 mod limit;
 mod manifest;
+mod replay_job;
 mod role;
 mod schema;
 mod stream;
@@ -24,6 +25,9 @@ pub use grant::{Effect, GrantSpec, PRINCIPAL_BYTES_MAX, Verb, check_principal};
 pub use kind::Kind;
 pub use limit::LimitSpec;
 pub use manifest::{API_VERSION, Manifest, Metadata, check, identify};
+pub use replay_job::{
+    ReplayJobSpec, ReplayPace, ReplayPartition, ReplayRange, ReplayState, ReplayTarget,
+};
 pub use role::Role;
 pub use schema::{SchemaFormat, SchemaSpec, SchemaStatus, SchemaVersion};
 pub use stream::{

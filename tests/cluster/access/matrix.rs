@@ -119,6 +119,14 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
             };
             vec![case("all", "nnnyyy", &redrive(false)), case("dry run", "nnnyyy", &redrive(true))]
         }
+        Method::SubscribeGetProgress => {
+            use v1::get_progress_request::Of;
+            let of = |of| v1::GetProgressRequest { of: Some(of), min_generation: 0 };
+            vec![
+                case("subscription", "nyyyyy", &of(Of::Subscription("shop/sub".to_owned()))),
+                case("no replay job", "nyyyyy", &of(Of::ReplayJob("shop/nothing".to_owned()))),
+            ]
+        }
         Method::CatalogPut => {
             let stream = json!({"partitions": 1});
             let subscription = json!({"stream": "shop/orders"});

@@ -329,6 +329,7 @@ impl Session {
                 offset: batch.first_offset.saturating_add(delta),
                 attempt: delivery.attempts.get(place).copied().unwrap_or(1),
                 redriven: delivery.redriven,
+                replay_job: delivery.replay_job,
                 member: self.key,
             };
             self.lent.push(Lent { token, event: event.clone() });

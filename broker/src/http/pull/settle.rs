@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
-use weft_proto::{Error, Offset, PartitionId, Result, v1};
+use weft_proto::{Error, Offset, PartitionId, ResourceUid, Result, v1};
 
 use super::Part;
 use super::token::{Token, member};
@@ -171,7 +171,11 @@ fn fate(part: &Part, token: &Token) -> Option<Fate> {
     let partition = if token.redriven { placement.dead } else { placement.uid };
     let offset = Offset(token.offset);
     group.with_state(|state| {
-        let cursor: &Cursor = state.cursors().get(part.subscription.uid, partition)?;
+        let owner = match token.replay_job {
+            0 => part.subscription.uid,
+            job => ResourceUid(job),
+        };
+        let cursor: &Cursor = state.cursors().get(owner, partition)?;
         if offset < cursor.watermark() || cursor.settled().contains(offset) {
             return Some(Fate::Settled);
         }

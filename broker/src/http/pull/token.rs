@@ -9,7 +9,7 @@ use weft_proto::{internal, v1};
 use crate::entry::Member;
 
 /// Of the form of tokens; another one is refused.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The name of a member for one act of lending: nobody can guess it.
 pub(super) type MemberKey = [u8; 16];
@@ -25,6 +25,8 @@ pub(super) struct Token {
     pub(super) offset: u64,
     pub(super) attempt: u32,
     pub(super) redriven: bool,
+    /// The replay job that it is for, by its uid; 0 for none.
+    pub(super) replay_job: u64,
     pub(super) member: MemberKey,
 }
 
@@ -40,6 +42,7 @@ impl Token {
             self.lease,
             self.offset,
             self.attempt.into(),
+            self.replay_job,
         ] {
             encode_varint(number, &mut bytes);
         }
@@ -60,6 +63,7 @@ impl Token {
             lease: number()?,
             offset: number()?,
             attempt: u32::try_from(number()?).ok()?,
+            replay_job: number()?,
             redriven: redriven == 1,
             member: *member,
         };
@@ -74,6 +78,7 @@ impl Token {
             first: self.lease,
             last: self.lease,
             redriven: self.redriven,
+            replay_job: self.replay_job,
         }
     }
 
@@ -88,12 +93,14 @@ impl Token {
             redriven: self.redriven,
             // Leaders do not tell: a lock outlives one of them.
             last: self.epoch,
+            replay_job: self.replay_job,
         }
     }
 
     /// Whether leases of a range are meant to be this one, too.
     pub(super) fn is_in(&self, range: &v1::SettledRange) -> bool {
-        (range.epoch, range.redriven) == (self.epoch, self.redriven)
+        (range.epoch, range.redriven, range.replay_job)
+            == (self.epoch, self.redriven, self.replay_job)
             && (range.first..=range.last).contains(&self.lease)
     }
 }
@@ -123,9 +130,10 @@ mod tests {
         fn a_token_survives(
             (subscription, partition, epoch, lease) in any::<(u64, u32, u64, u64)>(),
             (offset, attempt, redriven, member) in any::<(u64, u32, bool, [u8; 16])>(),
+            replay_job in any::<u64>(),
         ) {
             let token =
-                Token { subscription, partition, epoch, lease, offset, attempt, redriven, member };
+                Token { subscription, partition, epoch, lease, offset, attempt, redriven, replay_job, member };
             prop_assert_eq!(Token::decode(&token.encode()), Some(token));
         }
 

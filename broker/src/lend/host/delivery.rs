@@ -6,8 +6,9 @@ use tokio::time::Instant;
 use weft_proto::{Offset, Result, internal, v1};
 
 use super::{Attached, BEHIND, Host, POSITIONS, offsets};
-use crate::lend::Frame;
+use crate::lend::lane::Lane;
 use crate::lend::shelf::Stored;
+use crate::lend::{Frame, LaneKey};
 use crate::subscription::desk::{Act, Grant, MemberId, Settle};
 
 /// Events of one frame.
@@ -30,8 +31,13 @@ impl Host {
             }
             self.lends_from = None;
         }
-        // Dead letters that somebody asked for come first.
-        for number in (0..self.lanes.len()).rev() {
+        let mut ranked: Vec<(u8, usize)> =
+            (0..).zip(&self.lanes).map(|(number, lane)| (lane.rank(), number)).collect();
+        ranked.sort_unstable();
+        for (_, number) in ranked {
+            if !self.lanes.get(number).is_some_and(Lane::lends) {
+                continue;
+            }
             let mut left = TURN_EVENTS;
             while left > 0 {
                 let member = self.lanes.get_mut(number).and_then(|lane| lane.desk.next_offer());
@@ -78,7 +84,7 @@ impl Host {
             return Ok(0);
         }
         tracing::trace!(partition = %self.placement.uid, ?member, events = grants.len(), "lent");
-        if attached.answers.leaves_events_out() && !lane.is_redriven {
+        if attached.answers.leaves_events_out() && lane.is_own() {
             for grant in &grants {
                 lane.leave(grant.offset);
             }
@@ -100,7 +106,7 @@ impl Host {
         let now = self.now();
         let Some(lane) = self.lanes.get_mut(number) else { return };
         let Some(attached) = self.members.get_mut(&member) else { return };
-        let epoch = lane.desk.epoch();
+        let (epoch, key) = (lane.desk.epoch(), lane.key());
         let resources = self.lender.parts.ingest.resources();
         let mut frames: Vec<v1::Delivery> = Vec::new();
         let mut last: Option<(&Grant, &Stored)> = None;
@@ -143,7 +149,8 @@ impl Host {
                     }),
                     first_lease: Some(grant.lease.0),
                     attempts: Vec::new(),
-                    redriven: lane.is_redriven,
+                    redriven: key.redriven,
+                    replay_job: key.replay_job,
                 }),
             }
             if let Some(frame) = frames.last_mut() {
@@ -195,6 +202,7 @@ impl Host {
                 first_lease: Some(grant.lease.0),
                 attempts: vec![grant.attempt],
                 redriven: false,
+                replay_job: 0,
             };
             frames.push(internal::Granted { delivery: Some(delivery), bytes: grant.bytes.into() });
         }
@@ -215,8 +223,11 @@ impl Host {
             epoch: own.desk.epoch().get(),
             watermark: own.desk.watermark().get(),
         };
-        let redriven_epoch = self.lanes.get(1).map_or(0, |lane| lane.desk.epoch().get());
-        let opened = internal::Opened { assigned: Some(assigned), redriven_epoch, void };
+        let beside = self.lanes.iter().filter(|lane| !lane.is_own()).map(|lane| {
+            let (LaneKey { redriven, replay_job }, epoch) = (lane.key(), lane.desk.epoch().get());
+            internal::BesideLane { redriven, replay_job, epoch }
+        });
+        let opened = internal::Opened { assigned: Some(assigned), beside: beside.collect(), void };
         self.answer(member, Frame::Opened(opened));
     }
 

@@ -65,6 +65,7 @@ impl Host {
             credit: Credit::default(),
             is_offered: false,
             is_recalled: false,
+            lingers: join.lingers,
             blocked_for: BLOCKED,
         };
         self.members.insert(member, attached);
@@ -99,7 +100,7 @@ impl Host {
         held: &internal::HeldLeases,
     ) -> Vec<internal::HeldLeases> {
         let now = self.now();
-        let Some(lane) = self.lanes.get_mut(usize::from(held.redriven)) else {
+        let Some((_, lane)) = self.lane(held.into()) else {
             return vec![*held];
         };
         let end = lane.end();
@@ -206,22 +207,21 @@ impl Host {
         let now = self.now();
         let Some(attached) = self.members.get(&member) else { return };
         let mut verdicts = Vec::new();
-        let number = usize::from(range.redriven);
-        match self.lanes.get_mut(number) {
-            Some(lane) => {
-                let settle = Settle {
-                    member: attached.name.as_str(),
-                    epoch: Epoch(range.epoch),
-                    first: LeaseId(range.first),
-                    last: LeaseId(range.last),
-                    act,
-                };
-                lane.desk.settle(&settle, now, &mut verdicts);
-            }
-            None => {
-                verdicts.push((LeaseId(range.first), LeaseId(range.last), Verdict::Unknown));
-            }
-        }
+        let name = attached.name.clone();
+        let number = if let Some((number, lane)) = self.lane((&range).into()) {
+            let settle = Settle {
+                member: name.as_str(),
+                epoch: Epoch(range.epoch),
+                first: LeaseId(range.first),
+                last: LeaseId(range.last),
+                act,
+            };
+            lane.desk.settle(&settle, now, &mut verdicts);
+            number
+        } else {
+            verdicts.push((LeaseId(range.first), LeaseId(range.last), Verdict::Unknown));
+            0
+        };
         if planted::is(Bug::LateAckTaken) && *act == Act::Ack {
             verdicts.retain(|(_, _, verdict)| *verdict != Verdict::Expired);
         }

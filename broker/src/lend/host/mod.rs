@@ -21,7 +21,7 @@ use super::lane::{Lane, offsets};
 use super::link::ended;
 use super::replicate::{Letter, Writing};
 use super::wait::Waits;
-use super::{Answers, Join, Lender, Request, dead, elsewhere};
+use super::{Answers, Join, LaneKey, Lender, Request, dead, elsewhere};
 use crate::catalog::Subscription;
 use crate::data::DataGroup;
 use crate::entry::{Member, OffsetRange, Settlement};
@@ -72,6 +72,8 @@ struct Attached {
     is_offered: bool,
     /// Its session wants back what it does not use.
     is_recalled: bool,
+    /// Its leases outlive it.
+    lingers: bool,
     /// How long to wait when its answers have no room.
     blocked_for: Duration,
 }
@@ -88,7 +90,8 @@ pub(super) struct Host {
     group: DataGroup,
     asks: mpsc::Receiver<Ask>,
     term: u64,
-    /// The partition, and its dead letters if some are delivered again.
+    /// The partition, its dead letters if some are delivered again, and replay jobs. The place of each
+    /// stays the same.
     lanes: Vec<Lane>,
     members: BTreeMap<MemberId, Attached>,
     next_member: u64,
@@ -223,7 +226,7 @@ impl Host {
                 }
                 changed = catalog.changed() => {
                     changed.map_err(|_closed| elsewhere())?;
-                    self.look_at_catalog()?;
+                    self.look_at_catalog().await?;
                 }
                 () = clock::sleep_until(timer) => {
                     let now = self.now();
@@ -250,7 +253,10 @@ impl Host {
     fn next_timer(&self) -> Option<Instant> {
         let desks = self.lanes.iter().filter_map(|lane| lane.desk.next_timer());
         let desk = desks.min().map(|time| self.instant(time));
-        [desk, self.positions_at, self.lends_from, self.passes_at].into_iter().flatten().min()
+        let reads = self.lanes.iter().filter_map(Lane::reads_at).min();
+        let read = reads.map(|time| self.instant(time));
+        let others = [self.positions_at, self.lends_from, self.passes_at];
+        others.into_iter().chain([desk, read]).flatten().min()
     }
 
     /// Notes a leadership.
@@ -272,8 +278,14 @@ impl Host {
         self.members.is_empty()
             && self.writing.is_empty()
             && self.waits.is_empty()
-            && self.lanes.iter().all(|lane| lane.desk.lent() == 0)
+            && self.lanes.iter().all(|lane| lane.desk.lent() == 0 || lane.is_over())
             && self.asks.is_empty()
+    }
+
+    /// A lane and its place; nothing for one that is over.
+    fn lane(&mut self, key: LaneKey) -> Option<(usize, &mut Lane)> {
+        let all = (0..).zip(&mut self.lanes);
+        all.filter(|(_, lane)| !lane.is_over()).find(|(_, lane)| lane.key() == key)
     }
 
     fn wet(&mut self) {
@@ -292,10 +304,11 @@ impl Host {
         let is_current = self.group.with_state(|state| {
             let cursor = |partition| state.cursors().get(subscription, partition);
             let same = self.lanes.iter().all(|lane| {
-                cursor(lane.partition).is_some_and(|cursor| cursor.epoch() == lane.desk.epoch())
+                let cursor = state.cursors().get(lane.cursor, lane.partition);
+                lane.is_over() || cursor.is_some_and(|cursor| cursor.epoch() == lane.desk.epoch())
             });
             let redriven = cursor(self.placement.dead).is_some_and(|one| !one.parked().is_empty());
-            same && (self.lanes.len() > 1 || !redriven)
+            same && (self.lanes.iter().any(Lane::is_redriven) || !redriven)
         });
         if is_current { Ok(()) } else { Err(elsewhere()) }
     }
@@ -306,8 +319,9 @@ impl Host {
         if self.members.is_empty() {
             return Ok(false);
         }
+        let now = self.now();
         for lane in &mut self.lanes {
-            reads_on |= lane.read(is_wanted).await?;
+            reads_on |= lane.read(is_wanted, now).await?;
         }
         Ok(reads_on)
     }
@@ -327,7 +341,8 @@ impl Host {
         self.is_urgent = false;
         self.passes_at = None;
         for number in 0..self.lanes.len() {
-            let change = self.lanes.get_mut(number).and_then(|lane| lane.desk.next_change());
+            let lane = self.lanes.get_mut(number).filter(|lane| !lane.is_over());
+            let change = lane.and_then(|lane| lane.desk.next_change());
             if let Some(change) = change {
                 self.write(number, change).await?;
             }
@@ -344,6 +359,7 @@ impl Host {
             stream: self.subscription.stream.name.clone(),
             subscription: self.subscription.name.clone(),
             partition: self.placement.partition,
+            replay_job: lane.replays().map(|job| job.name.clone()),
         };
         for (letter, stored) in dead.iter().zip(lane.stored(&places).await?) {
             match stored {
@@ -362,7 +378,7 @@ impl Host {
         let writing = Writing {
             group: self.group.clone(),
             settlement: Settlement {
-                subscription: self.subscription.uid,
+                subscription: lane.cursor,
                 partition: lane.partition,
                 epoch: lane.desk.epoch(),
                 ranges: Vec::new(),
@@ -390,11 +406,11 @@ impl Host {
         Ok(())
     }
 
-    fn look_at_catalog(&mut self) -> Result<()> {
+    async fn look_at_catalog(&mut self) -> Result<()> {
         let resources = self.lender.parts.ingest.resources();
         let now = resources.subscription_entry(&self.subscription)?;
         if std::sync::Arc::ptr_eq(&now, &self.known) || now.spec == self.known.spec {
-            return Ok(());
+            return self.update_replays().await;
         }
         // Other filters, or other rules: a new desk begins with them.
         Err(elsewhere())

@@ -7,6 +7,7 @@
 mod deliver;
 pub(crate) mod lent;
 mod manage;
+mod progress;
 mod session;
 mod settle;
 
@@ -146,5 +147,13 @@ impl Subscribe for Service {
     ) -> Result<Response<v1::RedriveResponse>, Status> {
         let caller = caller_of(&request)?;
         Ok(Response::new(self.redrive_some(&caller, request.into_inner()).await?))
+    }
+
+    async fn get_progress(
+        &self,
+        request: Request<v1::GetProgressRequest>,
+    ) -> Result<Response<v1::GetProgressResponse>, Status> {
+        let caller = caller_of(&request)?;
+        Ok(Response::new(self.progress(&caller, request.into_inner()).await?))
     }
 }

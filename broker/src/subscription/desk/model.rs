@@ -397,10 +397,8 @@ impl Model {
             return;
         }
         let known = &self.events[&offset];
-        let is_free = match &known.status {
-            Status::Waiting | Status::Failed { pending: None, .. } => true,
-            _ => false,
-        };
+        let is_free =
+            matches!(&known.status, Status::Waiting | Status::Failed { pending: None, .. });
         let is_new = !self.ended.contains_key(&token) && last + 1 == self.epoch;
         let is_head = !known.is_offered || self.is_head(offset);
         let is_free = is_free && !known.was_lent && known.void < token;
@@ -590,7 +588,7 @@ impl Model {
             (known.is_offered, known.was_lent) = (false, false);
             known.attempts = parked.map_or(0, |parked| parked.attempts);
             known.first_failure = parked.and_then(Parked::ages_from);
-            known.void = parked.map_or(Token::default(), |parked| parked.void);
+            known.void = parked.map(|parked| parked.void).unwrap_or_default();
             known.status = parked.map_or(Status::Waiting, |parked| Status::Failed {
                 pending: None,
                 due: (parked.due, parked.due),

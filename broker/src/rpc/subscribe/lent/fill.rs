@@ -174,6 +174,7 @@ mod tests {
             first_lease: Some(70),
             attempts: attempts.to_vec(),
             redriven: false,
+            replay_job: 0,
         }
     }
 

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use weft_proto::{internal, v1};
 
+use crate::lend::LaneKey;
+
 /// Runs of leases that are remembered; beyond it the oldest are left to their deadline.
 const RUNS_LEN: usize = 8_192;
 
 /// Leases of one partition, as runs of events that follow each other.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// By epoch, kind and first lease.
-    runs: BTreeMap<(u64, bool, u64), Run>,
-    /// Epochs of the last desks that knew of them: of events, and of dead letters that come again.
-    last: [u64; 2],
+    /// By what they were lent from, epoch and first lease.
+    runs: BTreeMap<(LaneKey, u64, u64), Run>,
+    /// Epochs of the last desks that knew of them.
+    last: BTreeMap<LaneKey, u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,10 @@ impl Held {
         let (Some(batch), Some(first_lease)) = (&delivery.batch, delivery.first_lease) else {
             return;
         };
-        let mut open: Option<((u64, bool, u64), Run)> = None;
+        let lane = LaneKey::from(delivery);
+        // One that was opened since the desk was knows them, too.
+        self.last.insert(lane, delivery.epoch);
+        let mut open: Option<((LaneKey, u64, u64), Run)> = None;
         // Without its events, a batch has the place of each.
         for place in 0..batch.events.len().max(batch.offset_deltas.len()) {
             let delta = batch.offset_deltas.get(place).map_or(place as u64, |&delta| delta.into());
@@ -46,7 +51,7 @@ impl Held {
                     self.runs.extend(open.take());
                     let lease = first_lease.saturating_add(place as u64);
                     let run = Run { first_offset: offset, count: 1, attempt };
-                    open = Some(((delivery.epoch, delivery.redriven, lease), run));
+                    open = Some(((lane, delivery.epoch, lease), run));
                 }
             }
         }
@@ -60,11 +65,14 @@ impl Held {
     pub(super) fn taken(&mut self, opened: &internal::Opened) {
         for void in &opened.void {
             let last = void.first_lease.saturating_add(void.count.saturating_sub(1).into());
-            let (epoch, first, redriven) = (void.epoch, void.first_lease, void.redriven);
-            self.remove(&v1::SettledRange { epoch, first, last, redriven, ..Default::default() });
+            self.remove((LaneKey::from(void), void.epoch), (void.first_lease, last));
         }
         let epoch = opened.assigned.map_or(0, |assigned| assigned.epoch);
-        self.last = [epoch, opened.redriven_epoch];
+        let beside = opened.beside.iter().map(|lane| {
+            let internal::BesideLane { redriven, replay_job, epoch } = *lane;
+            (LaneKey { redriven, replay_job }, epoch)
+        });
+        self.last = beside.chain([(LaneKey::default(), epoch)]).collect();
     }
 
     /// Leases end with this, whatever the answer.
@@ -72,23 +80,22 @@ impl Held {
         let nacks = settle.nacks.iter().filter_map(|nack| nack.leases.as_ref());
         let rejects = settle.rejects.iter().filter_map(|reject| reject.leases.as_ref());
         for range in settle.acks.iter().chain(nacks).chain(rejects) {
-            self.remove(range);
+            self.remove((LaneKey::from(range), range.epoch), (range.first, range.last));
         }
     }
 
-    fn remove(&mut self, range: &v1::SettledRange) {
-        let kind = (range.epoch, range.redriven);
-        let key = |lease: u64| (kind.0, kind.1, lease);
-        let before = self.runs.range(..key(range.first)).next_back();
-        let mut cut: Vec<(u64, bool, u64)> = before
-            .filter(|((epoch, redriven, first), run)| {
-                (*epoch, *redriven) == kind && first.saturating_add(run.count.into()) > range.first
+    fn remove(&mut self, (lane, epoch): (LaneKey, u64), (first, last): (u64, u64)) {
+        let key = |lease: u64| (lane, epoch, lease);
+        let before = self.runs.range(..key(first)).next_back();
+        let mut cut: Vec<(LaneKey, u64, u64)> = before
+            .filter(|((own, under, begin), run)| {
+                (*own, *under) == (lane, epoch) && begin.saturating_add(run.count.into()) > first
             })
             .map(|(key, _)| *key)
             .into_iter()
             .collect();
-        if range.first <= range.last {
-            cut.extend(self.runs.range(key(range.first)..=key(range.last)).map(|(key, _)| *key));
+        if first <= last {
+            cut.extend(self.runs.range(key(first)..=key(last)).map(|(key, _)| *key));
         }
         for place in cut {
             let Some(run) = self.runs.remove(&place) else { continue };
@@ -101,17 +108,17 @@ impl Held {
                     self.runs.insert(key(from), Run { first_offset, count, ..run });
                 }
             };
-            put(place.2, range.first.min(end));
-            put(range.last.saturating_add(1).max(place.2), end);
+            put(place.2, first.min(end));
+            put(last.saturating_add(1).max(place.2), end);
         }
     }
 
     /// As another leader is told.
     pub(super) fn to_wire(&self) -> Vec<internal::HeldLeases> {
-        let held = |(&(epoch, redriven, first_lease), run): (&(u64, bool, u64), &Run)| {
+        let held = |(&(lane, epoch, first_lease), run): (&(LaneKey, u64, u64), &Run)| {
             let Run { first_offset, count, attempt } = *run;
-            let [own, dead] = self.last;
-            let last = if redriven { dead } else { own };
+            let LaneKey { redriven, replay_job } = lane;
+            let last = self.last.get(&lane).copied().unwrap_or_default();
             internal::HeldLeases {
                 epoch,
                 first_lease,
@@ -120,6 +127,7 @@ impl Held {
                 attempt,
                 redriven,
                 last,
+                replay_job,
             }
         };
         self.runs.iter().map(held).collect()
@@ -144,6 +152,7 @@ mod tests {
             first_lease: Some(first_lease),
             attempts: attempts.to_vec(),
             redriven: false,
+            replay_job: 0,
         }
     }
 

@@ -306,6 +306,7 @@ impl Session {
             first,
             last,
             redriven: false,
+            replay_job: 0,
         };
         let mut settle = v1::Settle { tag, ..v1::Settle::default() };
         let was_behind = slot.is_behind;
