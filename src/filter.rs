@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use weft_client::Error;
 use weft_proto::event::{self, EVENT_BYTES_MAX};
 use weft_proto::filter::{Candidate, Compiled, Filter, Finding, to_wire};
+use weft_proto::resource::{self, Kind, SubscriptionSpec};
 use weft_proto::v1;
 
 use crate::output::{Format, Out, printable};
@@ -39,7 +40,8 @@ impl Args {
 enum Verb {
     /// Try filters on events from a file, or on what a stream has stored
     #[command(after_help = "\
-Without --stream nothing is asked of a cluster. An event must pass all filters that are given.
+Without --stream and --subscription nothing is asked of a cluster. An event must pass all filters that
+are given.
 
 Exit codes: 0 all events pass; 1 some do not, or the command failed; 2 a filter is wrong.
 
@@ -48,7 +50,8 @@ Examples:
   weft filter test --cel 'data.total > 100' --event - < orders.jsonl
   weft filter test --filter '{\"any\":[{\"exact\":{\"type\":\"a\"}},{\"sql\":\"hop < 3\"}]}' --event -
   weft filter test --stream orders --from -1h --cel 'data.total > 100'
-  weft filter test --stream orders --subscription audit")]
+  weft filter test --stream orders --subscription audit
+  weft filter test --subscription audit --event order.json")]
     Test(Box<Test>),
 }
 
@@ -81,8 +84,8 @@ struct Test {
     #[arg(long, conflicts_with = "event")]
     stream: Option<String>,
 
-    /// The filters of this subscription of the stream
-    #[arg(long, value_name = "NAME", requires = "stream", conflicts_with_all = ["filter", "sql", "cel"])]
+    /// The filters of this subscription, on events from a file or on what its stream has stored
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["filter", "sql", "cel"])]
     subscription: Option<String>,
 
     /// Where to start: earliest, an offset, an RFC 3339 time, or an age such as -1h
@@ -108,9 +111,14 @@ pub(crate) async fn run(
         Ok(filters) => filters,
         Err(problem) => return bad_filter(&problem),
     };
-    match &test.stream {
-        None => local(&test, &filters, format),
-        Some(stream) => stored(&test, stream, &filters, connection, format).await,
+    match (&test.stream, &test.subscription) {
+        (None, None) => local(&test, &filters, format),
+        (None, Some(name)) => {
+            let subscription = connection.client()?.catalog().get(Kind::Subscription, name).await?;
+            let spec: SubscriptionSpec = resource::parse(Kind::Subscription, &subscription.spec)?;
+            local(&test, &spec.filters, format)
+        }
+        (Some(stream), _) => stored(&test, stream, &filters, connection, format).await,
     }
 }
 

@@ -96,6 +96,11 @@ async fn a_filter_means_the_same_wherever_it_stands() {
     let shown = run(&endpoint, &test, "").await;
     assert_eq!(shown.code, Some(1), "{}", shown.stderr);
     assert!(shown.stdout.ends_with("2 of 4 events pass; an expression failed on 1\n"), "{shown:?}");
+    // A sample by the filters of a subscription.
+    let sample = ["filter", "test", "--subscription", "large", "--event", "-"];
+    let shown = run(&endpoint, &sample, EVENTS).await;
+    assert_eq!(shown.code, Some(1), "{}", shown.stderr);
+    assert!(shown.stdout.contains("2  passes  order.placed /shop 2\n"), "{shown:?}");
     let bad = ["filter", "test", "--stream", "orders", "--sql", "hop <"];
     assert_eq!(run(&endpoint, &bad, "").await.code, Some(2));
     let all = ["filter", "test", "--stream", "orders", "--sql", "EXISTS source"];

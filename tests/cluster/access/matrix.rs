@@ -136,6 +136,7 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
             let grant = json!({"principals": ["key:shop/x"], "role": "reader"});
             let limit = json!({"principals": ["key:shop/x"], "open_calls": 9});
             let abroad = json!({"stream": "other/orders"});
+            let job = |target: &str| json!({"target": {"subscription": target}});
             vec![
                 case("stream", "nnnyyy", &put(Kind::Stream, "shop/new", &stream, false)),
                 case("dry run", "nnnyyy", &put(Kind::Stream, "shop/newer", &stream, true)),
@@ -154,6 +155,17 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                     "nnnyyy",
                     &put(Kind::Schema, "shop/s", &json!({"document": {}}), false),
                 ),
+                // Its members get what whoever makes it must be allowed to read.
+                case(
+                    "replay job",
+                    "nnnnyy",
+                    &put(Kind::ReplayJob, "shop/j", &job("shop/sub"), true),
+                ),
+                case(
+                    "job abroad",
+                    "nnnnny",
+                    &put(Kind::ReplayJob, "shop/j", &job("other/sub"), true),
+                ),
                 case("grant", "nnnnyy", &put(Kind::Grant, "shop/g", &grant, false)),
                 case("grant to all", "nnnnny", &put(Kind::Grant, "weft-system/g", &grant, false)),
                 case("limit", "nnnnny", &put(Kind::Limit, "weft-system/l", &limit, false)),
@@ -169,6 +181,7 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 case("stream", "nyyyyy", &get("Stream", "shop/orders")),
                 case("nothing", "nyyyyy", &get("Stream", "shop/nothing")),
                 case("subscription", "nyyyyy", &get("Subscription", "shop/sub")),
+                case("replay job", "nyyyyy", &get("ReplayJob", "shop/job")),
                 case("grant", "nnnnyy", &get("Grant", "shop/reader")),
                 case("audit", "nnnnny", &get("Stream", "_weft.audit")),
             ]
