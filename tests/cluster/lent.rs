@@ -65,7 +65,8 @@ pub(super) async fn publish(client: &Client, numbers: std::ops::Range<usize>, ke
 
 pub(super) fn join(client: &Client, member: &str, events_max: u32) -> Subscription {
     let member = member.to_owned();
-    let options = SubscriptionOptions { member, events_max, ..SubscriptionOptions::default() };
+    let options =
+        SubscriptionOptions { member, events_max, leases: true, ..SubscriptionOptions::default() };
     client.subscribe(SUBSCRIPTION, options)
 }
 
@@ -548,18 +549,92 @@ async fn what_filters_leave_out_is_settled_unseen() {
 }
 
 #[tokio::test]
-async fn an_exclusive_subscription_refuses_what_it_cannot_do() {
+async fn without_leases_an_exclusive_subscription_refuses_what_it_cannot_do() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
     let spec = json!({"stream": STREAM, "start": "earliest"});
     create(&client, 1, &spec).await;
     publish(&client, 0..1, 1).await;
-    let mut member = join(&client, "one", 10);
+    let mut member = client.subscribe(SUBSCRIPTION, SubscriptionOptions::default());
     let delivery = next(&mut member, LIMIT).await.unwrap();
 
     let acker = member.acker();
     let refused = acker.reject(delivery.all(), "no").await.unwrap();
     let error = within(LIMIT, "a refusal", refused).await.unwrap_err();
 
-    assert!(error.to_string().contains("modes shared and key-shared"), "{error}");
+    assert!(error.to_string().contains("need leases"), "{error}");
+}
+
+#[tokio::test]
+async fn an_exclusive_subscription_with_leases_keeps_order_retries_and_gives_up() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let retry = json!({"attempts": 2, "base": "10ms", "cap": "10ms"});
+    create(&client, 1, &json!({"stream": STREAM, "start": "earliest", "retry": retry})).await;
+    publish(&client, 0..30, 5).await;
+    let mut member = join(&client, "one", 5);
+    let acker = member.acker();
+
+    let mut seen = Vec::new();
+    while seen.len() < 32 {
+        let delivery = next(&mut member, LIMIT).await.unwrap();
+        for (place, number) in numbers(&delivery).into_iter().enumerate() {
+            seen.push((number, delivery.attempt(place)));
+            let one = delivery.one(place);
+            let settling = match number {
+                7 => acker.reject(one, "broken").await,
+                // The second time it is given up.
+                9 => acker.nack(one, Nack::default()).await,
+                11 if delivery.attempt(place) == 1 => acker.nack(one, Nack::default()).await,
+                _ => acker.ack(one).await,
+            };
+            settling.unwrap().await.unwrap();
+        }
+    }
+
+    let first = seen.iter().filter(|(_, attempt)| *attempt == 1).map(|(number, _)| *number);
+    assert_eq!(first.collect::<Vec<_>>(), (0..30).collect::<Vec<_>>(), "in order");
+    let again: BTreeSet<_> = seen.iter().filter(|(_, attempt)| *attempt == 2).collect();
+    assert_eq!(again, [&(9, 2), &(11, 2)].into());
+    all_settled(&client).await;
+    let letters = dead_letters(&client).await;
+    let reasons = letters.iter().map(|(number, said)| (*number, &*said["weftreason"]));
+    assert_eq!(reasons.collect::<Vec<_>>(), [(7, "rejected"), (9, "attempts")]);
+}
+
+#[tokio::test]
+async fn of_exclusive_members_with_leases_the_newest_is_served_also_by_the_next_leader() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    create(&client, 1, &json!({"stream": STREAM, "start": "earliest", "lease": "5m"})).await;
+    publish(&client, 0..60, 5).await;
+    let route = client.route(STREAM).await.unwrap();
+    let leader = usize::try_from(route[0].leader.unwrap()).unwrap() - 1;
+    let near = |number: usize| {
+        let endpoint = cluster.nodes[(leader + number) % 3].endpoint();
+        Client::connect(&weft_client::Options::new([endpoint])).unwrap()
+    };
+    let (first, second) = (near(1), near(2));
+    let mut old = join(&first, "old", 10);
+    let held = next(&mut old, LIMIT).await.unwrap();
+    let mut new = join(&second, "new", 10);
+    let took = next(&mut new, LIMIT).await.unwrap();
+    assert_eq!(numbers(&took)[0], 0, "it goes on where nothing is settled");
+    let refused = old.acker().ack(held.all()).await.unwrap();
+    let error = within(LIMIT, "a refusal", refused).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Fenced);
+
+    cluster.nodes[leader].kill();
+    let acker = new.acker();
+    let settling = acker.ack(took.all()).await.unwrap();
+    within(LIMIT, "an acknowledgement over a leader's death", settling).await.unwrap();
+    let mut seen: BTreeSet<usize> = numbers(&took).into_iter().collect();
+    within(LIMIT, "the rest", drain(&mut new, &acker, &mut seen, 60)).await;
+    assert!(next(&mut old, Duration::from_millis(300)).await.is_none(), "it stands by");
+
+    // It takes over when the newer one is gone.
+    drop((new, acker));
+    publish(&first, 60..65, 5).await;
+    let acker = old.acker();
+    within(LIMIT, "the older one", drain(&mut old, &acker, &mut seen, 65)).await;
 }

@@ -28,7 +28,7 @@ use tonic::Streaming;
 use weft_proto::resource::{SubscriptionMode, SubscriptionSpec, Verb};
 use weft_proto::{
     Error, GroupId, NodeId, PartitionId, PartitionUid, QualifiedName, ResourceUid, Result,
-    internal, v1,
+    Timestamp, internal, v1,
 };
 
 use crate::access::{Caller, authorize};
@@ -69,6 +69,8 @@ pub struct Join {
     pub held: Vec<internal::HeldLeases>,
     /// Its leases outlive its attachment; others may be attached under its name beside it.
     pub lingers: bool,
+    /// When it began to take part: in mode `exclusive` the newest one is served.
+    pub since: Timestamp,
 }
 
 /// The desks of this node; clones share them.
@@ -140,6 +142,7 @@ impl Lender {
                     held: join.held,
                     without_events: answers.is_bare(),
                     lingers: join.lingers,
+                    since_ms: join.since.as_micros() / 1_000,
                 };
                 let Parts { trunks, forwarder, tasks, .. } = &*self.parts;
                 trunks.attach(forwarder, tasks, leader, open, &answers)
@@ -167,7 +170,8 @@ impl Lender {
         let member = Member::new(open.member)
             .ok_or_else(|| Error::internal("a node sent a member's name that is none"))?;
         let (held, lingers) = (open.held, open.lingers);
-        let join = Join { caller, subscription, placement, member, held, lingers };
+        let since = Timestamp::from_micros(open.since_ms.saturating_mul(1_000));
+        let join = Join { caller, subscription, placement, member, held, lingers, since };
         self.attach_here(join, answers).await
     }
 

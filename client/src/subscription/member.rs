@@ -73,6 +73,7 @@ impl Member {
             subscription: subscription.to_owned(),
             member: options.member,
             min_generation: 0,
+            leases: options.leases,
         };
         Self {
             client,

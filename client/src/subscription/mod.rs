@@ -37,12 +37,15 @@ pub struct SubscriptionOptions {
     pub events_max: u32,
     /// Bytes that may be delivered and unacknowledged.
     pub bytes_max: u64,
+    /// Mode `exclusive`: have events lent, so that they can be given back, given up and kept for longer;
+    /// else they are settled by offset, which is faster. The other modes lend in any case.
+    pub leases: bool,
 }
 
 impl Default for SubscriptionOptions {
     fn default() -> Self {
         let member = format!("weft-client-{:08x}", rand::random::<u32>());
-        Self { member, events_max: 1_024, bytes_max: 8 << 20 }
+        Self { member, events_max: 1_024, bytes_max: 8 << 20, leases: false }
     }
 }
 
@@ -60,7 +63,7 @@ pub enum SubscriptionItem {
     },
     /// Events to handle.
     Delivery(Delivery),
-    /// The seam between stored events and new ones. Modes `shared` and `key-shared`.
+    /// The seam between stored events and new ones, where events are lent.
     Seam {
         /// The partition.
         partition: PartitionId,
@@ -121,8 +124,8 @@ impl Delivery {
         self.attempts.get(place).copied().unwrap_or(1)
     }
 
-    /// The lease of the event at this place, numbered from 1 under [`Delivery::epoch`]; nothing in
-    /// mode `exclusive`, which lends nothing.
+    /// The lease of the event at this place, numbered from 1 under [`Delivery::epoch`]; nothing
+    /// where events are not lent.
     pub fn lease(&self, place: usize) -> Option<u64> {
         self.first_lease.map(|first| first.saturating_add(place as u64))
     }

@@ -112,6 +112,7 @@ impl WireMesh {
             subscription: subscription.to_string(),
             member: member.to_owned(),
             min_generation: 0,
+            leases: false,
         };
         let sender = WireMember { frames_tx, frames: None };
         sender.send(Sent::Open(open)).await?;

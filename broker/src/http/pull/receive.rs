@@ -16,7 +16,7 @@ use futures::stream::FuturesUnordered;
 use http_body::{Frame as Piece, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use weft_proto::{Error, Result, internal, v1};
+use weft_proto::{Error, Result, Timestamp, internal, v1};
 
 use super::Part;
 use super::settle::{Act, settle};
@@ -227,6 +227,7 @@ impl Session {
                         placement,
                         member: self.name.clone(),
                         held: Vec::new(),
+                        since: Timestamp::default(),
                         lingers: true,
                     };
                     let answers = Answers::new(number, self.to_own.clone());

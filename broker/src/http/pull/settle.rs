@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
-use weft_proto::{Error, Offset, PartitionId, ResourceUid, Result, v1};
+use weft_proto::{Error, Offset, PartitionId, ResourceUid, Result, Timestamp, v1};
 
 use super::Part;
 use super::token::{Token, member};
@@ -131,6 +131,7 @@ async fn until_answered(
             member: name.clone(),
             held: tokens.iter().map(|token| token.held()).collect(),
             lingers: true,
+            since: Timestamp::default(),
         };
         let asked = once(part, join, act.frame(tokens));
         let late = || Error::unavailable("the desk of the partition did not answer in time");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft_proto::{Epoch, Error, Offset, Reason, internal, v1};
+use weft_proto::{Epoch, Error, Offset, Reason, Timestamp, internal, v1};
 
 use super::delivery::BLOCKED;
 use super::{ASKS_MAX, Ask, Attach, Attached, Host};
@@ -14,6 +14,8 @@ use crate::planted::{self, Bug};
 use crate::subscription::desk::{Act, LeaseId, MemberId, Old, Settle, Token, Verdict};
 use crate::subscription::{Credit, Failure};
 
+/// Attachments are told apart within so many; the bits above say since when.
+const ATTACHMENTS: u64 = (1 << 22) - 1;
 /// A lease is kept for so much longer at most, at once.
 const EXTEND_MAX: Duration = Duration::from_hours(7 * 24);
 
@@ -39,8 +41,7 @@ impl Host {
 
     fn attach(&mut self, attach: Attach) {
         let Attach { join, answers, reply } = attach;
-        let member = MemberId(self.next_member);
-        self.next_member += 1;
+        let member = self.new_member(join.since);
         // Several at once may settle what a name holds that nobody keeps attached.
         if !join.lingers {
             self.displace(&join.member);
@@ -78,6 +79,12 @@ impl Host {
         if reply.send(Ok(member)).is_err() {
             self.leave(member);
         }
+    }
+
+    /// A number for an attachment: never used twice, and the higher, the newer its session is.
+    fn new_member(&mut self, since: Timestamp) -> MemberId {
+        self.next_member = self.next_member.wrapping_add(1) & ATTACHMENTS;
+        MemberId((since.as_micros() / 1_000) << ATTACHMENTS.count_ones() | self.next_member)
     }
 
     /// An older attachment of the same name ends; the new one has what it held.

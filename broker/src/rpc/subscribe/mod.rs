@@ -99,6 +99,7 @@ impl Subscribe for Service {
                 Error::invalid(error.to_string()).with_field("subscription")
             })?;
         let (subscription, visible) = allowed(&self.ingest, &caller, &name)?;
+        let leases = open.leases;
         let Some(member) = Member::new(open.member) else {
             let error = Error::invalid("the member's name is longer than 256 bytes");
             return Err(error.with_field("member").into());
@@ -113,10 +114,10 @@ impl Subscribe for Service {
             member,
         };
         match parts.subscription.mode {
-            SubscriptionMode::Exclusive => {
+            SubscriptionMode::Exclusive if !leases => {
                 self.tasks.spawn_short(session::Session::new(parts, answers).run(frames));
             }
-            SubscriptionMode::Shared | SubscriptionMode::KeyShared => {
+            _ => {
                 may_share(&parts.visible)?;
                 let session = lent::Session::new(parts, self.lender.clone(), answers);
                 self.tasks.spawn_short(session.run(frames));

@@ -224,7 +224,7 @@ impl Session {
             Some(v1::subscribe_request::Frame::Settle(settle)) => {
                 let others = [settle.nacks.len(), settle.rejects.len(), settle.extends.len()];
                 if others != [0; 3] {
-                    let message = "nack, reject and extend are for modes shared and key-shared";
+                    let message = "nack, reject and extend need leases: join with them, or use mode shared or key-shared";
                     return Err(Error::invalid(message));
                 }
                 self.settle(settle).await

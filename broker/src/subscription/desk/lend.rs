@@ -38,15 +38,15 @@ pub struct Old {
 
 impl Desk {
     /// A member attaches. An older attachment of the same name ends and leaves it its leases. In
-    /// mode `Exclusive` it takes over: the leases of another name end, as failed deliveries only
-    /// if that one was gone (and the policy counts this).
+    /// mode `Exclusive` it takes over, unless one with a higher number is attached: the leases of another
+    /// name end, as failed deliveries only if that one was gone (and the policy counts this).
     pub fn attach(&mut self, id: MemberId, name: &str, now: Timestamp) {
         self.tick(now);
         if self.members.holder(id).is_some() {
             return;
         }
         let holder = self.members.attach(id, name);
-        if self.policy.mode != Mode::Exclusive {
+        if self.policy.mode != Mode::Exclusive || self.members.newest() != Some(holder) {
             return;
         }
         if let Some(old) = self.active.replace(holder).filter(|&old| old != holder) {
@@ -80,7 +80,7 @@ impl Desk {
     /// A member that has credit and for which there is an event, in rotation. The caller lets it
     /// `take`, or says that it wants nothing: else it is named again.
     pub fn next_offer(&mut self) -> Option<MemberId> {
-        if self.ready.is_empty() {
+        if self.ready.is_empty() || !self.is_in_order() {
             return None;
         }
         match self.policy.mode {
@@ -103,6 +103,9 @@ impl Desk {
         let Some(holder) = self.members.holder(id).filter(|&holder| self.may_take(holder)) else {
             return;
         };
+        if !self.is_in_order() {
+            return;
+        }
         let deadline = self.deadline();
         let (mut events, mut bytes) = (0, bytes_max);
         while events < events_max
@@ -201,6 +204,12 @@ impl Desk {
 
     fn may_take(&self, holder: HolderId) -> bool {
         self.policy.mode != Mode::Exclusive || self.active == Some(holder)
+    }
+
+    /// Whether something may be lent now: in mode `Exclusive`, what the member before had comes first, as
+    /// soon as it is committed that it comes again.
+    fn is_in_order(&self) -> bool {
+        self.policy.mode != Mode::Exclusive || !self.retries.hands_on()
     }
 
     /// When a lease ends that is given now.

@@ -79,6 +79,8 @@ struct Model {
     /// Committed, with their dead letters.
     parked: BTreeMap<Offset, Parked>,
     dead: BTreeSet<u64>,
+    /// Handed on, and the change that says so.
+    handed_on: BTreeMap<u64, ChangeNo>,
     /// Leases of earlier desks that members still hold.
     orphans: Vec<(Token, u64, u32)>,
 }
@@ -122,6 +124,7 @@ impl Model {
             flight: None,
             parked: BTreeMap::new(),
             dead: BTreeSet::new(),
+            handed_on: BTreeMap::new(),
             orphans: Vec::new(),
         }
     }
@@ -186,12 +189,8 @@ impl Model {
         } else if too_old.is_some_and(|too_old| too_old <= now) {
             Status::Settling(draft, Some(Cause::TooOld))
         } else if !is_counted && delay.is_none() {
-            match policy.mode {
-                Mode::Exclusive => Status::Waiting,
-                Mode::Shared | Mode::KeyShared => {
-                    Status::Failed { pending: Some(draft), due: (now, now) }
-                }
-            }
+            self.handed_on.insert(offset, draft);
+            Status::Failed { pending: Some(draft), due: (now, now) }
         } else if self.is_overlong(offset) {
             Status::Settling(draft, Some(Cause::Held))
         } else {
@@ -365,7 +364,13 @@ impl Model {
         self.pass_time();
         let may_take = self.may_take(id);
         let free = (0..END).filter(|&offset| self.may_be_lent(offset)).count() as u64;
-        let expected = if may_take.is_some() { free.min(events) } else { 0 };
+        // In order: what was handed on comes first.
+        let is_open = |(offset, no): (&u64, &ChangeNo)| {
+            let status = &self.events[offset].status;
+            matches!(status, Status::Failed { pending: Some(own), .. } if own == no)
+        };
+        let waits = self.policy.mode == Mode::Exclusive && self.handed_on.iter().any(is_open);
+        let expected = if may_take.is_some() && !waits { free.min(events) } else { 0 };
         assert_eq!(grants.len() as u64, expected, "{grants:?}");
         for grant in grants {
             let offset = grant.offset.get();
@@ -463,10 +468,6 @@ impl Model {
             Act::Nack { delay, counted, .. } => {
                 self.end(token, Ended::Nacked(draft));
                 self.fail(offset, *counted, *delay);
-                if !counted && delay.is_none() && self.policy.mode == Mode::Exclusive {
-                    self.ended.insert(token, Ended::Nacked(ChangeNo(0)));
-                    return Verdict::Done;
-                }
             }
             Act::Reject { .. } => {
                 self.end(token, Ended::Rejected(draft));
@@ -545,6 +546,7 @@ impl Model {
         };
         self.desk.committed(change.no);
         let no = change.no;
+        self.handed_on.retain(|_, own| *own != no);
         self.parked.extend(change.parked);
         for (&offset, known) in &mut self.events {
             match &mut known.status {
@@ -573,6 +575,7 @@ impl Model {
         self.orphans = orphans;
         self.epoch += 1;
         (self.changes, self.flight, self.active) = (0, None, None);
+        self.handed_on.clear();
         self.lent.clear();
         self.ended.clear();
         self.attached.clear();

@@ -21,6 +21,8 @@ pub(super) struct Retries {
     by_offset: BTreeMap<Offset, Retry>,
     /// Behind another event of their key.
     behind: BTreeSet<Offset>,
+    /// Waiting for nothing but that it is committed that they come again.
+    handed_on: BTreeSet<Offset>,
     /// Those that wait for nothing but the time.
     armed: BTreeSet<(Timestamp, Offset)>,
 }
@@ -35,6 +37,17 @@ impl Retries {
         let offset = event.offset;
         self.by_offset.insert(offset, Retry { event, is_logged });
         self.arm(offset);
+    }
+
+    /// Keeps an event that comes again as soon as that is committed.
+    pub(super) fn hand_on(&mut self, event: Event) {
+        self.handed_on.insert(event.offset);
+        self.put(event, false);
+    }
+
+    /// Whether there is such an event.
+    pub(super) fn hands_on(&self) -> bool {
+        !self.handed_on.is_empty()
     }
 
     /// An event that was known by its offset only was read; false if it is not kept here. It is
@@ -60,6 +73,7 @@ impl Retries {
 
     /// What failed is committed.
     pub(super) fn logged(&mut self, offset: Offset) {
+        self.handed_on.remove(&offset);
         if let Some(retry) = self.by_offset.get_mut(&offset) {
             retry.is_logged = true;
         }
@@ -96,6 +110,7 @@ impl Retries {
         let Retry { event, .. } = self.by_offset.remove(&offset)?;
         self.armed.remove(&(due(&event), offset));
         self.behind.remove(&offset);
+        self.handed_on.remove(&offset);
         Some(event)
     }
 

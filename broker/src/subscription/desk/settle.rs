@@ -7,7 +7,7 @@ use weft_proto::{Epoch, Timestamp};
 use super::changes::one;
 use super::event::{Event, NEVER, Why};
 use super::leases::{End, Fate, Lease};
-use super::{Cause, ChangeNo, DeadLetter, Desk, HolderId, LeaseId, Mode, Token};
+use super::{Cause, ChangeNo, DeadLetter, Desk, HolderId, LeaseId, Token};
 use crate::subscription::Failure;
 
 /// What a member does with events it holds.
@@ -130,9 +130,6 @@ impl Desk {
                 return Verdict::Extended;
             }
             Act::Ack => End::Acked(no),
-            Act::Nack { delay, counted, .. } if !self.is_marked(*counted, *delay) => {
-                End::Nacked(ChangeNo(0))
-            }
             Act::Nack { .. } => End::Nacked(no),
             Act::Reject { .. } => End::Rejected(no),
         };
@@ -189,14 +186,8 @@ impl Desk {
         self.members.end(holder, u64::MAX);
     }
 
-    /// Whether it is replicated that a lease ended so, before its event is lent again: the next leader
-    /// would otherwise take an older lease for the newest. Who takes over in mode `Exclusive` goes on in
-    /// order instead, and only the newest member is asked there what it holds.
-    fn is_marked(&self, is_counted: bool, delay: Option<Duration>) -> bool {
-        is_counted || delay.is_some() || self.policy.mode != Mode::Exclusive
-    }
-
-    /// An event that was lent is not settled.
+    /// An event that was lent is not settled. This is replicated before it is lent again, counted or not:
+    /// the next leader would otherwise take an older lease for the newest.
     pub(super) fn give_back(&mut self, lease: Token, event: Event, back: Back) {
         let Back { delay, is_counted, failure } = back;
         let (mut event, now) = (event, self.now);
@@ -219,13 +210,6 @@ impl Desk {
         if too_old.is_some_and(|too_old| too_old <= now) {
             return self.bury(event, Cause::TooOld);
         }
-        if !self.is_marked(is_counted, delay) {
-            return if event.is_seen {
-                self.ready.give_back(event);
-            } else {
-                self.retries.put(event, true);
-            };
-        }
         let wait = match why {
             Why::HandedOn => Duration::ZERO,
             _ => delay.unwrap_or_else(|| self.random.wait(&self.policy.backoff, attempts)),
@@ -238,7 +222,10 @@ impl Desk {
             return self.bury(event, Cause::Held);
         }
         self.changes.park(event.offset, parked);
-        self.retries.put(event, false);
+        match why {
+            Why::HandedOn => self.retries.hand_on(event),
+            Why::Failed | Why::PutOff => self.retries.put(event, false),
+        }
     }
 
     fn is_held(&self, event: &Event) -> bool {

@@ -317,6 +317,8 @@ fn exclusive_lends_in_order_to_the_newest_member() {
     world.desk.wants(MemberId(1), true);
     assert_eq!(world.desk.next_offer(), None);
     assert!(world.take(1, 9).is_empty());
+    assert!(world.take(2, 9).is_empty(), "what comes first is not committed");
+    world.commit();
     let grants = world.take(2, 3);
 
     let seen: Vec<_> = grants.iter().map(|grant| (grant.offset.0, grant.attempt)).collect();
@@ -324,6 +326,25 @@ fn exclusive_lends_in_order_to_the_newest_member() {
     assert_eq!(world.settle("a", 1, &Act::Ack), Verdict::Fenced);
     assert_eq!(world.settle("a", 3, &Act::Ack), Verdict::Fenced);
     assert!(!world.commit(), "nothing of this is replicated");
+}
+
+/// Members attach to a new leader in any order.
+#[test]
+fn exclusive_member_stays_the_newest_one_whoever_attaches_last() {
+    let mut world = World::of(Mode::Exclusive);
+    world.offer(&[0; 3]);
+    world.attach(7, "new");
+    world.attach(3, "old");
+    world.desk.wants(MemberId(3), true);
+    assert_eq!(world.desk.next_offer(), None);
+    assert!(world.take(3, 9).is_empty());
+    assert_eq!(world.offsets(7, 1), [0]);
+
+    world.detach(7);
+    world.pass_time(10 * SECOND);
+    world.commit();
+    world.pass_time(SECOND);
+    assert_eq!(world.offsets(3, 9), [0, 1, 2], "the newest one that is left");
 }
 
 #[test]

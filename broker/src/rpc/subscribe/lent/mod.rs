@@ -1,4 +1,5 @@
-//! The life of one membership in which events are lent: modes `shared` and `key-shared`.
+//! The life of one membership in which events are lent: modes `shared` and `key-shared`, and `exclusive`
+//! on request.
 //!
 //! The session stands between the member and the desks of all partitions, wherever these are. It
 //! shares the member's credit out, and attaches again when a desk moves: the member keeps what it
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use tonic::Streaming;
 use weft_proto::v1::subscribe_request::Frame as Asked;
 use weft_proto::v1::subscribe_response::Frame as Told;
-use weft_proto::{Error, Result, v1};
+use weft_proto::{Error, Result, Timestamp, v1};
 
 use self::credit::Pool;
 use self::fill::{Filled, Filler};
@@ -58,6 +59,7 @@ pub(super) struct Session {
     attaching: FuturesUnordered<BoxFuture<'static, (usize, Result<Link>)>>,
     filling: FuturesUnordered<BoxFuture<'static, (usize, Filling)>>,
     next_own_tag: u64,
+    since: Timestamp,
 }
 
 /// Leases whose events were looked for, and what came of it.
@@ -85,6 +87,7 @@ impl Session {
             attaching: FuturesUnordered::new(),
             filling: FuturesUnordered::new(),
             next_own_tag: OWN_TAGS,
+            since: clock::now(),
         }
     }
 
@@ -148,6 +151,7 @@ impl Session {
                 member: self.parts.member.clone(),
                 held: slot.held.to_wire(),
                 lingers: false,
+                since: self.since,
             };
             // What an older link still says is told apart by its number.
             let link = number + self.parts.subscription.stream.placements.len() * slot.attaches();
