@@ -429,6 +429,13 @@ async fn dead_letters_are_delivered_again_or_discarded() {
     let said = letters.values().next().unwrap();
     assert_eq!(said["weftlasterror"], "still not");
     assert_eq!(said["weftstream"], "default/orders");
+
+    // And once more, while the desk lends what was asked for before.
+    assert_eq!(client.redrive(SUBSCRIPTION, Redrive::default()).await.unwrap().events, 1);
+    let delivery = next(&mut member, LIMIT).await.unwrap();
+    assert!(delivery.is_redriven);
+    acker.ack(delivery.all()).await.unwrap().await.unwrap();
+    assert_eq!(dead_letters(&client).await.len(), 0);
 }
 
 /// Vanus #221: no retry of an old epoch fires after a seek.

@@ -1,7 +1,7 @@
 //! The events of one partition, of its dead letters that are delivered again, or of a replay job in it,
 //! at one desk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_proto::event::{EventView, ordering_hash};
@@ -42,6 +42,8 @@ pub(super) struct Lane {
     pub(super) cursor: ResourceUid,
     pub(super) kind: LaneKind,
     mode: Mode,
+    /// Dead letters that are delivered again; the desk takes all others for settled.
+    redriven: BTreeSet<Offset>,
     tape: Tape,
     /// For events that are read a second time.
     again: Tape,
@@ -57,7 +59,7 @@ pub(super) struct Lane {
 pub(super) enum LaneKind {
     /// Those of the partition.
     Own,
-    /// Dead letters that are delivered again.
+    /// Dead letters that are delivered again: those that were asked for by then.
     Redriven,
     /// Those of a replay job.
     Replay(Replay),
@@ -144,7 +146,9 @@ impl Lane {
             if is_own { opened.damaged() } else { opened };
         let mode = policy.mode;
         // Dead letters are lent only where somebody asked for it: all others count as settled.
-        let settled = if matches!(kind, LaneKind::Redriven) {
+        let is_redriven = matches!(kind, LaneKind::Redriven);
+        let redriven = if is_redriven { parked.keys().copied().collect() } else { BTreeSet::new() };
+        let settled = if is_redriven {
             all_but(&parked, watermark, group.bounds(partition).end)
         } else {
             settled
@@ -159,6 +163,7 @@ impl Lane {
             cursor,
             kind,
             mode,
+            redriven,
             group,
             shelf: Shelf::new(budget),
             filters,
@@ -184,6 +189,11 @@ impl Lane {
 
     pub(super) fn is_redriven(&self) -> bool {
         matches!(self.kind, LaneKind::Redriven)
+    }
+
+    /// Whether somebody asked for more dead letters since the lane was opened.
+    pub(super) fn lacks(&self, parked: &BTreeMap<Offset, Parked>) -> bool {
+        self.is_redriven() && parked.keys().any(|offset| !self.redriven.contains(offset))
     }
 
     /// Who is served first, from 0: dead letters that somebody asked for, then what is new; the past can

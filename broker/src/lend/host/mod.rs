@@ -223,6 +223,7 @@ impl Host {
                 changed = dead[0].changed() => {
                     changed.map_err(|_closed| elsewhere())?;
                     self.check_cursors()?;
+                    self.check_redriven()?;
                 }
                 changed = catalog.changed() => {
                     changed.map_err(|_closed| elsewhere())?;
@@ -311,6 +312,19 @@ impl Host {
             same && (self.lanes.iter().any(Lane::is_redriven) || !redriven)
         });
         if is_current { Ok(()) } else { Err(elsewhere()) }
+    }
+
+    /// Looks whether somebody wants more dead letters delivered again.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`: the next desk begins with all of them.
+    fn check_redriven(&self) -> Result<()> {
+        let lacks = self.group.with_state(|state| {
+            let cursor = state.cursors().get(self.subscription.uid, self.placement.dead);
+            cursor.is_some_and(|cursor| self.lanes.iter().any(|lane| lane.lacks(cursor.parked())))
+        });
+        if lacks { Err(elsewhere()) } else { Ok(()) }
     }
 
     async fn read(&mut self) -> Result<bool> {

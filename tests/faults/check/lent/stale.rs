@@ -3,7 +3,7 @@
 use super::super::history::{Act, Desk, Micros};
 use super::super::{Class, Found};
 use super::LATE;
-use super::book::{Book, Books, Deed, Loan, Terms};
+use super::book::{Books, Deed, Loan, Terms};
 
 /// Times of members and of desks differ by less.
 const NEAR: Micros = 100_000;
@@ -21,7 +21,7 @@ pub(super) fn check(books: &Books, found: &mut Found) {
                     continue;
                 }
                 let Some(done) = deed.ok() else { continue };
-                if let Some(why) = why(book, terms, loan, deed, done) {
+                if let Some(why) = why(books, desk, terms, loan, deed, done) {
                     report(desk, loan, deed, &why, found);
                     break;
                 }
@@ -40,7 +40,15 @@ fn report(desk: &Desk, loan: &Loan, deed: &Deed, why: &str, found: &mut Found) {
 }
 
 /// Why the lease was over when the member began to settle it.
-fn why(book: &Book, terms: &Terms, loan: &Loan, deed: &Deed, done: Micros) -> Option<String> {
+fn why(
+    books: &Books,
+    desk: &Desk,
+    terms: &Terms,
+    loan: &Loan,
+    deed: &Deed,
+    done: Micros,
+) -> Option<String> {
+    let book = books.by_desk.get(desk)?;
     let begun = deed.invoked;
     let taken =
         book.of(loan.event.offset).find(|other| other.token > loan.token && other.t < begun);
@@ -61,12 +69,21 @@ fn why(book: &Book, terms: &Terms, loan: &Loan, deed: &Deed, done: Micros) -> Op
         return Some("the cursor was moved before".to_owned());
     }
     let end = end_of(terms, loan)?;
-    // A new desk takes leases on, for as long as new ones.
-    let renewed = book.told.iter().any(|told| told.epoch > loan.token.0 && told.t < done + LATE);
+    let renewed = is_renewed(books, desk, loan, done);
     (begun > end + NEAR && !renewed).then(|| {
         let late = (begun - end) / 1_000;
         format!("the lease had ended {late} ms before")
     })
+}
+
+/// A new desk takes leases on, for as long as new ones. Of the epochs of dead letters nobody is told, but
+/// they have their desk in common with the partition.
+fn is_renewed(books: &Books, desk: &Desk, loan: &Loan, done: Micros) -> bool {
+    let own = Desk { redriven: false, ..*desk };
+    let told = books.by_desk.get(&own).map_or(&[][..], |book| &book.told);
+    let before = told.iter().filter(|told| told.t <= loan.t).map(|told| told.epoch).max();
+    let since = if desk.redriven { before } else { Some(loan.token.0) };
+    told.iter().any(|told| Some(told.epoch) > since && told.t < done + LATE)
 }
 
 /// When the lease ends at the latest; nothing where an extension has no answer.

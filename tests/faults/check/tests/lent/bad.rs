@@ -126,6 +126,16 @@ fn stale() -> Stories {
             "after the end of a longer lease",
             lent().extends((1, 1), 2_000).waits(2_500).acks((1, 1)),
         ),
+        of(
+            "of a dead letter, and another member joined the same desk",
+            shared()
+                .told(1, 4, 0)
+                .redrives(1, (1, 1), 0)
+                .waits(900)
+                .told(2, 4, 0)
+                .waits(900)
+                .acks_redriven((1, 1)),
+        ),
         of("lent to another", lent().waits(700).lend(2, (1, 2), 0).acks((1, 1))),
         of("lent by the next desk", lent().disturbed().lend(2, (2, 1), 0).acks((1, 1))),
         of("given back before", lent().nacks((1, 1)).acks((1, 1))),

@@ -118,6 +118,16 @@ fn stale() -> Stories {
         of("perhaps kept", lent().begins((1, 1), Act::Extend { by: 9 }).waits(1_900).acks((1, 1))),
         of("twice", lent().acks((1, 1)).waits(2_000).acks((1, 1))),
         of("taken on by the next desk", lent().waits(900).told(1, 2, 0).waits(900).acks((1, 1))),
+        of(
+            "of a dead letter, taken on by the next desk of its partition",
+            shared()
+                .told(1, 4, 0)
+                .redrives(1, (1, 1), 0)
+                .waits(900)
+                .told(1, 5, 0)
+                .waits(900)
+                .acks_redriven((1, 1)),
+        ),
         of("lent to another meanwhile", lent().begins((1, 1), Act::Ack).lend(2, (2, 1), 0).fails()),
         of("an extension for what has ended", lent().nacks((1, 1)).extends((1, 1), 100)),
         of("moved meanwhile", lent().begins((1, 1), Act::Ack).succeeds().seeks(1, 2)),

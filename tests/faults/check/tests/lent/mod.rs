@@ -96,6 +96,14 @@ impl Story {
         self.begins(token, Act::Ack).succeeds()
     }
 
+    /// The same for an event that was a dead letter.
+    fn acks_redriven(mut self, (epoch, lease): Token) -> Self {
+        let op = self.ops;
+        self.ops += 1;
+        let (desk, act) = (Desk { redriven: true, ..DESK }, Act::Ack);
+        self.add(|t| Record::Settle { t, process: 1, op, desk, epoch, lease, act }).succeeds()
+    }
+
     fn nacks(self, token: Token) -> Self {
         self.begins(token, Act::Nack).succeeds()
     }
