@@ -28,8 +28,10 @@ use weft_proto::event::EventView;
 
 use crate::clock;
 use crate::delivery::Outcome;
-use connection::{Connections, Failure};
+pub(crate) use connection::{Connections, Dial, Failure, Stream};
 pub use request::Delivery;
+pub(crate) use request::{accompany, binary};
+pub(crate) use verdict::{Verdict, read as read_status};
 
 /// Reads the events of an HTTP message in any mode; none when it carries no event.
 ///
