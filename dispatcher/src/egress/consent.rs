@@ -45,9 +45,9 @@ pub fn read(status: StatusCode, headers: &HeaderMap, origin: &str, wished: Optio
             "the receiver answered {number} to OPTIONS without WebHook-Allowed-Origin"
         )),
         Some(Ok(text)) if second.is_none() && is_ours(text) => rate(headers, wished),
-        Some(_) => Answer::No(format!(
-            "the receiver's WebHook-Allowed-Origin is neither {origin} nor *"
-        )),
+        Some(_) => {
+            Answer::No(format!("the receiver's WebHook-Allowed-Origin is neither {origin} nor *"))
+        }
     }
 }
 
@@ -100,7 +100,9 @@ impl Consent {
         match &self.said {
             Some(Ok(_)) => ("granted", ""),
             Some(Err(why)) => ("refused", why),
-            None => ("pending", self.trouble.as_deref().unwrap_or("the receiver was not asked yet")),
+            None => {
+                ("pending", self.trouble.as_deref().unwrap_or("the receiver was not asked yet"))
+            }
         }
     }
 
@@ -132,7 +134,11 @@ mod tests {
 
     const ORIGIN: &str = "mesh.example";
 
-    fn answer(status: u16, headers: &[(&'static str, &'static str)], wished: Option<u32>) -> Answer {
+    fn answer(
+        status: u16,
+        headers: &[(&'static str, &'static str)],
+        wished: Option<u32>,
+    ) -> Answer {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());

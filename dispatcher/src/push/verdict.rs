@@ -111,7 +111,8 @@ mod tests {
             let now = "2015-10-21T07:27:50Z".parse().unwrap();
             super::read(StatusCode::from_u16(status).unwrap(), &headers, now)
         };
-        let asked = |seconds| Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
+        let asked =
+            |seconds| Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(read(status, None), Verdict::Done, "{status}");
         }
@@ -119,8 +120,8 @@ mod tests {
             assert_eq!(read(status, None), Verdict::Failed, "{status}");
         }
         for status in [
-            100, 101, 103, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 405, 406, 407, 411,
-            412, 414, 415, 416, 417, 418, 421, 422, 423, 424, 426, 428, 431, 451, 600, 999,
+            100, 101, 103, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 405, 406, 407,
+            411, 412, 414, 415, 416, 417, 418, 421, 422, 423, 424, 426, 428, 431, 451, 600, 999,
         ] {
             assert_eq!(read(status, Some("5")), Verdict::Refused, "{status}");
         }
