@@ -103,13 +103,14 @@ mod tests {
 
     #[test]
     fn whoever_is_outside_may_also_be_gone_or_want_less_at_once() {
+        let read_verdict = read;
         let read = |status: u16, retry_after: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             if let Some(text) = retry_after {
                 headers.insert(RETRY_AFTER, text.parse().unwrap());
             }
             let now = "2015-10-21T07:27:50Z".parse().unwrap();
-            super::read(StatusCode::from_u16(status).unwrap(), &headers, now)
+            read_verdict(StatusCode::from_u16(status).unwrap(), &headers, now)
         };
         let asked =
             |seconds| Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };

@@ -149,7 +149,7 @@ mod tests {
         ] {
             assert_eq!(why_not(&dialer(&url, allowed, &[])).await, NOWHERE, "{url}");
         }
-        let waiting = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        let waiting = timeout(Duration::from_millis(50), listener.accept()).await;
         assert!(waiting.is_err(), "somebody connected");
 
         // Port 1 is not listed, and nobody looks any further.

@@ -216,7 +216,8 @@ impl Webhooks {
             running.orders_tx.send(Order::Refuse(message)).await.ok();
             return;
         }
-        let report = Report { spec_trouble: Some(message), ..Report::default() };
+        let mut report = Report::default();
+        report.spec_trouble = Some(message);
         let generation = Generation(resource.generation);
         let status = report.status(Now { generation, circuit: "closed", ..Now::default() });
         let catalog = self.client.catalog();
