@@ -9,6 +9,8 @@ mod outside;
 mod payload;
 mod plan;
 mod post;
+#[cfg(test)]
+mod post_tests;
 mod report;
 mod runner;
 mod secret;

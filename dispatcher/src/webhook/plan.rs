@@ -44,17 +44,13 @@ impl Plan {
             spec: json.into(),
             ..Resource::default()
         };
-        // A status that cannot be read is one of another version, and no reason to stop.
-        let status: WebhookStatus = serde_json::from_slice(&resource.status).unwrap_or_default();
-        let disabled =
-            status.disabled.filter(|disabled| disabled.generation == resource.generation);
         Ok(Self {
             uid: ResourceUid(resource.uid),
             generation: Generation(resource.generation),
             subscription_name: QualifiedName { namespace: name.namespace.clone(), name: own },
             subscription,
             spec,
-            disabled,
+            disabled: disabled(resource),
             name,
         })
     }
@@ -66,6 +62,13 @@ impl Plan {
             WebhookMode::Batch(events) => usize::try_from(events).unwrap_or(1),
         }
     }
+}
+
+/// Whether, by the status, the receiver of this definition is gone.
+pub(super) fn disabled(resource: &Resource) -> Option<Disabled> {
+    // A status that cannot be read is one of another version, and no reason to stop.
+    let status: WebhookStatus = serde_json::from_slice(&resource.status).unwrap_or_default();
+    status.disabled.filter(|disabled| disabled.generation == resource.generation)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use weft_proto::v1::Resource;
 use weft_proto::{Error, Generation, QualifiedName, ResourceUid, Result};
 
 use super::Outside;
-use super::plan::Plan;
+use super::plan::{Plan, disabled};
 use super::report::{Now, Report};
 use super::runner::{self, Order, Parts};
 use crate::Config;
@@ -186,6 +186,7 @@ impl Webhooks {
         let known = self.running.get(name).map(|running| (running.uid, running.generation));
         // Only the status changed.
         if known == Some((uid, generation)) {
+            self.take_note(name, resource).await;
             return;
         }
         let plan = match Plan::of(resource) {
@@ -205,6 +206,14 @@ impl Webhooks {
                 running.orders_tx.send(Order::Revise(Box::new(plan))).await.ok();
             }
             None => self.start(plan, stop),
+        }
+    }
+
+    /// Another dispatcher may have been told that the receiver is gone.
+    async fn take_note(&mut self, name: &QualifiedName, resource: &Resource) {
+        let disabled = disabled(resource);
+        if let Some((disabled, running)) = disabled.zip(self.running.get_mut(name)) {
+            running.orders_tx.send(Order::Disable(disabled)).await.ok();
         }
     }
 

@@ -112,8 +112,8 @@ impl Bed {
         let subscription = format!("wh-{name}");
         let what = format!("{count} dead letters of {name}");
         eventually(LIMIT, &what, async || {
-            let ended = self.weft(&["subscription", "dead-letters", &subscription, "-o", "json"]);
-            let ended = ended.await;
+            let args = ["subscription", "dead-letters", &subscription, "-o", "json"];
+            let ended = self.weft(&args).await;
             let letters: Vec<Value> =
                 ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             let told = |letter: &Value| {

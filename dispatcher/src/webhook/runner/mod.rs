@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 use weft_client::{Client, Held, SubscriptionItem};
 use weft_proto::Result;
-use weft_proto::resource::WebhookStatus;
+use weft_proto::resource::{Disabled, WebhookStatus};
 
 use super::Outside;
 use super::plan::Plan;
@@ -48,6 +48,8 @@ pub(super) enum Order {
     Revise(Box<Plan>),
     /// The definition changed into something that cannot be run; the text says why.
     Refuse(String),
+    /// Another dispatcher was told that the receiver is gone.
+    Disable(Disabled),
     /// The webhook was deleted.
     Delete,
 }
@@ -232,6 +234,10 @@ impl Runner {
                     Some(Order::Revise(plan)) => return End::Revised(plan),
                     Some(Order::Refuse(message)) => {
                         self.report.spec_trouble = Some(message);
+                        self.mark_changed();
+                    }
+                    Some(Order::Disable(disabled)) => {
+                        self.report.disabled.get_or_insert(disabled);
                         self.mark_changed();
                     }
                     Some(Order::Delete) => return End::Deleted,
