@@ -124,7 +124,7 @@ impl Consent {
         self.said = Some(said);
         self.trouble = None;
         self.failures = 0;
-        self.ask_at = now.saturating_add(random.between(wait - wait / 10, wait));
+        self.ask_at = now.saturating_add(random.between(wait.saturating_mul(9) / 10, wait));
     }
 }
 

@@ -71,27 +71,24 @@ fn host_name() -> String {
 /// found out by whoever sends by `https`.
 fn tls(ca_file: Option<&Path>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            let wrong = |what: String| {
-                let message = format!("{} cannot be used: {what}", path.display());
-                Error::invalid(message).with_field("webhooks.ca_file")
-            };
-            let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-            for certificate in CertificateDer::pem_slice_iter(&text) {
-                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong("it holds no certificate in PEM".to_owned()));
-            }
+    if let Some(path) = ca_file {
+        let wrong = |what: String| {
+            let message = format!("{} cannot be used: {what}", path.display());
+            Error::invalid(message).with_field("webhooks.ca_file")
+        };
+        let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        for certificate in CertificateDer::pem_slice_iter(&text) {
+            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
         }
-        None => {
-            let text = BUNDLES.iter().find_map(|path| std::fs::read(path).ok());
-            // The system's own: what cannot be read of it, nobody trusts.
-            let found = text.unwrap_or_default();
-            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&found).flatten());
+        if roots.is_empty() {
+            return Err(wrong("it holds no certificate in PEM".to_owned()));
         }
+    } else {
+        let text = BUNDLES.iter().find_map(|path| std::fs::read(path).ok());
+        // The system's own: what cannot be read of it, nobody trusts.
+        let found = text.unwrap_or_default();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&found).flatten());
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions =

@@ -98,7 +98,7 @@ async fn nothing_that_a_receiver_writes_is_told_and_no_redirect_is_followed() {
         ("410 Gone", Outcome::Gone),
         ("413 Large", Outcome::TooLarge),
         ("500 Broken", Outcome::Failed),
-        ("503 Busy\r\nretry-after: 864000", Outcome::Throttled(Some(Duration::from_secs(864_000)))),
+        ("503 Busy\r\nretry-after: 864000", Outcome::Throttled(Some(Duration::from_hours(240)))),
     ] {
         let server = server(whole(head, SECRET), Duration::ZERO).await;
         let (found, error) = post(&server.receiver, WebhookMode::Binary).await;

@@ -27,6 +27,7 @@ pub(super) struct Report {
 
 /// What holds at the moment.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Now {
     pub(super) generation: Generation,
     pub(super) consent: ConsentStatus,

@@ -85,7 +85,8 @@ impl Bed {
         let events = ids.map(event).collect();
         let pending = publisher.publish_batch(events).await.unwrap();
         let outcome = within(LIMIT, "publishing", pending.outcome()).await;
-        outcome.receipts().into_iter().for_each(|receipt| drop(receipt.unwrap()));
+        let refused = outcome.receipts().into_iter().filter_map(Result::err).next();
+        assert!(refused.is_none(), "{refused:?}");
     }
 
     async fn status(&self, name: &str) -> WebhookStatus {

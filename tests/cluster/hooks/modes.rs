@@ -54,7 +54,9 @@ async fn webhook_requests_have_the_form_that_was_asked_for_and_are_signed() {
         bed.webhook(name, &spec).await;
         bed.until(name, |status| status.delivered == 5).await;
         let seen = bed.receiver.posts(&format!("/{name}"));
-        seen.iter().for_each(|seen| assert_accompanied(seen, name));
+        for seen in &seen {
+            assert_accompanied(seen, name);
+        }
         let mut ids: Vec<_> = seen.iter().flat_map(Seen::ids).collect();
         ids.sort();
         assert_eq!(ids, ["0", "1", "2", "3", "4"], "{name}");

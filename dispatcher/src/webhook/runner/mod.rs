@@ -178,7 +178,7 @@ pub(super) async fn run(
 
 impl Runner {
     fn new(plan: Plan, parts: Parts, mut report: Report, seed: u64) -> Self {
-        report.disabled = plan.disabled.clone();
+        report.disabled.clone_from(&plan.disabled);
         report.spec_trouble = None;
         let spec = &plan.spec;
         let secrets = Secrets::new(
