@@ -51,6 +51,16 @@ async fn webhook_without_consent_gets_nothing() {
     bed.enable("silent").await;
     bed.until("silent", |status| status.delivered == 3 && ready(status).0).await;
 
+    // Consent is withdrawn: found out by asking again, and what is published stays.
+    bed.receiver.consent("/ours", status(200));
+    bed.until("ours", |status| status.consent.state == "refused").await;
+    bed.publish("ours", 3..4).await;
+    bed.publish("silent", 3..4).await;
+    bed.until("silent", |status| status.delivered == 4).await;
+    assert_eq!(bed.receiver.posts("/ours").len(), 3);
+    bed.receiver.consent("/ours", granted(ORIGIN));
+    bed.until("ours", |status| status.delivered == 4).await;
+
     let list = bed.weft(&["webhook", "list"]).await;
     assert!(list.stdout.contains("ConsentRefused") && list.stdout.contains("Ready"), "{list:?}");
     let shown = bed.weft(&["webhook", "describe", "other"]).await;
@@ -80,7 +90,7 @@ async fn webhook_to_an_address_inside_is_never_dialled() {
     for url in ["http://h.example/", "https://u@h.example/", "https://2130706433/", "https://h/#a"]
     {
         let text = format!(
-            "{{apiVersion: weft/v1, kind: Webhook, metadata: {{name: bad}}, spec: {{stream: inside, url: {url:?}}}}}"
+            "apiVersion: weft/v1\nkind: Webhook\nmetadata: {{name: bad}}\nspec: {{stream: inside, url: {url:?}}}\n"
         );
         let file = bed.cluster.place.dir.path().join("bad.yaml");
         std::fs::write(&file, text).unwrap();

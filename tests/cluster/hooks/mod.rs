@@ -51,7 +51,8 @@ impl Bed {
         fs::write(&ca, &authority.pem).unwrap();
         let config = format!(
             "endpoints = [{:?}]\n[webhooks]\norigin = {ORIGIN:?}\nports = []\n\
-             allow_private = [\"127.0.0.1/32\"]\nca_file = {}\nsecrets = {}\n",
+             allow_private = [\"127.0.0.1/32\"]\nca_file = {}\nsecrets = {}\n\
+             consent_every = \"1s\"\n",
             address(cluster.nodes[0].ports.grpc),
             quoted(&ca),
             quoted(&secrets),
@@ -85,7 +86,7 @@ impl Bed {
         let events = ids.map(event).collect();
         let pending = publisher.publish_batch(events).await.unwrap();
         let outcome = within(LIMIT, "publishing", pending.outcome()).await;
-        let refused = outcome.receipts().into_iter().filter_map(Result::err).next();
+        let refused = outcome.receipts().into_iter().find_map(Result::err);
         assert!(refused.is_none(), "{refused:?}");
     }
 

@@ -52,9 +52,15 @@ impl Runner {
     /// The halves of a group go first, each alone.
     pub(super) fn split(&mut self, mut group: Vec<Item>) {
         let rest = group.split_off(group.len().div_ceil(2));
-        if !rest.is_empty() {
-            self.groups.push_front(rest);
+        self.requeue(rest);
+        self.requeue(group);
+    }
+
+    /// Events that go first, as one group; those that are no longer ours are left out.
+    pub(super) fn requeue(&mut self, mut group: Vec<Item>) {
+        group.retain(|item| self.held.contains(&item.held));
+        if !group.is_empty() {
+            self.groups.push_front(group);
         }
-        self.groups.push_front(group);
     }
 }

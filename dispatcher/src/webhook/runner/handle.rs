@@ -125,11 +125,11 @@ impl Runner {
             Outcome::NotReceived => {
                 self.circuit.handle_failure(&mut self.random, now);
                 self.permits.strike(&mut self.random, now);
-                self.groups.push_front(group);
+                self.requeue(group);
             }
             Outcome::Gone => {
                 self.circuit.handle_neutral();
-                self.groups.push_front(group);
+                self.requeue(group);
                 self.disable();
             }
             Outcome::TooLarge if group.len() > 1 => {
@@ -194,7 +194,7 @@ impl Runner {
         let own = self.random.between(high / 2, high);
         let wait = asked.unwrap_or_default().min(RETRY_AFTER_MAX).max(own);
         self.paused_until = self.paused_until.max(now.saturating_add(wait));
-        self.groups.push_front(group);
+        self.requeue(group);
     }
 
     /// The receiver is gone. The cursor stays where it is.
