@@ -234,9 +234,7 @@ const fn view_of(kind: Kind) -> Verb {
         | Kind::Subscription
         | Kind::Function
         | Kind::ReplayJob
-        | Kind::Webhook => {
-            Verb::View
-        }
+        | Kind::Webhook => Verb::View,
     }
 }
 

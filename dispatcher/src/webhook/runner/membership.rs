@@ -118,6 +118,7 @@ impl Runner {
                     member: format!("{}-{}", self.parts.member, self.joins),
                     events_max: most.min(HELD_MAX),
                     bytes_max: HELD_BYTES_MAX,
+                    ..SubscriptionOptions::default()
                 };
                 let name = self.plan.subscription_name.to_string();
                 let subscription = self.parts.client.subscribe(&name, options);
