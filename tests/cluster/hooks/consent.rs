@@ -4,8 +4,8 @@ use serde_json::json;
 use weft_proto::resource::Kind;
 
 use super::receiver::{Receiver, status};
-use super::{Bed, ORIGIN, dispatcher, ready};
-use crate::harness::put;
+use super::{Bed, LIMIT, ORIGIN, dispatcher, ready};
+use crate::harness::{eventually, put};
 
 fn granted(origin: &str) -> super::receiver::Reply {
     let headers = vec![
@@ -45,6 +45,18 @@ async fn webhook_without_consent_gets_nothing() {
     assert_eq!(asked[0].header("webhook-request-origin"), ORIGIN);
     assert_eq!(asked[0].header("webhook-request-rate"), "12000");
     assert!(asked.iter().all(|seen| seen.header("webhook-request-origin") == ORIGIN));
+
+    // What is published while consent is waited for belongs to the webhook as well.
+    bed.receiver.consent("/late", status(200));
+    bed.webhook("late", &json!({"start": "latest"})).await;
+    eventually(LIMIT, "the cursor is there", async || {
+        bed.client.catalog().find(Kind::Subscription, "wh-late").await.unwrap()
+    })
+    .await;
+    bed.until("late", |status| ready(status).1 == "ConsentRefused").await;
+    bed.publish("late", 0..2).await;
+    bed.receiver.consent("/late", granted(ORIGIN));
+    bed.until("late", |status| status.delivered == 2).await;
 
     // Consent is given later, and somebody says so.
     bed.receiver.consent("/silent", granted("*"));
@@ -135,7 +147,7 @@ async fn webhook_that_is_gone_is_disabled_and_its_cursor_kept() {
     // With the webhook goes its cursor.
     let ended = bed.weft(&["webhook", "delete", "gone"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    crate::harness::eventually(super::LIMIT, "the subscription goes", async || {
+    eventually(LIMIT, "the subscription goes", async || {
         let found = bed.client.catalog().find(Kind::Subscription, "wh-gone").await.unwrap();
         found.is_none().then_some(())
     })

@@ -62,7 +62,11 @@ impl Runner {
     pub(super) fn join_or_leave(&mut self, now: Duration) {
         let shut = self.shut_until(now);
         match (&self.membership, shut) {
-            (Membership::Out { again_at }, None) if *again_at <= now => {
+            // The subscription is made at once, also while nothing may be sent: its cursor begins
+            // where the webhook does, and not where consent came.
+            (Membership::Out { again_at }, shut)
+                if *again_at <= now && (shut.is_none() || !self.is_made) =>
+            {
                 let client = self.parts.client.clone();
                 let wanted = self.plan.subscription.clone();
                 let name = self.plan.subscription_name.clone();
@@ -108,8 +112,14 @@ impl Runner {
 
     pub(super) fn handle_joined(&mut self, result: Result<()>) {
         match result {
+            Ok(()) if self.shut_until(self.now()).is_some() => {
+                self.report.trouble = None;
+                self.is_made = true;
+                self.membership = Membership::Out { again_at: Duration::ZERO };
+            }
             Ok(()) => {
                 self.report.trouble = None;
+                self.is_made = true;
                 self.joins += 1;
                 let batch = u32::try_from(self.batch_max).unwrap_or(u32::MAX);
                 let most = self.plan.spec.concurrency.saturating_mul(batch).saturating_mul(2);
@@ -132,6 +142,7 @@ impl Runner {
     /// The subscription does not work; it is joined again.
     pub(super) fn handle_lost(&mut self, error: &Error) {
         self.report.trouble = Some(error.message().to_owned());
+        self.is_made = false;
         // Whatever was lent comes again: nobody is there to settle it.
         self.queue.clear();
         self.groups.clear();

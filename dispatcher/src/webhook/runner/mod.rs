@@ -136,6 +136,8 @@ struct Runner {
     pauses: u32,
     batch_max: usize,
     membership: Membership,
+    /// The subscription is there, and as it shall be.
+    is_made: bool,
     joins: u32,
     queue: VecDeque<Item>,
     /// Groups that were split, or that wait for another try: they go first, as they are.
@@ -204,6 +206,7 @@ impl Runner {
             pauses: 0,
             batch_max: plan.batch_max(),
             membership: Membership::Out { again_at: Duration::ZERO },
+            is_made: false,
             joins: 0,
             queue: VecDeque::new(),
             groups: VecDeque::new(),
