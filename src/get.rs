@@ -17,7 +17,7 @@ Examples:
   weft get function billing -o yaml
   weft get all -o yaml > mesh.yaml    # weft apply -f mesh.yaml takes it back")]
 pub(crate) struct Args {
-    /// stream, schema, subscription, function, grant, limit, or all
+    /// stream, schema, subscription, function, webhook, grant, limit, or all
     #[arg(value_parser = kinds)]
     kind: Kinds,
 

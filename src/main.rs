@@ -34,6 +34,7 @@ mod subscribe;
 mod subscription;
 mod telemetry;
 mod toml_file;
+mod webhook;
 mod when;
 mod whoami;
 
@@ -95,6 +96,8 @@ enum Command {
     Schema(schema::Args),
     /// Deploy, list, describe and delete functions; show their logs
     Function(function::Args),
+    /// List, describe, enable and delete webhooks
+    Webhook(webhook::Args),
     /// Create or change any resources from YAML or JSON
     Apply(apply::Args),
     /// Show resources; the YAML is taken back by apply
@@ -127,7 +130,7 @@ enum Command {
     Dev(dev::Args),
     /// Run one broker
     Broker(broker::Args),
-    /// Run one dispatcher, which launches functions
+    /// Run one dispatcher, which launches functions and sends to webhooks
     Dispatcher(dispatcher::Args),
     /// Measure publishing or replay
     #[command(subcommand)]
@@ -216,6 +219,7 @@ async fn dispatch(
         Command::Filter(args) => return filter::run(args, connection, format).await,
         Command::Schema(args) => return schema::run(args, &client()?, format).await,
         Command::Function(args) => return function::run(args, &client()?, format).await,
+        Command::Webhook(args) => return webhook::run(args, &client()?, format).await,
         Command::Apply(args) => return apply::run(&args, &client()?, format).await,
         Command::Get(args) => get::run(args, &client()?, output).await?,
         Command::Delete(args) => delete::run(&args, &client()?, format).await?,

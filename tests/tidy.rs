@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "broker/src/subscription",
     "broker/src/catalog",
     "dispatcher/src/delivery",
+    "dispatcher/src/egress",
     "dispatcher/src/scale",
 ];
 

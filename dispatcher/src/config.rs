@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use weft_proto::resource::DurationText;
 use weft_proto::{Error, Result};
+
+use crate::egress::address::Range;
 
 /// Settings of one dispatcher process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,66 @@ pub struct Config {
     pub tls: Tls,
     /// Functions as processes of this host.
     pub process: Process,
+    /// Events to addresses outside.
+    pub webhooks: Webhooks,
+}
+
+/// Events to addresses outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webhooks {
+    /// Whether this dispatcher sends them.
+    pub enabled: bool,
+    /// Who asks receivers for consent: a name in DNS. This host's name by default.
+    pub origin: Option<String>,
+    /// Ports that may be dialled; any when the list is empty.
+    pub ports: Vec<u16>,
+    /// Addresses that may be dialled although they are not public, also in plain text. Whoever may
+    /// define webhooks then reaches what listens there.
+    pub allow_private: Vec<Range>,
+    /// File with the certificates of those who sign receivers' certificates; those of the system
+    /// by default.
+    pub ca_file: Option<PathBuf>,
+    /// Folder with secrets of webhooks, a folder for each namespace in it.
+    pub secrets: Option<PathBuf>,
+    /// How often receivers are asked again whether they want events.
+    pub consent_every: DurationText,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            origin: None,
+            ports: vec![443, 8443],
+            allow_private: Vec::new(),
+            ca_file: None,
+            secrets: None,
+            consent_every: DurationText::from_secs(3_600),
+        }
+    }
+}
+
+impl Webhooks {
+    fn check(&self) -> Result<()> {
+        let is_name = |origin: &String| {
+            let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+            !origin.is_empty() && origin.len() <= 253 && origin.chars().all(good)
+        };
+        if self.origin.as_ref().is_some_and(|origin| !is_name(origin)) {
+            let message = "an origin is a name in DNS, such as \"mesh.example.com\"";
+            return Err(Error::invalid(message).with_field("webhooks.origin"));
+        }
+        if self.secrets.as_ref().is_some_and(|folder| folder.is_relative()) {
+            let message = "the folder with secrets must be an absolute path";
+            return Err(Error::invalid(message).with_field("webhooks.secrets"));
+        }
+        if self.consent_every < DurationText::from_secs(1) {
+            let message = "receivers are asked once a second at most";
+            return Err(Error::invalid(message).with_field("webhooks.consent_every"));
+        }
+        Ok(())
+    }
 }
 
 /// Encryption towards the brokers.
@@ -90,7 +153,7 @@ impl Config {
             let message = "a certificate to show is given, but encryption is not enabled";
             return Err(Error::invalid(message).with_field("tls.enabled"));
         }
-        Ok(())
+        self.webhooks.check()
     }
 }
 
@@ -121,6 +184,7 @@ mod tests {
                 key: file("key"),
             }
         };
+        let hooks = Webhooks::default;
         let cases = [
             ("endpoints", Config { endpoints: Vec::new(), ..good.clone() }),
             ("process.directories", Config { process: process(true, &[]), ..good.clone() }),
@@ -130,7 +194,28 @@ mod tests {
             ("tls.key", Config { tls: tls(&["on", "ca_file", "certificate"]), ..good.clone() }),
             ("tls.certificate", Config { tls: tls(&["on", "ca_file", "key"]), ..good.clone() }),
             ("tls.enabled", Config { token_file: Some("token".into()), ..good.clone() }),
-            ("tls.ca_file", Config { tls: tls(&["on"]), ..good }),
+            ("tls.ca_file", Config { tls: tls(&["on"]), ..good.clone() }),
+            (
+                "webhooks.origin",
+                Config {
+                    webhooks: Webhooks { origin: Some("a b".into()), ..hooks() },
+                    ..good.clone()
+                },
+            ),
+            (
+                "webhooks.secrets",
+                Config {
+                    webhooks: Webhooks { secrets: Some("a".into()), ..hooks() },
+                    ..good.clone()
+                },
+            ),
+            (
+                "webhooks.consent_every",
+                Config {
+                    webhooks: Webhooks { consent_every: DurationText::from_millis(9), ..hooks() },
+                    ..good
+                },
+            ),
         ];
         for near in ["127.0.0.1:1", "localhost:1", "[::1]:1"] {
             let token_file = Some("token".into());

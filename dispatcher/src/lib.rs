@@ -1,4 +1,4 @@
-//! Launches functions from streams and delivers events to them.
+//! Launches functions from streams and delivers events to them, and to addresses outside.
 //!
 //! An ordinary client of the mesh: it keeps no store, and whatever it does a user's program could
 //! do. It may die at any time; what was in flight is then delivered again.
@@ -6,6 +6,7 @@
 mod clock;
 mod config;
 pub mod delivery;
+pub mod egress;
 mod feed;
 mod function;
 pub mod launch;
@@ -15,6 +16,7 @@ pub mod push;
 pub mod scale;
 mod service;
 mod tasks;
+mod webhook;
 
-pub use config::{Config, Process, Tls};
+pub use config::{Config, Process, Tls, Webhooks};
 pub use service::{run, run_with};

@@ -23,19 +23,23 @@ use crate::launch::{Disabled, Launcher, process};
 use crate::metrics;
 use crate::port::{Change, FUNCTION, Mesh, SUBSCRIPTION, WireMesh};
 use crate::tasks::Tasks;
+use crate::webhook::Webhooks;
 
 /// Orders that may wait for a runner.
 const ORDERS_LEN: usize = 8;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
 
-/// Runs the functions of a mesh until stopped, then finishes what is in flight.
+/// Runs the functions and webhooks of a mesh until stopped, then finishes what is in flight.
 ///
 /// # Errors
 ///
 /// `Invalid` when the configuration cannot work; `Internal` when a part of this program broke.
 pub async fn run(config: Config, stop: impl Future<Output = ()> + Send) -> Result<()> {
     let mesh = WireMesh::connect(&config)?;
+    let tracker = TaskTracker::new();
+    let webhooks =
+        config.webhooks.enabled.then(|| Webhooks::new(&config, tracker.clone())).transpose()?;
     let launcher: Arc<dyn Launcher> = if config.process.enabled {
         let process = process::Config {
             directories: config.process.directories,
@@ -47,19 +51,31 @@ pub async fn run(config: Config, stop: impl Future<Output = ()> + Send) -> Resul
     } else {
         Arc::new(Disabled)
     };
-    run_with(Arc::new(mesh), launcher, stop).await
+    run_all(Arc::new(mesh), launcher, webhooks, stop).await
 }
 
-/// Runs the functions of a mesh until stopped, with parts of the caller's choice.
+/// Runs the functions of a mesh until stopped, with parts of the caller's choice, and no webhooks.
 pub async fn run_with(
     mesh: Arc<dyn Mesh>,
     launcher: Arc<dyn Launcher>,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<()> {
+    run_all(mesh, launcher, None, stop).await
+}
+
+async fn run_all(
+    mesh: Arc<dyn Mesh>,
+    launcher: Arc<dyn Launcher>,
+    webhooks: Option<Webhooks>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     metrics::describe();
     let token = CancellationToken::new();
     let _stop_all = token.clone().drop_guard();
     let tasks = Tasks::new(token.clone());
+    if let Some(webhooks) = webhooks {
+        tasks.spawn("webhooks", |stop| webhooks.run(stop));
+    }
     let mut seeds = Random::new(rand::random());
     let functions = Functions {
         mesh,

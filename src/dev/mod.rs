@@ -65,6 +65,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         Plan { dir: folder.path().to_owned(), ports, data_groups: 2, profile: Profile::Small };
     let mut dispatcher = plan.dispatcher()?;
     dispatcher.process.directories.extend(commands_from(args)?);
+    dispatcher.webhooks = webhooks()?;
     let result = match args.nodes {
         1 => within(&plan, dispatcher, &folder, stop).await,
         _ => beside(plan, dispatcher, &folder, stop).await,
@@ -83,6 +84,18 @@ fn commands_from(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let named = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
     Ok(std::iter::once(here).chain(named).collect())
+}
+
+/// Whoever develops receivers of webhooks has them on this machine, on any port, and in plain text.
+fn webhooks() -> anyhow::Result<weft_dispatcher::Webhooks> {
+    let here = ["127.0.0.0/8", "::1/128"].map(str::parse);
+    let here = here.into_iter().collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
+    Ok(weft_dispatcher::Webhooks {
+        allow_private: here,
+        ports: Vec::new(),
+        origin: Some("localhost".to_owned()),
+        ..weft_dispatcher::Webhooks::default()
+    })
 }
 
 type Stop<'a, F> = Pin<&'a mut F>;

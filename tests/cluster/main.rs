@@ -16,6 +16,7 @@ mod delayed;
 mod drain;
 mod filters;
 mod harness;
+mod hooks;
 mod http;
 mod lent;
 mod load;

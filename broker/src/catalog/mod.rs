@@ -213,7 +213,7 @@ impl State {
 
     fn set_status(&mut self, wanted: &internal::CatalogSetStatus) -> Outcome {
         let key = key_of(&wanted.kind, &wanted.namespace, &wanted.name)?;
-        if key.0 != Kind::Function {
+        if !matches!(key.0, Kind::Function | Kind::Webhook) {
             let message = format!("the status of a {} is kept by the cluster itself", key.0);
             return Err(Error::invalid(message).with_field("kind"));
         }
@@ -221,7 +221,7 @@ impl State {
         else {
             return Err(unknown(key.0, &key.1));
         };
-        status::check_function_status(&wanted.status)?;
+        status::check_reported(key.0, &wanted.status)?;
         if old.status == wanted.status {
             return Ok(Applied::unchanged(Some(old)));
         }
@@ -300,6 +300,7 @@ fn is_same(kind: Kind, old: &v1::Resource, new: &v1::Resource) -> Result<bool, E
         Kind::Subscription => equal::<resource::SubscriptionSpec>(kind, old, new),
         Kind::Function => equal::<resource::FunctionSpec>(kind, old, new),
         Kind::ReplayJob => equal::<resource::ReplayJobSpec>(kind, old, new),
+        Kind::Webhook => equal::<resource::WebhookSpec>(kind, old, new),
         Kind::Grant => equal::<resource::GrantSpec>(kind, old, new),
         Kind::Limit => equal::<resource::LimitSpec>(kind, old, new),
         Kind::Schema => {

@@ -2,7 +2,8 @@
 
 use weft_proto::resource::{
     self, BindingMode, BindingVersion, FunctionSpec, Kind, MaxAge, ReplayJobSpec, ReplayState,
-    ReplayTarget, Retention, StreamSpec, SubscriptionMode, SubscriptionSpec,
+    ReplayTarget, Retention, StreamSpec, SubscriptionMode, SubscriptionSpec, WEBHOOK_LABEL,
+    WebhookSpec,
 };
 use weft_proto::{Error, QualifiedName, Reason, v1};
 
@@ -76,6 +77,11 @@ impl State {
                     Some(reply) => self.check_stream(&reply.stream, "spec.reply.stream"),
                     None => Ok(()),
                 }
+            }
+            Kind::Webhook => {
+                let spec: WebhookSpec = resource::parse(kind, &new.spec)?;
+                self.check_stream(&spec.stream, "spec.stream")?;
+                self.check_cursor(name, &spec, old)
             }
         }
     }
@@ -177,6 +183,43 @@ impl State {
         Ok(())
     }
 
+    /// A webhook's subscription has its cursor and mode from it, and may be nobody else's.
+    fn check_cursor(
+        &self,
+        name: &QualifiedName,
+        spec: &WebhookSpec,
+        old: Option<&v1::Resource>,
+    ) -> Result<(), Error> {
+        if let Some(old) = old {
+            let old: WebhookSpec = resource::parse(Kind::Webhook, &old.spec)?;
+            let is_same_stream =
+                old.stream.parse::<QualifiedName>() == spec.stream.parse::<QualifiedName>();
+            if !is_same_stream || old.start != spec.start || old.ordered != spec.ordered {
+                let message = format!(
+                    "stream, start and order of the webhook {name} cannot change, its cursor belongs \
+                     to them; give the new webhook another name"
+                );
+                return Err(fixed("spec", message));
+            }
+            return Ok(());
+        }
+        let subscription = QualifiedName {
+            namespace: name.namespace.clone(),
+            name: WebhookSpec::subscription_name(&name.name)?,
+        };
+        let taken = self.get(Kind::Subscription, &subscription);
+        if taken
+            .is_some_and(|taken| taken.labels.get(WEBHOOK_LABEL) != Some(&name.name.to_string()))
+        {
+            let message = format!(
+                "the subscription {subscription} exists, and its name and cursor are the webhook's: \
+                 delete it, or give the webhook another name"
+            );
+            return Err(Error::new(Reason::AlreadyExists, message).with_field("metadata.name"));
+        }
+        Ok(())
+    }
+
     fn check_bindings(&self, spec: &StreamSpec) -> Result<(), Error> {
         for (place, binding) in spec.schemas.iter().enumerate() {
             if binding.mode == BindingMode::Off {
@@ -258,6 +301,15 @@ pub(super) fn warnings(kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Er
                 ));
             }
         }
+        Kind::Webhook => {
+            let spec: WebhookSpec = resource::parse(kind, &new.spec)?;
+            if spec.secrets.is_empty() {
+                warnings.push(
+                    "without secrets nothing is signed: the receiver cannot tell who sent it"
+                        .to_owned(),
+                );
+            }
+        }
         Kind::Schema | Kind::Subscription | Kind::ReplayJob | Kind::Grant | Kind::Limit => {}
     }
     Ok(warnings)
@@ -275,6 +327,9 @@ fn uses(kind: Kind, resource: &v1::Resource, used: Kind, name: &QualifiedName) -
         (Kind::Subscription, Kind::Stream) => {
             resource::parse::<SubscriptionSpec>(kind, &resource.spec)
                 .is_ok_and(|spec| is(&spec.stream))
+        }
+        (Kind::Webhook, Kind::Stream) => {
+            resource::parse::<WebhookSpec>(kind, &resource.spec).is_ok_and(|spec| is(&spec.stream))
         }
         (Kind::Function, Kind::Stream) => resource::parse::<FunctionSpec>(kind, &resource.spec)
             .is_ok_and(|spec| {

@@ -2,7 +2,7 @@
 
 use weft_proto::resource::{
     self, FunctionStatus, Kind, PlacementStatus, SPEC_BYTES_MAX, SchemaSpec, SchemaStatus,
-    SchemaVersion, StreamSpec, StreamStatus,
+    SchemaVersion, StreamSpec, StreamStatus, WebhookStatus,
 };
 use weft_proto::{Error, Reason, v1};
 
@@ -80,16 +80,17 @@ impl State {
 }
 
 /// Checks what a dispatcher reports.
-pub(super) fn check_function_status(json: &[u8]) -> Result<(), Error> {
+pub(super) fn check_reported(kind: Kind, json: &[u8]) -> Result<(), Error> {
     if json.len() > SPEC_BYTES_MAX {
         let message = format!("the status has {} bytes, more than {SPEC_BYTES_MAX}", json.len());
         return Err(Error::new(Reason::TooLarge, message).with_field("status"));
     }
-    match serde_json::from_slice::<FunctionStatus>(json) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let message = format!("the status is none of a Function: {error}");
-            Err(Error::invalid(message).with_field("status"))
-        }
-    }
+    let parsed = match kind {
+        Kind::Webhook => serde_json::from_slice::<WebhookStatus>(json).map(drop),
+        _ => serde_json::from_slice::<FunctionStatus>(json).map(drop),
+    };
+    parsed.map_err(|error| {
+        let message = format!("the status is none of a {kind}: {error}");
+        Error::invalid(message).with_field("status")
+    })
 }

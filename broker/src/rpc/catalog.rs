@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use weft_proto::internal::catalog_command::Change as Wanted;
 use weft_proto::resource::{
     self, FunctionSpec, Kind, ReplayJobSpec, Retention, SchemaSpec, StreamSpec, SubscriptionSpec,
-    Verb,
+    Verb, WebhookSpec,
 };
 use weft_proto::v1::catalog_server::Catalog;
 use weft_proto::{Error, QualifiedName, Reason, Result, internal, v1};
@@ -119,6 +119,14 @@ impl Service {
                     authorize(caller, Verb::Read, &target.stream)?;
                 }
             }
+            Kind::Webhook => {
+                let spec: WebhookSpec = resource::parse(kind, &wanted.spec)?;
+                // The dispatcher reads for it, and it reads all.
+                if authorize(caller, Verb::Read, &named(&spec.stream)?)?.is_by_event() {
+                    let message = "a webhook needs leave to read all events of its stream";
+                    return Err(Error::new(Reason::PermissionDenied, message));
+                }
+            }
             Kind::Stream if name.name.is_reserved() => {
                 let new: StreamSpec = resource::parse(kind, &wanted.spec)?;
                 let state = self.resources.snapshot();
@@ -221,15 +229,19 @@ impl Service {
 const fn view_of(kind: Kind) -> Verb {
     match kind {
         Kind::Grant | Kind::Limit => Verb::Govern,
-        Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function | Kind::ReplayJob => {
-            Verb::View
-        }
+        Kind::Stream
+        | Kind::Schema
+        | Kind::Subscription
+        | Kind::Function
+        | Kind::ReplayJob
+        | Kind::Webhook => Verb::View,
     }
 }
 
 fn authorize_change(caller: &Caller, kind: Kind, name: &QualifiedName) -> Result<()> {
     let verb = match kind {
-        Kind::Grant | Kind::Limit => Verb::Govern,
+        // A webhook makes the cluster call out, and carries events out of it.
+        Kind::Grant | Kind::Limit | Kind::Webhook => Verb::Govern,
         Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function | Kind::ReplayJob => {
             Verb::Edit
         }

@@ -16,7 +16,7 @@ const PAUSE_BASE: Duration = Duration::from_millis(10);
 const PAUSE_CAP: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(super) struct Instance {
+pub(crate) struct Instance {
     limit: u32,
     in_flight: u32,
     hard: u32,
@@ -26,7 +26,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) const fn new(hard: u32) -> Self {
+    pub(crate) const fn new(hard: u32) -> Self {
         let hard = if hard == 0 { PERMITS_DEFAULT } else { hard };
         Self {
             limit: 1,
@@ -38,33 +38,33 @@ impl Instance {
         }
     }
 
-    pub(super) const fn in_flight(&self) -> u32 {
+    pub(crate) const fn in_flight(&self) -> u32 {
         self.in_flight
     }
 
-    pub(super) const fn limit(&self) -> u32 {
+    pub(crate) const fn limit(&self) -> u32 {
         self.limit
     }
 
-    pub(super) const fn drain(&mut self) {
+    pub(crate) const fn drain(&mut self) {
         self.is_draining = true;
     }
 
     /// When this instance would take an event, were one waiting; `None` while it cannot.
-    pub(super) fn free_at(&self) -> Option<Duration> {
+    pub(crate) fn free_at(&self) -> Option<Duration> {
         (!self.is_draining && self.in_flight < self.limit).then_some(self.paused_until)
     }
 
-    pub(super) const fn take(&mut self) {
+    pub(crate) const fn take(&mut self) {
         self.in_flight += 1;
     }
 
-    pub(super) const fn give_back(&mut self) {
+    pub(crate) const fn give_back(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// The event was answered well: grow, but only when the limit was what held us back.
-    pub(super) fn succeed(&mut self, was_full: bool) {
+    pub(crate) fn succeed(&mut self, was_full: bool) {
         self.strikes = 0;
         if was_full {
             self.limit = (self.limit + 1).min(self.hard);
@@ -72,13 +72,13 @@ impl Instance {
     }
 
     /// The instance is overloaded: let it breathe.
-    pub(super) fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         self.limit = (u64::from(self.limit) * 7 / 10).max(1).try_into().unwrap_or(1);
     }
 
     /// The instance did not take a connection. Without a pause the event would come back at once,
     /// round and round.
-    pub(super) fn strike(&mut self, random: &mut Random, now: Duration) {
+    pub(crate) fn strike(&mut self, random: &mut Random, now: Duration) {
         self.cut();
         self.strikes = self.strikes.saturating_add(1);
         let high = backoff_max(PAUSE_BASE, PAUSE_CAP, self.strikes);

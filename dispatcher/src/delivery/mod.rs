@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use weft_proto::{Epoch, Offset, PartitionId};
 
-use instance::Instance;
+pub(crate) use instance::Instance;
 use lanes::{LaneId, Lanes};
 pub use random::{Random, backoff_max};
 pub use types::{Action, Counts, FeedId, InstanceId, Leased, Outcome, Place, Policy};

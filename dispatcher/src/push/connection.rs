@@ -1,4 +1,4 @@
-//! Kept-alive connections to one instance.
+//! Kept-alive connections to one instance, or to one address outside.
 //!
 //! Own pool: delivery must know whether any byte of a request was sent, and no library may repeat
 //! a request behind its back.
@@ -9,25 +9,27 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-/// Longest wait for a connection. The instance is on this host or near.
+/// Longest wait for a connection to an instance: it is on this host or near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most bytes of the head of an answer.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) type Sender = SendRequest<Full<Bytes>>;
+pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The function cannot have seen the event.
     NotSent(String),
     /// The function may have seen it; the connection broke.
@@ -36,9 +38,41 @@ pub(super) enum Failure {
     TimedOut,
 }
 
+/// What bytes go through.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// How a connection is made.
+pub(crate) trait Dial: std::fmt::Debug + Send + Sync {
+    /// Makes one. The error is a sentence for whoever defined the target.
+    fn dial(&self) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+    /// Longest wait for it.
+    fn timeout(&self) -> Duration;
+}
+
+/// An instance on this host or near.
 #[derive(Debug)]
-pub(super) struct Connections {
-    address: SocketAddr,
+struct Near(SocketAddr);
+
+impl Dial for Near {
+    fn dial(&self) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async {
+            let say = |error| io::Error::other(format!("{}: {error}", self.0));
+            let stream = TcpStream::connect(self.0).await.map_err(say)?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+
+    fn timeout(&self) -> Duration {
+        CONNECT_TIMEOUT
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Connections {
+    dial: Box<dyn Dial>,
     tasks: TaskTracker,
     /// As many as pushes were ever open at once: permits bound it.
     idle: Mutex<Vec<Sender>>,
@@ -46,10 +80,14 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(address: SocketAddr, tasks: TaskTracker) -> Self {
-        Self { address, tasks, idle: Mutex::new(Vec::new()) }
+        Self::by(Box::new(Near(address)), tasks)
     }
 
-    pub(super) async fn send(
+    pub(crate) fn by(dial: Box<dyn Dial>, tasks: TaskTracker) -> Self {
+        Self { dial, tasks, idle: Mutex::new(Vec::new()) }
+    }
+
+    pub(crate) async fn send(
         &self,
         mut request: Request<Full<Bytes>>,
         deadline: Instant,
@@ -78,7 +116,7 @@ impl Connections {
         }
     }
 
-    pub(super) fn keep(&self, sender: Sender) {
+    pub(crate) fn keep(&self, sender: Sender) {
         if !sender.is_closed() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         }
@@ -90,20 +128,16 @@ impl Connections {
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Sender, Failure> {
-        let limit = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        let connecting = async {
-            let stream = TcpStream::connect(self.address).await?;
-            stream.set_nodelay(true)?;
-            self.shake_hands(stream).await
-        };
+        let limit = deadline.min(Instant::now() + self.dial.timeout());
+        let connecting = async { self.shake_hands(self.dial.dial().await?).await };
         match timeout_at(limit, connecting).await {
-            Err(_) => Err(Failure::NotSent(format!("{} does not accept in time", self.address))),
-            Ok(Err(error)) => Err(Failure::NotSent(format!("{}: {error}", self.address))),
+            Err(_) => Err(Failure::NotSent("no connection in time".to_owned())),
+            Ok(Err(error)) => Err(Failure::NotSent(error.to_string())),
             Ok(Ok(sender)) => Ok(sender),
         }
     }
 
-    async fn shake_hands(&self, stream: TcpStream) -> io::Result<Sender> {
+    async fn shake_hands(&self, stream: Box<dyn Stream>) -> io::Result<Sender> {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD_BYTES_MAX);
         let (sender, connection) =

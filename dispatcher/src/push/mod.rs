@@ -28,8 +28,10 @@ use weft_proto::event::EventView;
 
 use crate::clock;
 use crate::delivery::Outcome;
-use connection::{Connections, Failure};
+pub(crate) use connection::{Connections, Dial, Failure, Stream};
 pub use request::Delivery;
+pub(crate) use request::{accompany, binary};
+pub(crate) use verdict::{Verdict, read as read_status};
 
 /// Reads the events of an HTTP message in any mode; none when it carries no event.
 ///
@@ -41,7 +43,7 @@ pub fn decode(headers: &HeaderMap, body: &Bytes) -> Result<Vec<CloudEvent>, Stri
 }
 
 /// Most bytes of a reply.
-const REPLY_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for the rest of a body whose content does not matter, to keep the connection.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(250);
 /// Most characters of an answer that are quoted in an error.
@@ -190,7 +192,7 @@ async fn read(response: Response<Incoming>, age: Duration) -> Read {
 
 /// Reads a body that does not matter, so that its connection can serve again, and returns its
 /// beginning for error messages.
-async fn discard(body: Incoming) -> (String, bool) {
+pub(crate) async fn discard(body: Incoming) -> (String, bool) {
     if body.is_end_stream() {
         return (String::new(), true);
     }

@@ -1,10 +1,10 @@
-//! One event as an HTTP request in binary mode.
+//! One event as an HTTP request in binary mode, and what accompanies events in any mode.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::Full;
 use prost::Message as _;
 use weft_proto::event::{Data, EventView, Value};
@@ -32,20 +32,30 @@ pub struct Delivery {
 ///
 /// `Err` says why the stored bytes are no event; such an event can never be delivered.
 pub(super) fn build(bytes: &Bytes, delivery: &Delivery) -> Result<Request<Full<Bytes>>, String> {
+    let (mut headers, body) = binary(bytes)?;
+    headers.insert(HOST, HeaderValue::from_static("localhost"));
+    accompany(&mut headers, delivery)?;
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {
+    let pair = name.parse::<HeaderName>().ok().zip(HeaderValue::from_str(value).ok());
+    let (name, value) =
+        pair.ok_or_else(|| format!("the attribute {name:?} cannot be sent as a header"))?;
+    headers.insert(name, value);
+    Ok(())
+}
+
+/// The attributes of an event as headers, and its payload.
+pub(crate) fn binary(bytes: &Bytes) -> Result<(HeaderMap, Bytes), String> {
     let undecodable = || "the stored bytes are no CloudEvent".to_owned();
     let event = EventView::parse(bytes).ok_or_else(undecodable)?;
     let body = payload(bytes, &event).ok_or_else(undecodable)?;
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    let headers = request.headers_mut();
-    let mut put = |name: &str, value: &str| -> Result<(), String> {
-        let pair = name.parse::<HeaderName>().ok().zip(HeaderValue::from_str(value).ok());
-        let (name, value) =
-            pair.ok_or_else(|| format!("the attribute {name:?} cannot be sent as a header"))?;
-        headers.insert(name, value);
-        Ok(())
-    };
-    put(HOST.as_str(), "localhost")?;
+    let mut headers = HeaderMap::new();
+    let mut put = |name: &str, value: &str| insert(&mut headers, name, value);
     put("ce-specversion", event.spec_version)?;
     put("ce-id", &encode(event.id))?;
     put("ce-source", &encode(event.source))?;
@@ -63,6 +73,12 @@ pub(super) fn build(bytes: &Bytes, delivery: &Delivery) -> Result<Request<Full<B
             }
         }
     }
+    Ok((headers, body))
+}
+
+/// What is told about a delivery, in any mode.
+pub(crate) fn accompany(headers: &mut HeaderMap, delivery: &Delivery) -> Result<(), String> {
+    let mut put = |name: &str, value: &str| insert(headers, name, value);
     put("weft-delivery", &encode(&delivery.id))?;
     put("weft-attempt", &delivery.attempt.to_string())?;
     put("weft-partition", &delivery.partition.to_string())?;
@@ -71,7 +87,7 @@ pub(super) fn build(bytes: &Bytes, delivery: &Delivery) -> Result<Request<Full<B
     if delivery.takes_reply {
         put("prefer", "reply")?;
     }
-    Ok(request)
+    Ok(())
 }
 
 fn payload(bytes: &Bytes, event: &EventView<'_>) -> Option<Bytes> {

@@ -11,22 +11,51 @@ use crate::delivery::Outcome;
 /// A function younger than this may answer 404 because its routes are not set up yet.
 const YOUNG: Duration = Duration::from_secs(5);
 
-/// Decides on an answer whose status is no success; `Done` for success.
+/// What an answer means, whoever gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It was taken.
+    Done,
+    /// Not now; it says how long.
+    Throttled { retry_after: Option<Duration> },
+    /// Failed in a way that may pass.
+    Failed,
+    /// There is nobody any more.
+    Gone,
+    /// Too much at once.
+    TooLarge,
+    /// A repetition will hardly change it.
+    Refused,
+}
+
+/// Reads a status. Redirects are never followed: they are refusals.
+pub(crate) fn read(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Verdict {
+    let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(|text| wait(text, now));
+    match status.as_u16() {
+        200..=299 => Verdict::Done,
+        429 => Verdict::Throttled { retry_after },
+        503 if retry_after.is_some() => Verdict::Throttled { retry_after },
+        404 | 408 | 409 | 425 | 500..=599 => Verdict::Failed,
+        410 => Verdict::Gone,
+        413 => Verdict::TooLarge,
+        _ => Verdict::Refused,
+    }
+}
+
+/// What the answer of a function means for the event.
 pub(super) fn of_status(
     status: StatusCode,
     headers: &HeaderMap,
     age: Duration,
     now: Timestamp,
 ) -> Outcome {
-    let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let retry_after = retry_after.and_then(|text| wait(text, now));
-    match status.as_u16() {
-        200..=299 => Outcome::Done,
-        429 => Outcome::Throttled { retry_after },
-        503 if retry_after.is_some() => Outcome::Throttled { retry_after },
-        404 | 405 if age < YOUNG => Outcome::NotReceived,
-        404 | 408 | 409 | 425 | 500..=599 => Outcome::Failed,
-        _ => Outcome::Refused,
+    match read(status, headers, now) {
+        _ if age < YOUNG && matches!(status.as_u16(), 404 | 405) => Outcome::NotReceived,
+        Verdict::Done => Outcome::Done,
+        Verdict::Throttled { retry_after } => Outcome::Throttled { retry_after },
+        Verdict::Failed => Outcome::Failed,
+        Verdict::Gone | Verdict::TooLarge | Verdict::Refused => Outcome::Refused,
     }
 }
 
@@ -70,6 +99,38 @@ mod tests {
         }
         assert_eq!(verdict(404, None, 1), Outcome::NotReceived);
         assert_eq!(verdict(405, None, 1), Outcome::NotReceived);
+    }
+
+    #[test]
+    fn whoever_is_outside_may_also_be_gone_or_want_less_at_once() {
+        let read_verdict = read;
+        let read = |status: u16, retry_after: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(text) = retry_after {
+                headers.insert(RETRY_AFTER, text.parse().unwrap());
+            }
+            let now = "2015-10-21T07:27:50Z".parse().unwrap();
+            read_verdict(StatusCode::from_u16(status).unwrap(), &headers, now)
+        };
+        let asked =
+            |seconds| Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(read(status, None), Verdict::Done, "{status}");
+        }
+        for status in [404, 408, 409, 425, 500, 501, 502, 503, 504, 599] {
+            assert_eq!(read(status, None), Verdict::Failed, "{status}");
+        }
+        for status in [
+            100, 101, 103, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 405, 406, 407,
+            411, 412, 414, 415, 416, 417, 418, 421, 422, 423, 424, 426, 428, 431, 451, 600, 999,
+        ] {
+            assert_eq!(read(status, Some("5")), Verdict::Refused, "{status}");
+        }
+        assert_eq!((read(410, None), read(413, None)), (Verdict::Gone, Verdict::TooLarge));
+        // However long: nobody but the receiver knows.
+        assert_eq!(read(429, Some("864000")), asked(864_000));
+        assert_eq!(read(503, Some("Thu, 22 Oct 2015 07:27:50 GMT")), asked(86_400));
+        assert_eq!(read(429, None), Verdict::Throttled { retry_after: None });
     }
 
     #[test]

@@ -30,9 +30,9 @@ pub enum Verb {
     View,
     /// Create, change and delete streams, schemas, subscriptions and functions.
     Edit,
-    /// Set the status of functions: what a dispatcher does.
+    /// Set the status of functions and webhooks: what a dispatcher does.
     Report,
-    /// See, create, change and delete grants, limits and keys.
+    /// See, create, change and delete grants, limits and keys; create, change and delete webhooks.
     Govern,
     /// Look after the cluster: its status, its nodes, its metrics.
     Operate,

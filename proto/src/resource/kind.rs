@@ -20,6 +20,8 @@ pub enum Kind {
     Function,
     /// A stored range that is delivered again.
     ReplayJob,
+    /// An address outside that events are sent to.
+    Webhook,
     /// Who may do what.
     Grant,
     /// How much of the cluster somebody may use.
@@ -28,12 +30,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which resources can be applied: what others need comes first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Schema,
         Self::Stream,
         Self::Subscription,
         Self::Function,
         Self::ReplayJob,
+        Self::Webhook,
         Self::Grant,
         Self::Limit,
     ];
@@ -46,6 +49,7 @@ impl Kind {
             Self::Subscription => "Subscription",
             Self::Function => "Function",
             Self::ReplayJob => "ReplayJob",
+            Self::Webhook => "Webhook",
             Self::Grant => "Grant",
             Self::Limit => "Limit",
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     FunctionSpec, GrantSpec, Kind, LimitSpec, ReplayJobSpec, SchemaSpec, StreamSpec,
-    SubscriptionSpec, parse, problem,
+    SubscriptionSpec, WebhookSpec, parse, problem,
 };
 use crate::{Error, Name, QualifiedName, Result, v1};
 
@@ -185,6 +185,7 @@ pub fn check(resource: &v1::Resource) -> Result<()> {
         Kind::Subscription => parse::<SubscriptionSpec>(kind, &resource.spec)?.check(),
         Kind::Function => parse::<FunctionSpec>(kind, &resource.spec)?.check(&name.name),
         Kind::ReplayJob => parse::<ReplayJobSpec>(kind, &resource.spec)?.check(),
+        Kind::Webhook => parse::<WebhookSpec>(kind, &resource.spec)?.check(&name.name),
         Kind::Grant => parse::<GrantSpec>(kind, &resource.spec)?.check(&name),
         Kind::Limit => parse::<LimitSpec>(kind, &resource.spec)?.check(&name),
     }
@@ -224,6 +225,11 @@ mod tests {
             (
                 "Function",
                 r#"{"command":["a"],"timeout":"5s","triggers":[{"stream":"s","start":"earliest"}]}"#,
+            ),
+            (
+                "Webhook",
+                r#"{"stream":"s","url":"https://h.example/","mode":{"batch":7},"ordered":false,
+                "secrets":[{"file":"a"}]}"#,
             ),
             (
                 "Grant",
@@ -268,6 +274,7 @@ mod tests {
             "Stream" => equal::<StreamSpec>(left, right),
             "Subscription" => equal::<SubscriptionSpec>(left, right),
             "Function" => equal::<FunctionSpec>(left, right),
+            "Webhook" => equal::<WebhookSpec>(left, right),
             "Grant" => equal::<GrantSpec>(left, right),
             "Limit" => equal::<LimitSpec>(left, right),
             _ => hash(left) == hash(right),

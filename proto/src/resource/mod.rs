@@ -15,6 +15,8 @@ mod role;
 mod schema;
 mod stream;
 mod subscription;
+mod webhook;
+mod webhook_url;
 
 pub use duration::DurationText;
 pub use function::{
@@ -35,6 +37,11 @@ pub use stream::{
     StreamSpec, StreamStatus,
 };
 pub use subscription::{Start, SubscriptionMode, SubscriptionRetry, SubscriptionSpec};
+pub use webhook::{
+    ConsentStatus, Disabled, SecretRef, WEBHOOK_LABEL, WebhookMode, WebhookRetry, WebhookSpec,
+    WebhookStatus,
+};
+pub use webhook_url::{Host, WebhookUrl};
 
 use crate::{Error, Result};
 

@@ -8,7 +8,7 @@ use prost::Message as _;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
-use weft_proto::resource::Kind;
+use weft_proto::resource::{Kind, WebhookStatus};
 use weft_proto::v1;
 
 use super::wire::call;
@@ -19,7 +19,7 @@ use crate::harness::ports::address;
 use crate::harness::process::weft;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dispatcher_with_its_role_runs_functions_of_its_namespace() {
+async fn a_dispatcher_with_its_role_runs_functions_and_webhooks_of_its_namespace() {
     let secured = Secured::start(1).await;
     for stream in ["shop/orders", "shop/replies"] {
         secured.put(Kind::Stream, stream, json!({})).await;
@@ -70,6 +70,27 @@ async fn a_dispatcher_with_its_role_runs_functions_of_its_namespace() {
             break;
         }
         assert!(Instant::now() < until, "no reply came: {answer:?}");
+        sleep(Duration::from_millis(100)).await;
+    }
+
+    // A webhook: nothing is dialled, and that is what the dispatcher may tell.
+    let webhook = json!({"stream": "shop/orders", "url": "https://127.0.0.1:8443/"});
+    secured.put(Kind::Webhook, "shop/out", webhook).await;
+    let get = v1::GetRequest {
+        kind: "Webhook".to_owned(),
+        name: "shop/out".to_owned(),
+        min_generation: 0,
+    };
+    let until = Instant::now() + SOON;
+    loop {
+        let answer: v1::GetResponse =
+            secured.ask(&secured.root, "/weft.v1.Catalog/Get", &get).await.one();
+        let status = answer.resource.unwrap().status;
+        let status: WebhookStatus = serde_json::from_slice(&status).unwrap();
+        if status.consent.reason.contains("no address that may be dialled") {
+            break;
+        }
+        assert!(Instant::now() < until, "the dispatcher says nothing of use: {status:?}");
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -137,6 +137,8 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
             let limit = json!({"principals": ["key:shop/x"], "open_calls": 9});
             let abroad = json!({"stream": "other/orders"});
             let job = |target: &str| json!({"target": {"subscription": target}});
+            let webhook = json!({"stream": "shop/orders", "url": "https://h.example/"});
+            let leak = json!({"stream": "other/orders", "url": "https://h.example/"});
             vec![
                 case("stream", "nnnyyy", &put(Kind::Stream, "shop/new", &stream, false)),
                 case("dry run", "nnnyyy", &put(Kind::Stream, "shop/newer", &stream, true)),
@@ -166,6 +168,9 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                     "nnnnny",
                     &put(Kind::ReplayJob, "shop/j", &job("other/sub"), true),
                 ),
+                // A webhook carries events out: not everybody who may edit may have one.
+                case("webhook", "nnnnyy", &put(Kind::Webhook, "shop/w", &webhook, true)),
+                case("leak", "nnnnny", &put(Kind::Webhook, "shop/w", &leak, true)),
                 case("grant", "nnnnyy", &put(Kind::Grant, "shop/g", &grant, false)),
                 case("grant to all", "nnnnny", &put(Kind::Grant, "weft-system/g", &grant, false)),
                 case("limit", "nnnnny", &put(Kind::Limit, "weft-system/l", &limit, false)),

@@ -29,11 +29,14 @@ fn bytes(message: &impl prost::Message) -> Bytes {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_does_not_tell_whether_something_of_others_is_there() {
     let secured = Secured::start(1).await;
-    for kind in [Kind::Stream, Kind::Schema, Kind::Subscription, Kind::Function, Kind::Grant] {
+    for kind in
+        [Kind::Stream, Kind::Schema, Kind::Subscription, Kind::Function, Kind::Webhook, Kind::Grant]
+    {
         let spec = match kind {
             Kind::Schema => json!({"document": {"type": "object"}}),
             Kind::Subscription => json!({"stream": "shop/orders"}),
             Kind::Function => json!({"command": ["true"], "triggers": [{"stream": "shop/orders"}]}),
+            Kind::Webhook => json!({"stream": "shop/orders", "url": "https://h.example/"}),
             Kind::Grant => json!({"principals": ["key:shop/x"], "role": "reader"}),
             _ => json!({}),
         };
@@ -116,10 +119,11 @@ async fn an_answer_does_not_tell_whether_something_of_others_is_there() {
                 let spec = match kind {
                     "Subscription" => json!({"stream": of}),
                     "Function" => json!({"command": ["true"], "triggers": [{"stream": of}]}),
+                    "Webhook" => json!({"stream": of, "url": "https://h.example/"}),
                     _ => json!({"schemas": [{"type": "*", "schema": of}]}),
                 };
-                let kind =
-                    if matches!(kind, "Subscription" | "Function") { kind } else { "Stream" };
+                let has_stream = matches!(kind, "Subscription" | "Function" | "Webhook");
+                let kind = if has_stream { kind } else { "Stream" };
                 let resource = Some(v1::Resource {
                     kind: name(kind),
                     namespace: name("other"),

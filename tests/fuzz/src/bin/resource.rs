@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_fuzz::chosen;
 use weft_proto::resource::{
-    FunctionSpec, Kind, Manifest, SPEC_BYTES_MAX, SchemaSpec, StreamSpec, SubscriptionSpec, check,
-    parse,
+    FunctionSpec, Kind, Manifest, SPEC_BYTES_MAX, SchemaSpec, StreamSpec, SubscriptionSpec,
+    WebhookSpec, check, parse,
 };
 use weft_proto::v1;
 
@@ -17,7 +17,8 @@ weft_fuzz::target!();
 pub const MAX_LEN: usize = 4_096;
 
 /// Its own list, so that a new kind changes no input's meaning; append it here.
-const KINDS: [Kind; 4] = [Kind::Schema, Kind::Stream, Kind::Subscription, Kind::Function];
+const KINDS: [Kind; 5] =
+    [Kind::Schema, Kind::Stream, Kind::Subscription, Kind::Function, Kind::Webhook];
 
 pub fn run(data: &[u8]) -> bool {
     let Some((&choice, spec)) = data.split_first() else { return false };
@@ -36,6 +37,7 @@ pub fn run(data: &[u8]) -> bool {
         Kind::Stream => survives::<StreamSpec>(kind, spec),
         Kind::Subscription => survives::<SubscriptionSpec>(kind, spec),
         Kind::Function => survives::<FunctionSpec>(kind, spec),
+        Kind::Webhook => survives::<WebhookSpec>(kind, spec),
         Kind::Schema => {
             let schema: SchemaSpec = parse(kind, spec).expect("it was checked");
             let hash = schema.hash().expect("a checked schema has a hash");
@@ -75,6 +77,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (
             Kind::Function,
             r#"{"command":["/a"],"env":[{"name":"A","value":"b"}],"timeout":"5s","concurrency":{"hard":3},"triggers":[{"name":"t","stream":"s","start":"earliest","retry":{"attempts":2,"base":"1s","cap":"1m"}}],"reply":{"stream":"r"},"scaling":{"min":1,"max":3,"idle":"30s"}}"#,
+        ),
+        (
+            Kind::Webhook,
+            r#"{"stream":"s","url":"https://[2001:db8::1]:8443/a?b","mode":{"batch":7},"ordered":false,"authorization":{"file":"t"},"secrets":[{"file":"a"},{"file":"b"}],"retry":{"attempts":0,"max_age":"3d"},"rate_per_minute":60}"#,
         ),
         (
             Kind::Schema,
