@@ -14,12 +14,11 @@ use super::json::{from_json, time};
 use crate::cloudevents::CloudEvent;
 use crate::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use crate::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
+use crate::trace::TraceContext;
 use crate::{Error, Reason, Result};
 
 /// What the media types of all formats begin with.
 const CLOUDEVENTS: &str = "application/cloudevents";
-/// Headers of an HTTP message that say where a trace began, as attributes say it.
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 
 /// How a message carries events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +57,30 @@ impl Mode {
     }
 }
 
-/// Reads the events of a message, encoded. In protobuf they are pieces of the body.
+/// Reads the events of a message, encoded. In protobuf they are pieces of the body. Events that do not
+/// say in which trace they began get the trace context of the message.
 ///
 /// # Errors
 ///
 /// `Invalid` when the message cannot be read as a whole; what is wrong with one event of several is in
 /// its place.
 pub fn read<'a>(
+    mode: Mode,
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    body: &Bytes,
+) -> Result<Vec<Result<Bytes>>> {
+    let headers: Vec<_> = headers.collect();
+    let trace = TraceContext::of_headers(headers.iter().copied());
+    let mut events = untraced(mode, headers.into_iter(), body)?;
+    if let Some(trace) = trace {
+        for event in events.iter_mut().flatten() {
+            *event = trace.put(std::mem::take(event));
+        }
+    }
+    Ok(events)
+}
+
+fn untraced<'a>(
     mode: Mode,
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     body: &Bytes,
@@ -80,13 +96,7 @@ pub fn read<'a>(
                 |raw: &RawValue| from_json(raw.get().as_bytes()).map(|event| encode(&event));
             Ok(raw.into_iter().map(event).collect())
         }
-        Mode::Structured(Format::Json) => {
-            let mut event = from_json(body)?;
-            for (name, value) in headers {
-                trace(&mut event, name, value);
-            }
-            Ok(vec![Ok(encode(&event))])
-        }
+        Mode::Structured(Format::Json) => Ok(vec![Ok(encode(&from_json(body)?))]),
         Mode::Binary => binary(headers, body).map(|event| vec![Ok(encode(&event))]),
     }
 }
@@ -100,12 +110,8 @@ fn binary<'a>(
     body: &Bytes,
 ) -> Result<CloudEvent> {
     let mut event = CloudEvent::default();
-    let mut traces = Vec::new();
     let mut content_type = None;
     for (header, value) in headers {
-        if TRACE.contains(&header) {
-            traces.push((header, value));
-        }
         if header == "content-type" {
             content_type = Some(value);
         }
@@ -127,9 +133,6 @@ fn binary<'a>(
                 .with_source(error)
         })?;
         set(&mut event, "datacontenttype", Attr::CeString(text.to_owned()));
-    }
-    for (name, value) in traces {
-        trace(&mut event, name, value);
     }
     if !body.is_empty() {
         event.data = Some(Data::BinaryData(body.clone()));
@@ -168,19 +171,6 @@ fn twice(name: &str) -> Error {
 fn set(event: &mut CloudEvent, name: &str, attr: Attr) -> bool {
     let value = CloudEventAttributeValue { attr: Some(attr) };
     event.attributes.insert(name.to_owned(), value).is_none()
-}
-
-/// Where the trace began that the message belongs to, unless the event says so itself. What is no such
-/// header is not the event's fault.
-fn trace(event: &mut CloudEvent, name: &str, value: &[u8]) {
-    let is_text = !value.is_empty() && value.iter().all(|byte| (0x20..0x7f).contains(byte));
-    if TRACE.contains(&name)
-        && is_text
-        && !event.attributes.contains_key(name)
-        && let Ok(text) = std::str::from_utf8(value)
-    {
-        set(event, name, Attr::CeString(text.to_owned()));
-    }
 }
 
 /// The events of an encoded `io.cloudevents.v1.CloudEventBatch`, in place.
@@ -334,6 +324,40 @@ mod tests {
         assert_eq!(event.get("tracestate"), None);
         let event = binary_with(&[trace, ("ce-traceparent", b"own")], b"").unwrap();
         assert_eq!(event["traceparent"], "own");
+        let event = binary_with(&[("traceparent", b"00-no-trace-01")], b"").unwrap();
+        assert_eq!(event.get("traceparent"), None);
+    }
+
+    #[test]
+    fn the_trace_of_a_message_is_that_of_each_of_its_events_in_every_mode() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let own = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
+        let event = |more: &str| {
+            let text =
+                format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t"{more}}}"#);
+            (from_json(text.as_bytes()).unwrap(), text)
+        };
+        let (plain, plain_text) = event("");
+        let (traced, traced_text) = event(&format!(r#","traceparent":"{own}""#));
+        let batch = CloudEventBatch { events: vec![plain.clone(), traced] };
+        let several = [Some(parent), Some(own)];
+        let cases: [(Mode, Vec<u8>, &[Option<&str>]); 4] = [
+            (Mode::Structured(Format::Json), plain_text.clone().into(), &several[..1]),
+            (Mode::Structured(Format::Protobuf), plain.encode_to_vec(), &several[..1]),
+            (Mode::Batch(Format::Json), format!("[{plain_text},{traced_text}]").into(), &several),
+            (Mode::Batch(Format::Protobuf), batch.encode_to_vec(), &several),
+        ];
+        for (mode, body, expected) in cases {
+            let headers = [("traceparent", parent.as_bytes())];
+            let events = read(mode, headers.into_iter(), &body.into()).unwrap();
+            let found = events.iter().map(|event| {
+                let view = check(event.as_ref().unwrap(), 1_000).unwrap();
+                view.attribute("traceparent").map(std::borrow::Cow::into_owned)
+            });
+            let found: Vec<_> = found.collect();
+            let found: Vec<_> = found.iter().map(Option::as_deref).collect();
+            assert_eq!(found, expected, "{mode:?}");
+        }
     }
 
     #[test]
