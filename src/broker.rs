@@ -52,7 +52,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 () = signals::stdin_closed(), if until_stdin_closes => {}
             }
         };
-        weft_broker::run(config, telemetry::process(), stop).await?;
+        let mut process = telemetry::process();
+        let own = ("weft-broker", config.advertised());
+        let metrics = process.metrics.clone();
+        let (tracer, export) = telemetry::export(&config.telemetry, own, metrics)?;
+        process.tracer = tracer;
+        telemetry::beside(export, weft_broker::run(config, process, stop)).await?;
         Ok(())
     });
     // Tasks of connections may still hold the store. Closing it while the process ends would pull

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span, warn};
+use weft_proto::trace::Tracer;
 use weft_proto::v1::Resource;
 use weft_proto::{Error, Generation, QualifiedName, ResourceUid, Result};
 
@@ -29,12 +30,16 @@ const ORDERS_LEN: usize = 8;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
 
-/// Runs the functions of a mesh until stopped, then finishes what is in flight.
+/// Runs the functions of a mesh until stopped, then finishes what is in flight. Spans go to `tracer`.
 ///
 /// # Errors
 ///
 /// `Invalid` when the configuration cannot work; `Internal` when a part of this program broke.
-pub async fn run(config: Config, stop: impl Future<Output = ()> + Send) -> Result<()> {
+pub async fn run(
+    config: Config,
+    tracer: Tracer,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<()> {
     let mesh = WireMesh::connect(&config)?;
     let launcher: Arc<dyn Launcher> = if config.process.enabled {
         let process = process::Config {
@@ -47,13 +52,22 @@ pub async fn run(config: Config, stop: impl Future<Output = ()> + Send) -> Resul
     } else {
         Arc::new(Disabled)
     };
-    run_with(Arc::new(mesh), launcher, stop).await
+    run_parts(Arc::new(mesh), launcher, tracer, stop).await
 }
 
 /// Runs the functions of a mesh until stopped, with parts of the caller's choice.
 pub async fn run_with(
     mesh: Arc<dyn Mesh>,
     launcher: Arc<dyn Launcher>,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<()> {
+    run_parts(mesh, launcher, Tracer::default(), stop).await
+}
+
+async fn run_parts(
+    mesh: Arc<dyn Mesh>,
+    launcher: Arc<dyn Launcher>,
+    tracer: Tracer,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     metrics::describe();
@@ -67,6 +81,7 @@ pub async fn run_with(
         tracker: tasks.tracker(),
         member: format!("dispatcher-{:016x}", seeds.next()),
         seeds,
+        tracer,
         running: BTreeMap::new(),
         ending: BTreeMap::new(),
         ended: FuturesUnordered::new(),
@@ -100,6 +115,7 @@ struct Functions {
     tracker: TaskTracker,
     member: String,
     seeds: Random,
+    tracer: Tracer,
     running: BTreeMap<QualifiedName, Running>,
     ending: BTreeMap<QualifiedName, CancellationToken>,
     ended: FuturesUnordered<JoinHandle<()>>,
@@ -261,6 +277,7 @@ impl Functions {
             tasks: self.tracker.clone(),
             member: self.member.clone(),
             seed: self.seeds.next(),
+            tracer: self.tracer.clone(),
         };
         let stop = stop.clone();
         let task = async move {

@@ -33,4 +33,5 @@ mod stripped;
 mod subjects;
 mod surface;
 mod suspect;
+mod trace;
 mod webhooks;
