@@ -24,9 +24,8 @@ pub(crate) struct Args {
 enum Verb {
     /// Tell what became of an event: where it is, its schema, each subscription, what came of it
     #[command(after_help = "\
-What is told follows from what the cluster stores. A subscription that still works on the event is told
-with the attempts that failed so far and the last failure; each single attempt is only in spans, see
-docs/tracing.md.
+What is told follows from what the cluster stores: of attempts how many failed, and what the
+last one said. Each single attempt is only in spans, see docs/tracing.md.
 
 Examples:
   weft event trace order-1 --stream orders
@@ -89,15 +88,16 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
 fn nothing(trace: &Trace, answer: &v1::TraceEventResponse) -> Vec<String> {
     let of = trace.source.as_ref().map(|source| format!(" of {source}")).unwrap_or_default();
     let mut lines = vec![format!("no event {}{of} in {}", trace.id, trace.stream)];
-    lines.extend(answer.searched.iter().map(|one| format!("  {}", searched(one))));
+    lines.extend(answer.searched.iter().map(|one| format!("  looked through {}", searched(one))));
     lines.push("  look further back: --since -7d, or --since earliest".to_owned());
     lines
 }
 
 fn searched(one: &v1::Searched) -> String {
-    let cut = if one.cut { "; there are more, the time or bytes for it were used up" } else { "" };
+    let cut = if one.cut { ", and not to the end: that would take too long" } else { "" };
     let from = if one.from_us == 0 { "its beginning".to_owned() } else { time(one.from_us) };
-    format!("looked at {} events of {} from {from} on{cut}", one.events, one.stream)
+    let events = if one.events == 1 { "event" } else { "events" };
+    format!("{} from {from} on: {} {events}{cut}", one.stream, one.events)
 }
 
 fn time(micros: u64) -> String {
@@ -110,7 +110,8 @@ fn story(answer: &v1::TraceEventResponse) -> Vec<String> {
         if !lines.is_empty() {
             lines.push(String::new());
         }
-        lines.extend(head(event));
+        let stream = answer.searched.first().map_or("", |first| first.stream.as_str());
+        lines.extend(head(stream, event));
         lines.push(String::new());
         if event.subscriptions.is_empty() {
             lines.push("no subscription of the stream that you may see".to_owned());
@@ -124,11 +125,13 @@ fn story(answer: &v1::TraceEventResponse) -> Vec<String> {
         lines.extend(event.related.iter().map(relative));
     }
     lines.push(String::new());
-    lines.extend(answer.searched.iter().map(searched));
+    let mut looked = answer.searched.iter();
+    lines.extend(looked.next().map(|one| format!("looked for it in {}", searched(one))));
+    lines.extend(looked.map(|one| format!("looked for what came of it in {}", searched(one))));
     lines
 }
 
-fn head(event: &v1::EventTrace) -> Vec<String> {
+fn head(stream: &str, event: &v1::EventTrace) -> Vec<String> {
     let mut lines = Vec::new();
     let view = EventView::parse(&event.event);
     if let Some(view) = &view {
@@ -136,7 +139,7 @@ fn head(event: &v1::EventTrace) -> Vec<String> {
     }
     let (partition, offset) = (event.partition, event.offset);
     let at = time(event.append_time_us);
-    lines.push(format!("stored     partition {partition}, offset {offset}, at {at}"));
+    lines.push(format!("stored     {stream}, partition {partition}, offset {offset}, at {at}"));
     let leads = match event.leader {
         Some(node) => format!("node {node} leads the partition now"),
         None => "the partition has no leader now".to_owned(),
@@ -178,7 +181,7 @@ fn subscription(event: &v1::EventTrace, one: &v1::SubscriptionTrace) -> Vec<Stri
             "" => String::new(),
             text => format!("; the last one: {text}"),
         };
-        lines.push(format!("    {} failed deliveries count{first}{last}", one.failed_attempts));
+        lines.push(format!("    failed deliveries: {}{first}{last}", one.failed_attempts));
     }
     if let Some(letter) = &one.dead_letter {
         let name = &one.subscription;
@@ -381,7 +384,7 @@ mod tests {
             lines[0].starts_with("default/billing: dead letter (attempts) since "),
             "{lines:?}"
         );
-        assert_eq!(lines[1], "    5 failed deliveries count; the last one: no");
+        assert_eq!(lines[1], "    failed deliveries: 5; the last one: no");
         assert!(lines[2].ends_with("weft subscription redrive default/billing --letter 1/3"));
     }
 }

@@ -14,7 +14,6 @@ use super::json::{from_json, time};
 use crate::cloudevents::CloudEvent;
 use crate::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use crate::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
-use crate::trace::TraceContext;
 use crate::{Error, Reason, Result};
 
 /// What the media types of all formats begin with.
@@ -57,30 +56,13 @@ impl Mode {
     }
 }
 
-/// Reads the events of a message, encoded. In protobuf they are pieces of the body. Events that do not
-/// say in which trace they began get the trace context of the message.
+/// Reads the events of a message, encoded. In protobuf they are pieces of the body.
 ///
 /// # Errors
 ///
 /// `Invalid` when the message cannot be read as a whole; what is wrong with one event of several is in
 /// its place.
 pub fn read<'a>(
-    mode: Mode,
-    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
-    body: &Bytes,
-) -> Result<Vec<Result<Bytes>>> {
-    let headers: Vec<_> = headers.collect();
-    let trace = TraceContext::of_headers(headers.iter().copied());
-    let mut events = untraced(mode, headers.into_iter(), body)?;
-    if let Some(trace) = trace {
-        for event in events.iter_mut().flatten() {
-            *event = trace.put(std::mem::take(event));
-        }
-    }
-    Ok(events)
-}
-
-fn untraced<'a>(
     mode: Mode,
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     body: &Bytes,
@@ -312,52 +294,6 @@ mod tests {
         assert_eq!(refused(&[("ce-data", b"x")]), "data");
         assert_eq!(refused(&[("ce-under_score", b"x")]), "under_score");
         assert_eq!(refused(&[("ce-a", b"%0A")]), "a");
-    }
-
-    #[test]
-    fn a_trace_that_begins_elsewhere_is_kept() {
-        let trace: (&str, &[u8]) =
-            ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-
-        let event = binary_with(&[trace, ("tracestate", b"a=\x01")], b"").unwrap();
-        assert_eq!(event["traceparent"].as_str().unwrap().as_bytes(), trace.1);
-        assert_eq!(event.get("tracestate"), None);
-        let event = binary_with(&[trace, ("ce-traceparent", b"own")], b"").unwrap();
-        assert_eq!(event["traceparent"], "own");
-        let event = binary_with(&[("traceparent", b"00-no-trace-01")], b"").unwrap();
-        assert_eq!(event.get("traceparent"), None);
-    }
-
-    #[test]
-    fn the_trace_of_a_message_is_that_of_each_of_its_events_in_every_mode() {
-        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let own = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
-        let event = |more: &str| {
-            let text =
-                format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t"{more}}}"#);
-            (from_json(text.as_bytes()).unwrap(), text)
-        };
-        let (plain, plain_text) = event("");
-        let (traced, traced_text) = event(&format!(r#","traceparent":"{own}""#));
-        let batch = CloudEventBatch { events: vec![plain.clone(), traced] };
-        let several = [Some(parent), Some(own)];
-        let cases: [(Mode, Vec<u8>, &[Option<&str>]); 4] = [
-            (Mode::Structured(Format::Json), plain_text.clone().into(), &several[..1]),
-            (Mode::Structured(Format::Protobuf), plain.encode_to_vec(), &several[..1]),
-            (Mode::Batch(Format::Json), format!("[{plain_text},{traced_text}]").into(), &several),
-            (Mode::Batch(Format::Protobuf), batch.encode_to_vec(), &several),
-        ];
-        for (mode, body, expected) in cases {
-            let headers = [("traceparent", parent.as_bytes())];
-            let events = read(mode, headers.into_iter(), &body.into()).unwrap();
-            let found = events.iter().map(|event| {
-                let view = check(event.as_ref().unwrap(), 1_000).unwrap();
-                view.attribute("traceparent").map(std::borrow::Cow::into_owned)
-            });
-            let found: Vec<_> = found.collect();
-            let found: Vec<_> = found.iter().map(Option::as_deref).collect();
-            assert_eq!(found, expected, "{mode:?}");
-        }
     }
 
     #[test]

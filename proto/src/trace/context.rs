@@ -83,10 +83,26 @@ impl TraceContext {
             return event;
         }
         // Protobuf reads a map that comes in pieces as one.
-        let mut bytes = Vec::with_capacity(event.len() + 96);
+        let added = self.attributes();
+        let mut bytes = Vec::with_capacity(event.len() + added.encoded_len());
         bytes.extend_from_slice(&event);
-        bytes.extend_from_slice(&self.attributes().encode_to_vec());
+        bytes.extend_from_slice(&added.encode_to_vec());
         bytes.into()
+    }
+
+    /// The same with the events of a request, as long as each and all together stay within these
+    /// bytes: where an event came from must not be why it is refused.
+    pub fn put_all(&self, events: &mut [Bytes], event_bytes_max: usize, bytes_max: usize) {
+        let added = self.attributes().encoded_len();
+        let mut bytes: usize = events.iter().map(Bytes::len).sum();
+        for event in events {
+            if event.len() + added > event_bytes_max || bytes + added > bytes_max {
+                continue;
+            }
+            let before = event.len();
+            *event = self.put(std::mem::take(event));
+            bytes += event.len() - before;
+        }
     }
 
     fn attributes(&self) -> CloudEvent {
@@ -155,6 +171,28 @@ mod tests {
         assert_eq!(view.attribute("subject").unwrap(), "x");
         assert!(is_same(&view, &EventView::parse(&plain).unwrap()));
         assert_eq!(context.put(traced.clone()), traced);
+    }
+
+    #[test]
+    fn no_event_is_refused_because_of_what_is_added() {
+        let context = TraceContext::read(PARENT, None).unwrap();
+        let (small, large) = (event(&[]), event(&[("subject", &"x".repeat(200))]));
+        let all = || vec![small.clone(), large.clone(), small.clone()];
+        let more = context.put(small.clone()).len() - small.len();
+        let total: usize = all().iter().map(Bytes::len).sum();
+        let put = |event_max, max| {
+            let mut events = all();
+            context.put_all(&mut events, event_max, max);
+            let has =
+                |event: &Bytes| EventView::parse(event).unwrap().attribute(TRACEPARENT).is_some();
+            events.iter().map(has).collect::<Vec<_>>()
+        };
+
+        assert_eq!(put(1_000, 10_000), [true, true, true]);
+        assert_eq!(put(large.len(), 10_000), [true, false, true]);
+        assert_eq!(put(1_000, total + more), [true, false, false]);
+        assert_eq!(put(1_000, total + 2 * more - 1), [true, false, false]);
+        assert_eq!(put(1_000, total - 1), [false, false, false]);
     }
 
     #[test]

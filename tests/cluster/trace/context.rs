@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use weft_proto::resource::Kind;
 
-use super::{PARENT, STREAM, confirming, dispatcher, lines, order, publish};
+use super::{PARENT, STREAM, confirming, dispatcher, encoded, lines, order, publish};
 use crate::harness::http::ask;
 use crate::harness::process::{SOON, run};
 use crate::harness::{Cluster, eventually, put};
@@ -41,6 +41,25 @@ async fn headers_of_a_request_are_kept_in_events_that_have_no_context_of_their_o
     let answer = ask(port, "POST", "/v1/streams/orders/events", &headers, body.as_bytes()).await;
     assert_eq!(answer.status, 202, "{answer:?}");
 
+    let structured = [("content-type", "application/cloudevents+json"), ("traceparent", PARENT)];
+    let protobuf = [("content-type", "application/cloudevents+protobuf"), ("traceparent", PARENT)];
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "9"),
+        ("ce-source", "/shop"),
+        ("ce-type", "t"),
+        ("ce-traceparent", OWN),
+        ("traceparent", PARENT),
+    ];
+    let seven = order("7", &json!({})).to_string();
+    let eight = encoded(&order("8", &json!({})));
+    let each: [(&[(&str, &str)], &[u8]); 3] =
+        [(&structured, seven.as_bytes()), (&protobuf, &eight), (&binary, b"")];
+    for (headers, body) in each {
+        let answer = ask(port, "POST", "/v1/streams/orders/events", headers, body).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
     let events = stored(&cluster, STREAM).await;
     let context = |id: usize| {
         let event = &events[id - 1];
@@ -53,6 +72,9 @@ async fn headers_of_a_request_are_kept_in_events_that_have_no_context_of_their_o
     assert_eq!(context(4), (None, None));
     assert_eq!(context(5), (Some(PARENT), None));
     assert_eq!(context(6), (Some(OWN), None));
+    assert_eq!(context(7), (Some(PARENT), None));
+    assert_eq!(context(8), (Some(PARENT), None));
+    assert_eq!(context(9), (Some(OWN), None));
 
     // Another trace makes no other event of a repeat.
     publish(&cluster, &[order("1", &json!({}))], &[("traceparent", OWN)]).await;

@@ -138,6 +138,7 @@ async fn each_subscription_tells_where_the_event_is() {
     assert_eq!(shown.code, Some(0), "{shown:?}");
     for part in [
         "event      1  /shop  shop.order.placed",
+        "stored     default/orders, partition 0, offset 0, at ",
         &format!("trace      {TRACE}, sampled where it began"),
         "default/done: settled",
         "default/dead: dead letter (attempts) since ",
@@ -230,7 +231,11 @@ async fn a_schema_is_told_and_what_is_not_there_is_said_to_be_not_there() {
     };
     let none = told(&["7", "--stream", "orders"]).await;
     assert_eq!(none.code, Some(1));
-    assert!(none.stdout.contains("no event 7 in orders\n  looked at 2 events"), "{none:?}");
+    assert!(
+        none.stdout.contains("no event 7 in orders\n  looked through default/orders from "),
+        "{none:?}"
+    );
+    assert!(none.stdout.contains(" on: 2 events\n"), "{none:?}");
     assert!(none.stdout.contains("--since earliest"), "{none:?}");
     let later = told(&["1", "--stream", "orders", "--since", "2"]).await;
     assert_eq!(later.code, Some(1), "{later:?}");

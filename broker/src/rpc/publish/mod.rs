@@ -69,11 +69,10 @@ impl Service {
     async fn unary(
         &self,
         caller: &Caller,
-        mut request: v1::PublishRequest,
+        request: v1::PublishRequest,
         trace: Option<TraceContext>,
     ) -> Result<v1::PublishResponse> {
         let publishing = Publishing::begin(&self.tracer, &request.stream, trace, &request.events);
-        publishing.put(&mut request.events);
         let result = self.published(caller, request, &publishing).await;
         publishing.end(result.as_ref().err());
         result
@@ -82,12 +81,13 @@ impl Service {
     async fn published(
         &self,
         caller: &Caller,
-        request: v1::PublishRequest,
+        mut request: v1::PublishRequest,
         publishing: &Publishing,
     ) -> Result<v1::PublishResponse> {
         self.ingest.resources().wait_for(request.min_generation).await?;
         authorize(caller, Verb::Publish, &stream_name(&request.stream)?)?;
         let stream = self.ingest.resources().stream_named(&request.stream)?;
+        publishing.put(&stream, &mut request.events);
         let count = request.events.len();
         let bytes: usize = request.events.iter().map(Bytes::len).sum();
         let bytes = bytes.saturating_add(subject_bytes(&request.expected_subjects));
@@ -487,7 +487,7 @@ impl Session {
         let tag = batch.tag;
         let stream = || self.stream.name.to_string();
         let publishing = Publishing::of_batch(&self.tracer, stream, &batch);
-        publishing.put(&mut batch.events);
+        publishing.put(&self.stream, &mut batch.events);
         let submitted = async {
             let room = self.room.take(size, batch.events.len()).await?;
             Ok::<_, Error>((room, self.submit(batch, &publishing).await?))

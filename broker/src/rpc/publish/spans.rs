@@ -6,7 +6,8 @@ use weft_proto::event::EventView;
 use weft_proto::trace::{Role, Span, TraceContext, Tracer};
 use weft_proto::{Error, PartitionId, Result, v1};
 
-use crate::ingest::Outcome;
+use crate::ingest::{BATCH_BYTES_MAX, Outcome};
+use crate::resources::StreamView;
 
 const STREAM: &str = "messaging.destination.name";
 const PARTITION: &str = "messaging.destination.partition.id";
@@ -60,11 +61,10 @@ impl Publishing {
         publishing
     }
 
-    /// Gives events the context that they began in, unless they have one.
-    pub(super) fn put(&self, events: &mut [Bytes]) {
-        let Some(start) = &self.start else { return };
-        for event in events {
-            *event = start.put(std::mem::take(event));
+    /// Gives events the context that they began in, unless they have one, or would become too large.
+    pub(super) fn put(&self, stream: &StreamView, events: &mut [Bytes]) {
+        if let Some(start) = &self.start {
+            start.put_all(events, stream.event_bytes_max, BATCH_BYTES_MAX);
         }
     }
 

@@ -49,7 +49,7 @@ impl Service {
     ) -> Result<Whole> {
         let name = || stream.0.name.to_string();
         let publishing = Publishing::of_message(&self.tracer, name, trace, &events);
-        publishing.put(&mut events);
+        publishing.put(&stream.0, &mut events);
         let result = self.stored(caller, stream, events, &publishing).await;
         publishing.end(result.as_ref().err());
         result

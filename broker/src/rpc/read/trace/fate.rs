@@ -8,6 +8,7 @@ use crate::subscription::desk::Whereabouts;
 
 /// What the cluster knows.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Facts {
     /// The subscription begins behind the event.
     pub(super) is_before: bool,

@@ -8,7 +8,7 @@ use weft_proto::filter::Candidate;
 use weft_proto::{Offset, Result, v1};
 
 use super::Found;
-use super::scan::{Budget, Shelf};
+use super::scan::{Budget, Which};
 use crate::access::Decision;
 use crate::clock;
 use crate::read::Tape;
@@ -73,7 +73,7 @@ impl Service {
             }
             if all.len() < FOUND_MAX { ControlFlow::Continue(true) } else { ControlFlow::Break(()) }
         };
-        let searched = self.scan((stream, Shelf::Events), &from, budget, look).await?;
+        let searched = self.scan((stream, Which::Events), &from, budget, look).await?;
         Ok((all, searched))
     }
 

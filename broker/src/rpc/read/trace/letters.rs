@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use weft_proto::event::EventView;
 use weft_proto::{Offset, PartitionId, QualifiedName, Result, v1};
 
-use super::scan::{Budget, Shelf};
+use super::scan::{Budget, Which};
 use super::{Found, Place, Served};
 use crate::lend::{Story, story_of};
 use crate::resources::{StreamView, SubscriptionView};
@@ -65,7 +65,7 @@ impl Service {
             }
             ControlFlow::Continue(false)
         };
-        self.scan((stream, Shelf::DeadLetters), &from, budget, look).await?;
+        self.scan((stream, Which::DeadLetters), &from, budget, look).await?;
         for (view, _) in subscriptions {
             for found in events {
                 let (partition, offset) = (found.placement.partition, found.offset);

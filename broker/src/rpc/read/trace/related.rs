@@ -8,7 +8,7 @@ use weft_proto::resource::Verb;
 use weft_proto::{Offset, PartitionId, QualifiedName, Result, Timestamp, v1};
 
 use super::Found;
-use super::scan::{Budget, Shelf};
+use super::scan::{Budget, Which};
 use crate::access::{Caller, Decision};
 use crate::rpc::read::Service;
 
@@ -125,6 +125,6 @@ impl Service {
             }
             ControlFlow::Continue(seen.is_some())
         };
-        self.scan((&stream, Shelf::Events), &from, budget, look).await.map(Some)
+        self.scan((&stream, Which::Events), &from, budget, look).await.map(Some)
     }
 }

@@ -35,12 +35,12 @@ impl Budget {
 
 /// Which events of each partition: those of the stream, or its dead letters.
 #[derive(Clone, Copy)]
-pub(super) enum Shelf {
+pub(super) enum Which {
     Events,
     DeadLetters,
 }
 
-impl Shelf {
+impl Which {
     const fn of(self, placement: &Placement) -> PartitionUid {
         match self {
             Self::Events => placement.uid,
@@ -54,7 +54,7 @@ impl Service {
     /// enough; it says of each whether the caller may know of it.
     pub(super) async fn scan(
         &self,
-        (stream, shelf): (&StreamView, Shelf),
+        (stream, which): (&StreamView, Which),
         from: &v1::Position,
         budget: &mut Budget,
         mut look: impl FnMut(Found) -> ControlFlow<(), bool> + Send,
@@ -67,7 +67,7 @@ impl Service {
             v1::Searched { stream: stream.name.to_string(), ..v1::Searched::default() };
         let mut oldest = asked;
         for placement in stream.placements.iter() {
-            let partition = shelf.of(placement);
+            let partition = which.of(placement);
             let group = self.ingest.group(placement.group)?;
             let bounds = group.bounds(partition);
             let first = resolve(group, partition, &self.history, Some(from)).await?;
