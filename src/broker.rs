@@ -57,7 +57,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let metrics = process.metrics.clone();
         let (tracer, export) = telemetry::export(&config.telemetry, own, metrics)?;
         process.tracer = tracer;
-        telemetry::beside(export, weft_broker::run(config, process, stop)).await?;
+        let broker = Box::pin(weft_broker::run(config, process, stop));
+        telemetry::beside(export, broker).await?;
         Ok(())
     });
     // Tasks of connections may still hold the store. Closing it while the process ends would pull

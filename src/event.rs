@@ -55,9 +55,9 @@ struct Trace {
 }
 
 impl Args {
-    pub(crate) fn stream(&self) -> Option<&str> {
+    pub(crate) fn stream(&self) -> &str {
         let Verb::Trace(trace) = &self.verb;
-        Some(&trace.stream)
+        &trace.stream
     }
 }
 

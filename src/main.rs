@@ -149,7 +149,7 @@ impl Command {
             Self::Publish(args) => Some(&args.stream),
             Self::Subscribe(args) => Some(&args.stream),
             Self::Replay(args) => Some(&args.stream),
-            Self::Event(args) => args.stream(),
+            Self::Event(args) => Some(args.stream()),
             Self::Filter(args) => args.stream(),
             Self::Stream(args) => args.stream(),
             Self::Schema(args) => args.stream(),

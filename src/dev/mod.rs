@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Folders whose programs functions may run. Default: the current folder and those in $PATH.
     #[arg(long, value_name = "DIR", value_delimiter = ':')]
     commands_from: Vec<PathBuf>,
-    /// Export spans and metrics to this collector by OTLP/gRPC, as in http://127.0.0.1:4317.
+    /// Export spans and metrics to this collector by OTLP/gRPC, as in `http://127.0.0.1:4317`.
     #[arg(long, value_name = "ENDPOINT")]
     otlp: Option<String>,
     /// What to log: a level, or a list as in `info,weft_dispatcher=debug`.
@@ -78,7 +78,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let mut dispatcher = plan.dispatcher()?;
     dispatcher.process.directories.extend(commands_from(args)?);
     let result = match args.nodes {
-        1 => within(&plan, dispatcher, &folder, stop).await,
+        1 => Box::pin(within(&plan, dispatcher, &folder, stop)).await,
         _ => beside(plan, dispatcher, &folder, stop).await,
     };
     // Nothing runs any more; a failure to say so must not hide what went wrong before.

@@ -98,7 +98,7 @@ impl Wire {
     async fn post(&self, signal: &str, body: Vec<u8>) -> anyhow::Result<()> {
         let Self::Http { base, headers, tls } = self else { return Ok(()) };
         let host = base.host().context("the endpoint has no host")?;
-        let port = base.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+        let port = base.port_u16().unwrap_or_else(|| if tls.is_some() { 443 } else { 80 });
         let path = format!("{}/v1/{signal}", base.path().trim_end_matches('/'));
         let authority = base.authority().map(ToString::to_string).unwrap_or_default();
         let mut request = Request::new(Full::new(Bytes::from(body)));
@@ -235,7 +235,7 @@ mod tests {
         let error = format!("{:#}", headers(&settings).unwrap_err());
         assert!(error.contains("WEFT_TEST_NOBODY_SETS_THIS"), "{error}");
         let pairs = split(["a=b=c", "D = e"].into_iter(), '=').unwrap();
-        assert_eq!(pairs.get("a").unwrap(), "b=c");
-        assert_eq!(pairs.get("d").unwrap(), "e");
+        assert_eq!(&pairs["a"], "b=c");
+        assert_eq!(&pairs["d"], "e");
     }
 }

@@ -134,8 +134,10 @@ pub(super) fn complete(
         }
         inherit(&mut reply, "causationid", Some(cause.id.into()));
         inherit(&mut reply, "correlationid", cause.attribute("correlationid"));
-        let bytes = Bytes::from(reply.encode_to_vec());
-        let bytes = began.as_ref().map_or(bytes.clone(), |began| began.put(bytes));
+        let mut bytes = Bytes::from(reply.encode_to_vec());
+        if let Some(began) = &began {
+            bytes = began.put(bytes);
+        }
         event::check(&bytes, event::EVENT_BYTES_MAX)
             .map_err(|error| format!("reply {index} is no valid event: {}", error.message()))?;
         Ok(bytes)

@@ -53,12 +53,13 @@ async fn headers_of_a_request_are_kept_in_events_that_have_no_context_of_their_o
     ];
     let seven = order("7", &json!({})).to_string();
     let eight = encoded(&order("8", &json!({})));
-    let each: [(&[(&str, &str)], &[u8]); 3] =
-        [(&structured, seven.as_bytes()), (&protobuf, &eight), (&binary, b"")];
-    for (headers, body) in each {
+    let sent = async |headers: &[(&str, &str)], body: &[u8]| {
         let answer = ask(port, "POST", "/v1/streams/orders/events", headers, body).await;
         assert_eq!(answer.status, 202, "{answer:?}");
-    }
+    };
+    sent(&structured, seven.as_bytes()).await;
+    sent(&protobuf, &eight).await;
+    sent(&binary, b"").await;
 
     let events = stored(&cluster, STREAM).await;
     let context = |id: usize| {

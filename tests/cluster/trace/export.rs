@@ -56,10 +56,9 @@ async fn spans_follow_an_event_through_its_trace_and_metrics_come_beside() {
     let header: TraceParent = header.parse().unwrap();
     assert_eq!((header.trace.to_vec(), header.span.to_vec()), (trace.clone(), pushed.span_id));
 
-    let replay = ["replay", STREAM, "--to", "latest", "--endpoint", &cluster.nodes[0].endpoint()]
-        .map(String::from);
-    let replay: Vec<_> = replay.iter().map(String::as_str).collect();
-    assert_eq!(run(&replay, "").await.code, Some(0));
+    let endpoint = cluster.nodes[0].endpoint();
+    let replay = run(&["replay", STREAM, "--to", "latest", "--endpoint", &endpoint], "").await;
+    assert_eq!(replay.code, Some(0));
     eventually(SOON, "the span of the replay", async || {
         collector
             .look(|came| came.spans.iter().any(|(_, span)| span.name == "replay").then_some(()))
@@ -95,13 +94,13 @@ async fn a_collector_may_be_spoken_to_by_http_with_headers_from_a_file() {
     let collector = Collector::http().await;
     let mut cluster = Cluster::new(1).await;
     let headers = cluster.nodes[0].write("otlp-headers", "X-Tenant: shop\n");
-    cluster.nodes[0].sections.push_str(&format!(
+    cluster.nodes[0].sections = format!(
         "[telemetry.otlp]\nendpoint = \"http://127.0.0.1:{}/base\"\nprotocol = \"http/protobuf\"\n\
          headers_file = {}\nmetrics_ms = 200\n\
          [telemetry.resource]\n\"service.name\" = \"mesh\"\n",
         collector.port,
         quoted(&headers),
-    ));
+    );
     cluster.start_all().await;
     put(&cluster.client(), Kind::Stream, STREAM, &json!({})).await;
 
@@ -124,9 +123,8 @@ async fn a_collector_may_be_spoken_to_by_http_with_headers_from_a_file() {
 async fn without_its_collector_a_broker_goes_on_and_counts_what_is_lost() {
     let gone = Collector::grpc().await.port;
     let mut cluster = Cluster::new(1).await;
-    cluster.nodes[0].sections.push_str(&format!(
-        "[telemetry.otlp]\nendpoint = \"http://127.0.0.1:{gone}\"\nmetrics_ms = 200\n"
-    ));
+    cluster.nodes[0].sections =
+        format!("[telemetry.otlp]\nendpoint = \"http://127.0.0.1:{gone}\"\nmetrics_ms = 200\n");
     cluster.start_all().await;
     put(&cluster.client(), Kind::Stream, STREAM, &json!({})).await;
 

@@ -19,7 +19,7 @@ fn at<'a>(story: &'a Value, subscription: &str) -> &'a Value {
     all.iter().find(|one| one["subscription"] == name).unwrap_or_else(|| panic!("{story}"))
 }
 
-async fn member(client: &Client, subscription: &str) -> (Subscription, Acker) {
+fn member(client: &Client, subscription: &str) -> (Subscription, Acker) {
     let member = format!("{subscription}-1");
     let options = SubscriptionOptions { member, ..SubscriptionOptions::default() };
     let member = client.subscribe(subscription, options);
@@ -39,6 +39,7 @@ async fn next(member: &mut Subscription) -> Delivery {
 }
 
 /// Subscriptions in one state each, on one event.
+#[expect(clippy::too_many_lines, reason = "one story")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_subscription_tells_where_the_event_is() {
     let cluster = Cluster::start(1).await;
@@ -67,7 +68,7 @@ async fn each_subscription_tells_where_the_event_is() {
     put(&client, Kind::Subscription, "late", &json!({"stream": STREAM, "start": "latest"})).await;
     let mut members = Vec::new();
     for name in ["done", "dead", "refused", "back", "lent"] {
-        let (mut member, acker) = member(&client, name).await;
+        let (mut member, acker) = member(&client, name);
         let delivery = next(&mut member).await;
         let held = delivery.one(0);
         let why = |reason: &str, delay| Nack { reason: reason.into(), delay, ..Nack::default() };
@@ -84,7 +85,7 @@ async fn each_subscription_tells_where_the_event_is() {
         }
         members.push((member, acker));
     }
-    let (mut alone, _acker) = member(&client, "alone").await;
+    let (mut alone, _acker) = member(&client, "alone");
     next(&mut alone).await;
 
     let story = eventually(SOON, "both dead letters", async || {
@@ -162,7 +163,7 @@ async fn what_came_of_an_event_is_found_in_every_node_and_after_a_redrive() {
     confirming(&client).await;
     let flow = json!({"correlationid": "flow-7"});
     publish(&cluster, &[order("1", &flow), order("2", &flow), order("3", &json!({}))], &[]).await;
-    let (mut held, _acker) = member(&client, "billing").await;
+    let (mut held, _acker) = member(&client, "billing");
     let mut events = 0;
     while events < 3 {
         events += next(&mut held).await.batch.events.len();

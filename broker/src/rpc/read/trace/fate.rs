@@ -82,21 +82,21 @@ mod tests {
         Facts { watermark: Some(Offset(3)), ..Facts::default() }
     }
 
-    fn lent() -> Option<Whereabouts> {
+    fn lent() -> Whereabouts {
         let ends = Some(Timestamp::from_micros(90));
-        Some(Whereabouts::Lent { member: "m-1".to_owned(), attempt: 2, ends })
+        Whereabouts::Lent { member: "m-1".to_owned(), attempt: 2, ends }
     }
 
-    fn parked() -> Option<Parked> {
-        Some(Parked {
+    fn parked() -> Parked {
+        Parked {
             attempts: 1,
             first_failure: Timestamp::from_micros(10),
             due: Timestamp::from_micros(80),
             failure: Failure::new("no"),
-        })
+        }
     }
 
-    fn letter() -> Option<Letter> {
+    fn letter() -> Letter {
         let story = Story {
             subscription: "default/audit".to_owned(),
             partition: PartitionId(0),
@@ -107,7 +107,7 @@ mod tests {
             first_failure: Some(Timestamp::from_micros(11)),
         };
         let trace = v1::DeadLetterTrace { offset: 1, ..v1::DeadLetterTrace::default() };
-        Some(Letter { story, trace })
+        Letter { story, trace }
     }
 
     #[test]
@@ -119,16 +119,16 @@ mod tests {
             (State::NotReached, joined()),
             (State::NotReached, Facts { desk: unreached.clone(), ..joined() }),
             (State::Waiting, Facts { desk: queued.clone(), ..joined() }),
-            (State::Lent, Facts { desk: lent(), ..joined() }),
-            (State::Lent, Facts { desk: lent(), parked: parked(), ..joined() }),
+            (State::Lent, Facts { desk: Some(lent()), ..joined() }),
+            (State::Lent, Facts { desk: Some(lent()), parked: Some(parked()), ..joined() }),
             (State::Lent, Facts { holder: Some("d".to_owned()), ..joined() }),
-            (State::GivenBack, Facts { parked: parked(), ..joined() }),
-            (State::GivenBack, Facts { parked: parked(), desk: queued, ..joined() }),
-            (State::GivenBack, Facts { parked: parked(), desk: unreached, ..joined() }),
+            (State::GivenBack, Facts { parked: Some(parked()), ..joined() }),
+            (State::GivenBack, Facts { parked: Some(parked()), desk: queued, ..joined() }),
+            (State::GivenBack, Facts { parked: Some(parked()), desk: unreached, ..joined() }),
             (State::Settled, Facts { is_settled: true, ..joined() }),
             (State::BeforeStart, Facts { is_before: true, is_settled: true, ..joined() }),
             (State::BeforeStart, Facts { is_before: true, ..Facts::default() }),
-            (State::DeadLetter, Facts { letter: letter(), is_settled: true, ..joined() }),
+            (State::DeadLetter, Facts { letter: Some(letter()), is_settled: true, ..joined() }),
         ];
         for (state, facts) in cases {
             let shown = format!("{facts:?}");
@@ -138,15 +138,15 @@ mod tests {
 
     #[test]
     fn what_is_told_belongs_to_the_state() {
-        let told_lent = told(Facts { desk: lent(), parked: parked(), ..joined() });
+        let told_lent = told(Facts { desk: Some(lent()), parked: Some(parked()), ..joined() });
         assert_eq!((told_lent.member.as_str(), told_lent.attempt), ("m-1", Some(2)));
         assert_eq!((told_lent.lease_ends_us, told_lent.due_us), (90, 0));
         assert_eq!((told_lent.failed_attempts, told_lent.last_failure.as_str()), (1, "no"));
 
-        let back = told(Facts { parked: parked(), ..joined() });
+        let back = told(Facts { parked: Some(parked()), ..joined() });
         assert_eq!((back.due_us, back.first_failure_us, back.member.as_str()), (80, 10, ""));
 
-        let dead = told(Facts { letter: letter(), is_settled: true, ..joined() });
+        let dead = told(Facts { letter: Some(letter()), is_settled: true, ..joined() });
         assert_eq!((dead.failed_attempts, dead.last_failure.as_str()), (5, "worse"));
         assert_eq!(dead.dead_letter.map(|letter| letter.offset), Some(1));
 
