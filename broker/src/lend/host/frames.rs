@@ -12,9 +12,7 @@ use crate::lend::link::ended;
 use crate::lend::wait;
 use crate::lend::{Frame, Request};
 use crate::planted::{self, Bug};
-use crate::subscription::desk::{
-    Act, LeaseId, MemberId, Old, Settle, Token, Verdict, Whereabouts,
-};
+use crate::subscription::desk::{Act, LeaseId, MemberId, Old, Settle, Token, Verdict, Whereabouts};
 use crate::subscription::{Credit, Failure};
 
 /// Attachments are told apart within so many; the bits above say since when.

@@ -93,6 +93,7 @@ mod tests {
             first_failure: Timestamp::from_micros(10),
             due: Timestamp::from_micros(80),
             failure: Failure::new("no"),
+            ..Parked::default()
         }
     }
 
