@@ -186,6 +186,10 @@ fn subscription(event: &v1::EventTrace, one: &v1::SubscriptionTrace) -> Vec<Stri
     if let Some(letter) = &one.dead_letter {
         let name = &one.subscription;
         let place = format!("{}/{}", event.partition, letter.offset);
+        if !letter.replay_job.is_empty() {
+            let (job, reason) = (&letter.replay_job, &letter.reason);
+            lines.push(format!("    the replay job {job} gave it up ({reason})"));
+        }
         lines.push(match (letter.settled, letter.redriven) {
             (true, _) => format!("    letter {place}: delivered again with success, or discarded"),
             (false, true) => format!("    letter {place}: on its way again"),
@@ -317,6 +321,7 @@ fn subscription_json(one: &v1::SubscriptionTrace) -> Value {
             "reason": letter.reason,
             "redriven": letter.redriven,
             "settled": letter.settled,
+            "replayJob": Some(&letter.replay_job).filter(|job| !job.is_empty()),
         })
     });
     let reason = |why: &v1::FilterFinding| json!({ "path": why.path, "message": why.message });

@@ -124,6 +124,8 @@ pub struct Story {
     pub last_error: String,
     /// When the first one failed, if one did.
     pub first_failure: Option<Timestamp>,
+    /// The replay job for which it was delivered; empty for none.
+    pub replay_job: String,
 }
 
 /// What a dead letter says of itself; nothing if it is none.
@@ -137,6 +139,7 @@ pub fn story_of(letter: &EventView<'_>) -> Option<Story> {
         attempts: said(name::ATTEMPTS).and_then(|text| text.parse().ok()).unwrap_or_default(),
         last_error: said(name::LAST_ERROR).unwrap_or_default(),
         first_failure: said(name::FIRST_FAILURE).and_then(|text| text.parse().ok()),
+        replay_job: said(name::REPLAY_JOB).unwrap_or_default(),
     })
 }
 

@@ -24,6 +24,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// The subscription itself gave it up, not a replay job.
+    fn is_given_up(&self) -> bool {
+        self.letter.as_ref().is_some_and(|letter| letter.story.replay_job.is_empty())
+    }
+
     pub(super) fn tell(self, told: &mut v1::SubscriptionTrace) {
         use v1::EventState as State;
         told.watermark = self.watermark.map(Offset::get);
@@ -33,13 +38,15 @@ impl Facts {
             parked.failure.as_str().clone_into(&mut told.last_failure);
         }
         if let Some(Letter { story, trace }) = self.letter.clone() {
-            told.failed_attempts = story.attempts;
-            told.first_failure_us = story.first_failure.map_or(0, Timestamp::as_micros);
-            told.last_failure = story.last_error;
+            if self.is_given_up() {
+                told.failed_attempts = story.attempts;
+                told.first_failure_us = story.first_failure.map_or(0, Timestamp::as_micros);
+                told.last_failure = story.last_error;
+            }
             told.dead_letter = Some(trace);
         }
         let state = match (&self.desk, &self.parked) {
-            _ if self.letter.is_some() => State::DeadLetter,
+            _ if self.is_given_up() => State::DeadLetter,
             (Some(Whereabouts::Lent { .. }), _) => State::Lent,
             (_, Some(_)) => State::GivenBack,
             // The cursor begins behind it: that does not make it done.
@@ -106,6 +113,7 @@ mod tests {
             attempts: 5,
             last_error: "worse".to_owned(),
             first_failure: Some(Timestamp::from_micros(11)),
+            replay_job: String::new(),
         };
         let trace = v1::DeadLetterTrace { offset: 1, ..v1::DeadLetterTrace::default() };
         Letter { story, trace }
@@ -150,6 +158,12 @@ mod tests {
         let dead = told(Facts { letter: Some(letter()), is_settled: true, ..joined() });
         assert_eq!((dead.failed_attempts, dead.last_failure.as_str()), (5, "worse"));
         assert_eq!(dead.dead_letter.map(|letter| letter.offset), Some(1));
+
+        let mut replayed = letter();
+        replayed.story.replay_job = "default/again".to_owned();
+        let settled = told(Facts { letter: Some(replayed), is_settled: true, ..joined() });
+        assert_eq!((settled.state(), settled.failed_attempts), (State::Settled, 0));
+        assert!(settled.dead_letter.is_some());
 
         let exclusive = told(Facts { holder: Some("d".to_owned()), ..joined() });
         assert_eq!((exclusive.member.as_str(), exclusive.attempt), ("d", None));

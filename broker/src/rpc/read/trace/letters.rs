@@ -19,7 +19,8 @@ pub(super) struct Letter {
     pub(super) trace: v1::DeadLetterTrace,
 }
 
-/// The dead letters of the found events, by subscription and place of the event; the newest of each.
+/// The dead letters of the found events, by subscription and place of the event; the newest of each, but
+/// one of a replay job only where there is no other.
 #[derive(Default)]
 pub(super) struct Letters(BTreeMap<(String, PartitionId, Offset), Letter>);
 
@@ -58,10 +59,15 @@ impl Service {
                     offset: found.offset.get(),
                     time_us: found.time.as_micros(),
                     reason: story.reason.clone(),
+                    replay_job: story.replay_job.clone(),
                     ..v1::DeadLetterTrace::default()
                 };
                 let key = (story.subscription.clone(), story.partition, story.offset);
-                letters.0.insert(key, Letter { story, trace });
+                let known = letters.0.get(&key).is_some_and(|one| one.story.replay_job.is_empty());
+                // What a replay job gave up says nothing of the first delivery.
+                if !known || story.replay_job.is_empty() {
+                    letters.0.insert(key, Letter { story, trace });
+                }
             }
             ControlFlow::Continue(false)
         };
