@@ -153,7 +153,7 @@ async fn each_subscription_tells_where_the_event_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_of_an_event_is_found_in_every_node_and_after_a_redrive() {
+async fn what_came_of_an_event_is_told_by_every_node() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     put(&client, Kind::Stream, STREAM, &json!({"partitions": 3})).await;
