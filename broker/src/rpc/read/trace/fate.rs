@@ -16,10 +16,10 @@ pub(super) struct Facts {
     pub(super) watermark: Option<Offset>,
     pub(super) is_settled: bool,
     pub(super) parked: Option<Parked>,
-    /// Mode `exclusive`: who was given the partition last.
+    /// Mode `exclusive` without leases: who was given the partition last.
     pub(super) holder: Option<String>,
     pub(super) letter: Option<Letter>,
-    /// Other modes: what the desk says; nothing if it was not asked, or did not answer.
+    /// What the desk says; nothing if it was not asked, or did not answer.
     pub(super) desk: Option<Whereabouts>,
 }
 
@@ -53,7 +53,8 @@ impl Facts {
             _ if self.is_before => State::BeforeStart,
             _ if self.is_settled => State::Settled,
             (Some(Whereabouts::Queued), None) => State::Waiting,
-            (None, None) if self.holder.is_some() => State::Lent,
+            // Without leases no desk knows it.
+            (_, None) if self.holder.is_some() => State::Lent,
             (Some(Whereabouts::Unreached) | None, None) => State::NotReached,
         };
         told.set_state(state);
@@ -131,6 +132,10 @@ mod tests {
             (State::Lent, Facts { desk: Some(lent()), ..joined() }),
             (State::Lent, Facts { desk: Some(lent()), parked: Some(parked()), ..joined() }),
             (State::Lent, Facts { holder: Some("d".to_owned()), ..joined() }),
+            (
+                State::Lent,
+                Facts { holder: Some("d".to_owned()), desk: unreached.clone(), ..joined() },
+            ),
             (State::GivenBack, Facts { parked: Some(parked()), ..joined() }),
             (State::GivenBack, Facts { parked: Some(parked()), desk: queued, ..joined() }),
             (State::GivenBack, Facts { parked: Some(parked()), desk: unreached, ..joined() }),

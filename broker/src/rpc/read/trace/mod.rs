@@ -204,8 +204,7 @@ impl Service {
                 desk: None,
             }
         });
-        let is_lendable = view.mode != SubscriptionMode::Exclusive && facts.watermark.is_some();
-        if is_lendable && !facts.is_settled {
+        if facts.watermark.is_some() && !facts.is_settled {
             // Without an answer there is what is stored.
             facts.desk = self.lender.whereabouts(view.uid, placement, *offset).await.ok();
         }
