@@ -52,7 +52,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 () = signals::stdin_closed(), if until_stdin_closes => {}
             }
         };
-        weft_broker::run(config, telemetry::process(), stop).await?;
+        let mut process = telemetry::process();
+        let own = ("weft-broker", config.advertised());
+        let metrics = process.metrics.clone();
+        let (tracer, export) = telemetry::export(&config.telemetry, own, metrics)?;
+        process.tracer = tracer;
+        let broker = Box::pin(weft_broker::run(config, process, stop));
+        telemetry::beside(export, broker).await?;
         Ok(())
     });
     // Tasks of connections may still hold the store. Closing it while the process ends would pull

@@ -29,9 +29,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     telemetry::start(&args.log)?;
     tokio::runtime::Runtime::new()?.block_on(async {
-        weft_dispatcher::run(config, signals::stop()?).await?;
+        // Nobody scrapes a dispatcher, so without export nothing is recorded.
+        let exports = !config.telemetry.otlp.endpoint.is_empty();
+        let metrics = exports.then(telemetry::recorder).flatten();
+        let instance = instance();
+        let own = ("weft-dispatcher", instance.as_str());
+        let (tracer, export) = telemetry::export(&config.telemetry, own, metrics)?;
+        telemetry::beside(export, weft_dispatcher::run(config, tracer, signals::stop()?)).await?;
         Ok(())
     })
+}
+
+/// Tells this process from others: a dispatcher has no address.
+fn instance() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}:{}", std::process::id())
 }
 
 /// Arguments of the hidden subcommand `launch-shim`, which only the dispatcher calls.

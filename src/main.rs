@@ -12,6 +12,7 @@ mod demo;
 mod dev;
 mod dispatcher;
 mod drain;
+mod event;
 mod expect;
 mod filter;
 mod function;
@@ -90,6 +91,8 @@ enum Command {
     Replay(replay::Args),
     /// Deliver a stored range to a subscription again
     ReplayJob(replay_job::Args),
+    /// Tell the story of one event
+    Event(event::Args),
     /// Try filters on events: which pass, and why the others do not
     Filter(filter::Args),
     /// Register, list, get and check schemas; bind them to streams
@@ -149,6 +152,7 @@ impl Command {
             Self::Publish(args) => Some(&args.stream),
             Self::Subscribe(args) => Some(&args.stream),
             Self::Replay(args) => Some(&args.stream),
+            Self::Event(args) => Some(args.stream()),
             Self::Filter(args) => args.stream(),
             Self::Stream(args) => args.stream(),
             Self::Schema(args) => args.stream(),
@@ -216,6 +220,7 @@ async fn dispatch(
         Command::Subscription(args) => subscription::run(args, &client()?, format).await?,
         Command::Replay(args) => replay::run(args, &client()?, format).await?,
         Command::ReplayJob(args) => replay_job::run(args, &client()?, format).await?,
+        Command::Event(args) => return event::run(args, &client()?, format).await,
         Command::Filter(args) => return filter::run(args, connection, format).await,
         Command::Schema(args) => return schema::run(args, &client()?, format).await,
         Command::Function(args) => return function::run(args, &client()?, format).await,
@@ -276,6 +281,7 @@ mod tests {
             "weft replay orders --from 2026-03-01T12:00:00Z --to latest",
             "weft replay orders --linearizable --checksum",
             "weft subscribe orders --merged --linearizable",
+            "weft event trace order-1 --stream orders --source /shop --since -7d --json",
             "weft filter test --sql TRUE --cel data.total>5 --event -",
             "weft filter test --stream orders --from -1h --to latest --filter []",
             "weft filter test --stream orders --subscription audit --max 500",

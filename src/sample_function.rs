@@ -19,6 +19,7 @@ use weft_dispatcher::push;
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::cloudevents::cloud_event::Data;
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+use weft_proto::trace::TRACEPARENT;
 
 const PLACED: &str = ".order.placed";
 const CONFIRMED: &str = ".order.confirmed";
@@ -83,7 +84,9 @@ async fn handle(State(args): State<Args>, headers: HeaderMap, body: Bytes) -> Re
         Err(error) => answer(StatusCode::BAD_REQUEST, format!("{error}\n")),
         Ok(events) => match events.as_slice() {
             [] => answer(StatusCode::BAD_REQUEST, "this is no CloudEvent\n"),
-            [event] => confirm(event),
+            [event] => {
+                confirm(event, headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()))
+            }
             _ => answer(StatusCode::PAYLOAD_TOO_LARGE, "one event at a time\n"),
         },
     }
@@ -97,7 +100,7 @@ fn answer(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
 
 /// The answer to one event. Standard output is the function's log.
 #[expect(clippy::print_stdout, reason = "it is what `weft function logs` shows")]
-fn confirm(event: &CloudEvent) -> Response<Body> {
+fn confirm(event: &CloudEvent, trace: Option<&str>) -> Response<Body> {
     let Some(family) = event.r#type.strip_suffix(PLACED) else {
         return answer(StatusCode::NO_CONTENT, Body::empty());
     };
@@ -108,7 +111,8 @@ fn confirm(event: &CloudEvent) -> Response<Body> {
     let first = |names: &[&str]| names.iter().find_map(|name| order.get(name)).cloned();
     let id = first(&["order_id", "orderId", "order", "id"]).unwrap_or_else(|| json!(event.id));
     let total = first(&["total", "amount"]).unwrap_or(Value::Null);
-    println!("confirmed the order in event {}", event.id);
+    let trace = trace.map(|trace| format!(", traceparent {trace}")).unwrap_or_default();
+    println!("confirmed the order in event {}{trace}", event.id);
     let mut reply = json!({
         "specversion": "1.0",
         // The same for every attempt, so that a repeated delivery is recognised.

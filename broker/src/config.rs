@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use weft_proto::resource::check_principal;
+use weft_proto::trace::Telemetry;
 
 use crate::access::jwt::IssuerConfig;
 use crate::raft::machine::CHECKPOINT_BYTES;
@@ -15,7 +16,7 @@ const CHECKPOINT_BYTES_RANGE: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30
 const CONNECTIONS_RANGE: std::ops::RangeInclusive<usize> = 8..=1 << 20;
 
 /// The configuration of one broker, as written. Unknown keys are errors.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Who this node is and where its data are.
@@ -32,6 +33,8 @@ pub struct Config {
     pub security: Security,
     /// Who may do what.
     pub access: Access,
+    /// Where spans and metrics go.
+    pub telemetry: Telemetry,
 }
 
 /// Who this node is and where its data are.
@@ -286,6 +289,7 @@ impl Config {
             let problem = "it means nothing without access.enforced = true".to_owned();
             return Err(ConfigError { key: "access.admins", problem });
         }
+        self.telemetry.check().map_err(|(key, problem)| ConfigError { key, problem })?;
         self.check_timers()?;
         self.check_security()
     }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use weft_proto::internal;
+use weft_proto::trace::Tracer;
 use weft_proto::{GroupId, NodeId};
 
 use crate::access::jwt::Issuers;
@@ -127,6 +128,8 @@ pub struct Process {
     pub first_key: Announce,
     /// Looks at the files of certificates and keys; the process may ask it to.
     pub watch: Watch,
+    /// Where spans are begun.
+    pub tracer: Tracer,
 }
 
 /// The three listeners, bound before anything else: a port in use is found at once.
@@ -142,6 +145,7 @@ struct Edges {
     secrets: Secrets,
     metrics: Option<PrometheusHandle>,
     first_key: Announce,
+    tracer: Tracer,
 }
 
 /// Runs a broker until `stop` is ready or a part fails.
@@ -163,8 +167,8 @@ pub async fn run(
     birth::check_folder(&folder, &founding(&config))?;
     let pledge = open_pledge(&folder)?;
     let tasks = Tasks::new();
-    let Process { metrics, first_key, .. } = process;
-    let edges = Edges { listeners, secrets, metrics, first_key };
+    let Process { metrics, first_key, tracer, .. } = process;
+    let edges = Edges { listeners, secrets, metrics, first_key, tracer };
     let outcome = match Node::start(&config, (&folder, pledge), edges, &tasks, stop).await {
         Ok(Some(node)) => node.stop(&tasks).await,
         Ok(None) => Ok(()),
@@ -248,7 +252,7 @@ impl Node {
     async fn start(
         config: &Config,
         (folder, pledge): (&Folder, Arc<Pledge>),
-        Edges { listeners, secrets, metrics, first_key }: Edges,
+        Edges { listeners, secrets, metrics, first_key, tracer }: Edges,
         tasks: &Tasks,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Option<Self>, RunError> {
@@ -412,8 +416,15 @@ impl Node {
         // Clients leave before the groups stop.
         let edge = tasks.part();
         let services = rpc::Services {
-            publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token()),
-            read: rpc::ReadService::new(ingest.clone(), history.clone(), edge.token()),
+            publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token())
+                .traced(tracer.clone()),
+            read: rpc::ReadService::new(
+                ingest.clone(),
+                history.clone(),
+                lender.clone(),
+                edge.token(),
+            )
+            .traced(tracer),
             subscribe: rpc::SubscribeService::new(
                 ingest.clone(),
                 history.clone(),

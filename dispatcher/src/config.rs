@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use weft_proto::resource::DurationText;
+use weft_proto::trace::Telemetry;
 use weft_proto::{Error, Result};
 
 use crate::egress::address::Range;
 
 /// Settings of one dispatcher process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Addresses of brokers, `host:port`. Any one is enough; several survive the loss of one.
@@ -24,6 +25,8 @@ pub struct Config {
     pub process: Process,
     /// Events to addresses outside.
     pub webhooks: Webhooks,
+    /// Where spans and metrics go.
+    pub telemetry: Telemetry,
 }
 
 /// Events to addresses outside.
@@ -116,6 +119,7 @@ impl Config {
             let message = "name at least one broker, for example [\"127.0.0.1:7400\"]";
             return Err(Error::invalid(message).with_field("endpoints"));
         }
+        self.telemetry.check().map_err(|(key, problem)| Error::invalid(problem).with_field(key))?;
         if let Some(relative) = self.process.directories.iter().find(|path| path.is_relative()) {
             let message = format!("{} must be an absolute path", relative.display());
             return Err(Error::invalid(message).with_field("process.directories"));

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span, warn};
+use weft_proto::trace::Tracer;
 use weft_proto::v1::Resource;
 use weft_proto::{Error, Generation, QualifiedName, ResourceUid, Result};
 
@@ -30,12 +31,17 @@ const ORDERS_LEN: usize = 8;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
 
-/// Runs the functions and webhooks of a mesh until stopped, then finishes what is in flight.
+/// Runs the functions and webhooks of a mesh until stopped, then finishes what is in flight. Spans go to
+/// `tracer`.
 ///
 /// # Errors
 ///
 /// `Invalid` when the configuration cannot work; `Internal` when a part of this program broke.
-pub async fn run(config: Config, stop: impl Future<Output = ()> + Send) -> Result<()> {
+pub async fn run(
+    config: Config,
+    tracer: Tracer,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<()> {
     let mesh = WireMesh::connect(&config)?;
     let tracker = TaskTracker::new();
     let webhooks =
@@ -51,7 +57,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()> + Send) -> Resul
     } else {
         Arc::new(Disabled)
     };
-    run_all(Arc::new(mesh), launcher, webhooks, stop).await
+    run_all(Arc::new(mesh), launcher, webhooks, tracer, stop).await
 }
 
 /// Runs the functions of a mesh until stopped, with parts of the caller's choice, and no webhooks.
@@ -60,13 +66,14 @@ pub async fn run_with(
     launcher: Arc<dyn Launcher>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<()> {
-    run_all(mesh, launcher, None, stop).await
+    run_all(mesh, launcher, None, Tracer::default(), stop).await
 }
 
 async fn run_all(
     mesh: Arc<dyn Mesh>,
     launcher: Arc<dyn Launcher>,
     webhooks: Option<Webhooks>,
+    tracer: Tracer,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     metrics::describe();
@@ -83,6 +90,7 @@ async fn run_all(
         tracker: tasks.tracker(),
         member: format!("dispatcher-{:016x}", seeds.next()),
         seeds,
+        tracer,
         running: BTreeMap::new(),
         ending: BTreeMap::new(),
         ended: FuturesUnordered::new(),
@@ -116,6 +124,7 @@ struct Functions {
     tracker: TaskTracker,
     member: String,
     seeds: Random,
+    tracer: Tracer,
     running: BTreeMap<QualifiedName, Running>,
     ending: BTreeMap<QualifiedName, CancellationToken>,
     ended: FuturesUnordered<JoinHandle<()>>,
@@ -277,6 +286,7 @@ impl Functions {
             tasks: self.tracker.clone(),
             member: self.member.clone(),
             seed: self.seeds.next(),
+            tracer: self.tracer.clone(),
         };
         let stop = stop.clone();
         let task = async move {

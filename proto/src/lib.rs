@@ -12,6 +12,7 @@ mod method;
 pub mod packed;
 mod pattern;
 pub mod resource;
+pub mod trace;
 mod types;
 
 pub use ack::AckLevel;

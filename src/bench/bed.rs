@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use weft_broker::config::Profile;
 use weft_client::{Client, Options, PutOptions, resource_of};
 use weft_proto::resource::Kind;
+use weft_proto::trace::Telemetry;
 
 use super::disk::{self, Disk};
 use crate::cluster::{Cluster, Plan, Ports};
@@ -75,6 +76,7 @@ impl Bed {
             ports: Ports::free(usize::from(target.nodes))?,
             data_groups: DATA_GROUPS,
             profile: Profile::Normal,
+            telemetry: Telemetry::default(),
         };
         let options = Options::new(plan.endpoints());
         let client = Client::connect(&options)?;

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use futures::future::{join_all, select_all};
 use tokio::time::{Instant, sleep};
 use weft_broker::config::{Cluster as Membership, Config, Listen, Node as Place, Profile, Store};
+use weft_proto::trace::Telemetry;
 
 use self::node::Node;
 pub(crate) use self::ports::Ports;
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) data_groups: u32,
     /// Size of the stores.
     pub(crate) profile: Profile,
+    /// Where spans and metrics go, of brokers and dispatcher alike.
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Plan {
@@ -57,6 +60,7 @@ impl Plan {
                 ..Membership::default()
             },
             store: Store { profile: self.profile },
+            telemetry: self.telemetry.clone(),
             ..Config::default()
         })
     }
@@ -78,6 +82,7 @@ impl Plan {
         Ok(weft_dispatcher::Config {
             endpoints: self.ports.iter().map(|ports| address(ports.grpc)).collect(),
             process: weft_dispatcher::Process { enabled: true, directories: vec![folder] },
+            telemetry: self.telemetry.clone(),
             ..weft_dispatcher::Config::default()
         })
     }

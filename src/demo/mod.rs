@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_broker::config::Profile;
 use weft_client::{Client, Options};
+use weft_proto::trace::{Telemetry, Tracer};
 
 use crate::cluster::{Cluster, Plan, Ports};
 use crate::{signals, telemetry};
@@ -58,6 +59,7 @@ async fn play(args: &Args, folder: &Path) -> anyhow::Result<()> {
         ports: Ports::free(NODES)?,
         data_groups: 2,
         profile: Profile::Small,
+        telemetry: Telemetry::default(),
     };
     let dispatcher = plan.dispatcher()?;
     let client = Client::connect(&Options::new(plan.endpoints()))?;
@@ -65,7 +67,8 @@ async fn play(args: &Args, folder: &Path) -> anyhow::Result<()> {
     step(begin, &format!("{NODES} brokers are ready, as processes {:?}", cluster.pids()));
 
     let token = CancellationToken::new();
-    let mut dispatcher = pin!(weft_dispatcher::run(dispatcher, token.cancelled()));
+    let mut dispatcher =
+        pin!(weft_dispatcher::run(dispatcher, Tracer::default(), token.cancelled()));
     let found = tokio::select! {
         ended = &mut dispatcher => {
             ended.context("the dispatcher failed")?;

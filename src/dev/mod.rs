@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 use weft_broker::config::Profile;
+use weft_proto::trace::Telemetry;
 
 use self::folder::Folder;
 use crate::cluster::{self, Cluster, Plan, Ports};
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// Folders whose programs functions may run. Default: the current folder and those in $PATH.
     #[arg(long, value_name = "DIR", value_delimiter = ':')]
     commands_from: Vec<PathBuf>,
+    /// Export spans and metrics to this collector by OTLP/gRPC, as in `http://127.0.0.1:4317`.
+    #[arg(long, value_name = "ENDPOINT")]
+    otlp: Option<String>,
     /// What to log: a level, or a list as in `info,weft_dispatcher=debug`.
     #[arg(long, default_value = "warn", value_name = "FILTER")]
     log: String,
@@ -61,13 +65,21 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let stop = pin!(signals::stop()?);
     let ports = Ports::consecutive(args.grpc_port, args.http_port, args.nodes)?;
     let folder = Folder::open(&args.dir, &ports)?;
-    let plan =
-        Plan { dir: folder.path().to_owned(), ports, data_groups: 2, profile: Profile::Small };
+    let mut telemetry = Telemetry::default();
+    telemetry.otlp.endpoint = args.otlp.clone().unwrap_or_default();
+    telemetry.check().map_err(|(_, problem)| anyhow::anyhow!("--otlp: {problem}"))?;
+    let plan = Plan {
+        dir: folder.path().to_owned(),
+        ports,
+        data_groups: 2,
+        profile: Profile::Small,
+        telemetry,
+    };
     let mut dispatcher = plan.dispatcher()?;
     dispatcher.process.directories.extend(commands_from(args)?);
     dispatcher.webhooks = webhooks()?;
     let result = match args.nodes {
-        1 => within(&plan, dispatcher, &folder, stop).await,
+        1 => Box::pin(within(&plan, dispatcher, &folder, stop)).await,
         _ => beside(plan, dispatcher, &folder, stop).await,
     };
     // Nothing runs any more; a failure to say so must not hide what went wrong before.
@@ -113,8 +125,12 @@ where
     let config = plan.config(1).context("there is no first node")?;
     config.check()?;
     let token = CancellationToken::new();
-    let mut broker =
-        pin!(weft_broker::run(config, telemetry::process(), token.clone().cancelled_owned()));
+    let mut process = telemetry::process();
+    let own = ("weft", config.advertised());
+    let metrics = process.metrics.clone();
+    let (tracer, export) = telemetry::export(&config.telemetry, own, metrics)?;
+    process.tracer = tracer.clone();
+    let mut broker = pin!(weft_broker::run(config, process, token.clone().cancelled_owned()));
     let work = async {
         tokio::select! {
             () = stop.as_mut() => return Ok(()),
@@ -122,22 +138,25 @@ where
         }
         folder.record(&[std::process::id()])?;
         announce(plan);
-        weft_dispatcher::run(dispatcher, stop).await?;
+        weft_dispatcher::run(dispatcher, tracer, stop).await?;
         anyhow::Ok(())
     };
-    tokio::select! {
-        ended = &mut broker => {
-            ended?;
-            bail!("the broker stopped by itself")
+    let both = async {
+        tokio::select! {
+            ended = &mut broker => {
+                ended?;
+                bail!("the broker stopped by itself")
+            }
+            result = work => {
+                // Clients first, then what they talk to.
+                token.cancel();
+                let ended = broker.await;
+                result?;
+                Ok(ended?)
+            }
         }
-        result = work => {
-            // Clients first, then what they talk to.
-            token.cancel();
-            let ended = broker.await;
-            result?;
-            Ok(ended?)
-        }
-    }
+    };
+    telemetry::beside(export, both).await
 }
 
 /// Several brokers, each a child of this process.
@@ -156,10 +175,15 @@ where
     };
     folder.record(&cluster.pids())?;
     announce(cluster.plan());
-    let result = tokio::select! {
-        result = weft_dispatcher::run(dispatcher, stop) => result,
-        never = report_ends(&mut cluster, folder) => match never {},
+    let own = ("weft-dispatcher", "dev");
+    let (tracer, export) = telemetry::export(&dispatcher.telemetry, own, None)?;
+    let both = async {
+        tokio::select! {
+            result = weft_dispatcher::run(dispatcher, tracer, stop) => result,
+            never = report_ends(&mut cluster, folder) => match never {},
+        }
     };
+    let result = telemetry::beside(export, both).await;
     let stopped = cluster.stop().await;
     result?;
     stopped

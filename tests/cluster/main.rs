@@ -34,4 +34,5 @@ mod stripped;
 mod subjects;
 mod surface;
 mod suspect;
+mod trace;
 mod webhooks;

@@ -118,7 +118,8 @@ impl Caller {
         self.decide(verb, resource) != Decision::Denied
     }
 
-    pub(super) fn decide(&self, verb: Verb, resource: &QualifiedName) -> Decision {
+    /// What it may do, without leaving a trace.
+    pub(crate) fn decide(&self, verb: Verb, resource: &QualifiedName) -> Decision {
         // What happened is written by the cluster alone.
         let is_own = resource.name.is_reserved() && verb == Verb::Publish;
         if is_own && !self.identity.principal.is_system() {

@@ -46,7 +46,9 @@ pub enum Need {
 pub const fn needs(method: Method) -> Need {
     match method {
         Method::PublishPublish | Method::PublishPublishStream => Need::Verb(Verb::Publish),
-        Method::ReadRead | Method::ReadLocate | Method::ReadTestFilter => Need::Verb(Verb::Read),
+        Method::ReadRead | Method::ReadLocate | Method::ReadTestFilter | Method::ReadTraceEvent => {
+            Need::Verb(Verb::Read)
+        }
         Method::SubscribeSubscribe | Method::SubscribeListDeadLetters => {
             Need::Verb(Verb::Subscribe)
         }

@@ -81,6 +81,12 @@ impl DataGroup {
         (machine.window().len() as u64, machine.window().since())
     }
 
+    /// Where an identity was seen last, as far back as repeats are recognised. It goes through all of
+    /// them: for a question now and then.
+    pub fn seen(&self, identity: u64) -> Option<Offset> {
+        lock(&self.machine).window().find(identity)
+    }
+
     /// Rings when the partition has new events.
     pub fn bell(&self, partition: PartitionUid) -> watch::Receiver<()> {
         lock(&self.machine).bell(partition)

@@ -56,11 +56,18 @@ fn window_forgets_by_time_and_by_number() {
     assert_eq!((window.len(), window.since()), (3, Some(at(0))));
     window.record(UID, Offset(3), [4_u64].into_iter(), at(WINDOW_TIME.as_secs() + 1));
     assert_eq!(window.iter().map(|seen| seen.hash).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(
+        (window.find(1), window.find(3), window.find(4)),
+        (None, Some(Offset(2)), Some(Offset(3)))
+    );
+    window.record(UID, Offset(9), [3_u64].into_iter(), at(WINDOW_TIME.as_secs() + 1));
+    assert_eq!(window.find(3), Some(Offset(9)), "the newest counts");
+    assert_eq!(Window::new().find(3), None);
 
     let many = vec![5_u64; IDS_MAX - 1];
     window.record(UID, Offset(4), many.into_iter(), at(WINDOW_TIME.as_secs() + 2));
     assert_eq!(window.len(), IDS_MAX);
-    assert_eq!(window.iter().next().map(|seen| seen.offset), Some(Offset(3)));
+    assert_eq!(window.iter().next().map(|seen| seen.offset), Some(Offset(9)));
 }
 
 proptest! {
@@ -88,6 +95,7 @@ proptest! {
         let table = Table::new(&whole);
         for seen in whole.iter() {
             prop_assert_eq!(table.find(seen.hash), Some(seen.offset));
+            prop_assert_eq!(whole.find(seen.hash), Some(seen.offset));
         }
     }
 }

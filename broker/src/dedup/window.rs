@@ -91,6 +91,19 @@ impl Window {
         }
     }
 
+    /// Where an identity was seen last.
+    pub fn find(&self, hash: u64) -> Option<Offset> {
+        let place = self.hashes.iter().rposition(|&known| known == hash)?;
+        let mut first = self.hashes.len();
+        for batch in self.batches.iter().rev() {
+            first = first.saturating_sub(usize::try_from(batch.count).unwrap_or(usize::MAX));
+            if place >= first {
+                return Some(Offset(batch.base.0.saturating_add((place - first) as u64)));
+            }
+        }
+        None
+    }
+
     /// All identities, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = Seen> {
         let mut hashes = self.hashes.iter();

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use weft_proto::event::message::{self, Mode};
+use weft_proto::trace::TraceContext;
 use weft_proto::{Error, QualifiedName, Result as Done, v1};
 
 use super::follow::name;
@@ -39,7 +40,9 @@ pub(super) async fn append(
     let mode = mode(&headers)?;
     let read = services.bodies.read(body, BODY_BYTES_MAX).await?;
     let events = events(mode, &headers, &read.bytes)?;
-    let results = match services.publish.whole(&caller, &stream, events).await? {
+    let lines = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let trace = TraceContext::of_headers(lines);
+    let results = match services.publish.whole(&caller, &stream, events, trace).await? {
         Whole::Stored(receipts) => return Ok(receipts),
         Whole::Refused(errors) => return Err(refusal(mode, &errors)),
         Whole::Parted(results) => results,

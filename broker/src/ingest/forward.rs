@@ -23,8 +23,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use weft_proto::internal::forward_client::ForwardClient;
 use weft_proto::internal::forward_server;
 use weft_proto::{
-    Error, GroupId, NodeId, Offset, PartitionId, Principal, Reason, Result, SchemaId, Timestamp,
-    internal, v1,
+    Error, GroupId, NodeId, Offset, PartitionId, PartitionUid, Principal, Reason, ResourceUid,
+    Result, SchemaId, Timestamp, internal, v1,
 };
 
 use super::{Ingest, Outcome, Submitted, subject_bytes};
@@ -34,6 +34,7 @@ use crate::lend::Lender;
 use crate::peer::Peer;
 use crate::peer::grpc::{Badge, Grpc, Lane};
 use crate::room::{Room, Taken};
+use crate::subscription::desk::Whereabouts;
 use crate::tasks::Tasks;
 
 /// Appends on their way to one node; the senders wait beyond it.
@@ -44,6 +45,8 @@ const ANSWERS_MAX: usize = 1_024;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// A command that is not answered by then has an unknown fate.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// A question to a desk; without an answer, that is not known.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of appends to all other nodes that are not answered.
 const ROOM_BYTES: usize = 64 << 20;
@@ -134,6 +137,29 @@ impl Forwarder {
         let answer = self.client(to)?.read_index(request).await;
         match answer.map_err(|status| unanswered(to, status))?.into_inner().outcome {
             Some(Wire::Index(index)) => Ok(index),
+            Some(Wire::Failure(failure)) => Err(failure.into()),
+            None => Err(Error::internal("a node answered with nothing")),
+        }
+    }
+
+    /// Asks the leader of a group where an event is that a subscription did not settle.
+    pub(crate) async fn whereabouts(
+        &self,
+        to: NodeId,
+        request: internal::WhereaboutsRequest,
+    ) -> Result<Whereabouts> {
+        use internal::whereabouts_response::Outcome as Wire;
+        let mut request = Request::new(request);
+        request.set_timeout(LOOK_TIMEOUT);
+        let answer = self.client(to)?.whereabouts(request).await;
+        match answer.map_err(|status| unanswered(to, status))?.into_inner().outcome {
+            Some(Wire::Unreached(_)) => Ok(Whereabouts::Unreached),
+            Some(Wire::Queued(_)) => Ok(Whereabouts::Queued),
+            Some(Wire::Lent(lent)) => Ok(Whereabouts::Lent {
+                member: lent.member,
+                attempt: lent.attempt,
+                ends: (lent.ends_us > 0).then(|| Timestamp::from_micros(lent.ends_us)),
+            }),
             Some(Wire::Failure(failure)) => Err(failure.into()),
             None => Err(Error::internal("a node answered with nothing")),
         }
@@ -478,6 +504,30 @@ impl forward_server::Forward for Remote {
             Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
         };
         Ok(Response::new(internal::ReadIndexResponse { outcome: Some(outcome) }))
+    }
+
+    async fn whereabouts(
+        &self,
+        request: Request<internal::WhereaboutsRequest>,
+    ) -> Result<Response<internal::WhereaboutsResponse>, Status> {
+        use internal::whereabouts_response::Outcome as Wire;
+        let request = request.into_inner();
+        let key = (ResourceUid(request.subscription_uid), PartitionUid(request.partition_uid));
+        let starting = || Error::unavailable("this node is still starting").with_not_applied();
+        let looked = async {
+            let lender = self.lender.get().ok_or_else(starting)?;
+            lender.look(key, Offset(request.offset)).await
+        };
+        let outcome = match looked.await {
+            Ok(Whereabouts::Unreached) => Wire::Unreached(internal::Unreached {}),
+            Ok(Whereabouts::Queued) => Wire::Queued(internal::Queued {}),
+            Ok(Whereabouts::Lent { member, attempt, ends }) => {
+                let ends_us = ends.map_or(0, Timestamp::as_micros);
+                Wire::Lent(internal::LentTo { member, attempt, ends_us })
+            }
+            Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
+        };
+        Ok(Response::new(internal::WhereaboutsResponse { outcome: Some(outcome) }))
     }
 
     async fn lend(

@@ -52,6 +52,13 @@ impl Forward for Silent {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn whereabouts(
+        &self,
+        _request: Request<internal::WhereaboutsRequest>,
+    ) -> Result<Response<internal::WhereaboutsResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn lend(
         &self,
         _request: Request<Streaming<internal::LendRequest>>,

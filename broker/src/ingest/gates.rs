@@ -184,10 +184,16 @@ impl Gates {
             let subject = view.attribute("subject");
             subject.map_or(SubjectHash::NONE, |text| self.hash_of_subject(&text))
         };
-        let id = stream.dedup.then(|| hash_of(self.seed, placement.uid, view));
+        let id = stream.dedup.then(|| hash_of(self.seed, placement.uid, view.source, view.id));
         let is_delayed = delay::due(view, now)?.is_some();
-        let delayed = is_delayed.then(|| hash_of(self.seed, placement.delayed, view));
+        let delayed =
+            is_delayed.then(|| hash_of(self.seed, placement.delayed, view.source, view.id));
         Ok(Judged { schema, id, subject: stream.subject_index.then(subject), delayed })
+    }
+
+    /// The hash of an identity in a partition, as it is stored with events.
+    pub fn hash_of_identity(&self, partition: PartitionUid, source: &str, id: &str) -> u64 {
+        hash_of(self.seed, partition, source, id)
     }
 
     /// The hash of the subject of a stored event.
@@ -284,9 +290,9 @@ pub fn compile(document: &str) -> Result<Schema> {
 }
 
 /// The hash of an identity. It is stored with the events: changing it needs a new entry format.
-fn hash_of(seed: u64, partition: PartitionUid, view: &EventView<'_>) -> u64 {
+fn hash_of(seed: u64, partition: PartitionUid, source: &str, id: &str) -> u64 {
     let seed = xxh3_64_with_seed(&partition.get().to_le_bytes(), seed);
-    xxh3_64_with_seed(view.id.as_bytes(), xxh3_64_with_seed(view.source.as_bytes(), seed))
+    xxh3_64_with_seed(id.as_bytes(), xxh3_64_with_seed(source.as_bytes(), seed))
 }
 
 fn judge(gate: &Gate, view: &EventView<'_>) -> Result<SchemaId> {
@@ -333,7 +339,8 @@ mod tests {
         };
         let hash = |source, id, partition| {
             let bytes = event(source, id);
-            hash_of(7, PartitionUid(partition), &EventView::parse(&bytes).unwrap())
+            let view = EventView::parse(&bytes).unwrap();
+            hash_of(7, PartitionUid(partition), view.source, view.id)
         };
         assert_eq!(hash("/shop", "order-1", 3), 2_861_452_097_231_758_919);
         // Where source ends and id begins matters, and so does the partition.

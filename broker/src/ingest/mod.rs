@@ -215,6 +215,11 @@ impl Ingest {
         self.parts.groups.get(&group).ok_or_else(unknown)
     }
 
+    /// The checks of each stream.
+    pub fn gates(&self) -> &Gates {
+        &self.parts.gates
+    }
+
     /// Which partition each event goes to; refuses what is no event.
     pub fn route(
         stream: &StreamView,

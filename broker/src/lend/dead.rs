@@ -107,6 +107,42 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// Why and where from a dead letter is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Story {
+    /// The subscription that gave the event up.
+    pub subscription: String,
+    /// The partition of the event.
+    pub partition: PartitionId,
+    /// Its offset there.
+    pub offset: Offset,
+    /// A word: `attempts`, `rejected`, `too-old`, `held`.
+    pub reason: String,
+    /// Deliveries that failed.
+    pub attempts: u32,
+    /// What the last one said.
+    pub last_error: String,
+    /// When the first one failed, if one did.
+    pub first_failure: Option<Timestamp>,
+    /// The replay job for which it was delivered; empty for none.
+    pub replay_job: String,
+}
+
+/// What a dead letter says of itself; nothing if it is none.
+pub fn story_of(letter: &EventView<'_>) -> Option<Story> {
+    let said = |attribute: &str| letter.attribute(attribute).map(std::borrow::Cow::into_owned);
+    Some(Story {
+        subscription: said(name::SUBSCRIPTION)?,
+        partition: PartitionId(said(name::PARTITION)?.parse().ok()?),
+        offset: Offset(said(name::OFFSET)?.parse().ok()?),
+        reason: said(name::REASON)?,
+        attempts: said(name::ATTEMPTS).and_then(|text| text.parse().ok()).unwrap_or_default(),
+        last_error: said(name::LAST_ERROR).unwrap_or_default(),
+        first_failure: said(name::FIRST_FAILURE).and_then(|text| text.parse().ok()),
+        replay_job: said(name::REPLAY_JOB).unwrap_or_default(),
+    })
+}
+
 /// Whether a dead letter is one of this subscription.
 pub fn is_of(view: &EventView<'_>, subscription: &QualifiedName) -> bool {
     view.attribute(name::SUBSCRIPTION).is_some_and(|own| *own == subscription.to_string())
@@ -166,6 +202,11 @@ mod tests {
         assert_eq!(said(name::STREAM), "shop/orders");
         assert_eq!(said(name::FIRST_FAILURE), "1970-01-01T00:00:01.000000Z");
         assert_eq!((said(name::PARTITION), said(name::OFFSET)), ("3".into(), "7".into()));
+        let story = story_of(&view).unwrap();
+        assert_eq!((story.partition, story.offset), (PartitionId(3), Offset(7)));
+        assert_eq!((story.reason.as_str(), story.attempts), ("attempts", 5));
+        assert_eq!(story.first_failure, Some(Timestamp::from_micros(1_000_000)));
+        assert_eq!(story_of(&EventView::parse(&event()).unwrap()), None);
         assert!(is_of(&view, &origin().subscription));
         assert!(!is_of(&view, &origin().stream));
         assert_eq!(original(&letter), event());

@@ -27,7 +27,7 @@ use tokio_stream::Stream;
 use tonic::Streaming;
 use weft_proto::resource::{SubscriptionMode, SubscriptionSpec, Verb};
 use weft_proto::{
-    Error, GroupId, NodeId, PartitionId, PartitionUid, QualifiedName, ResourceUid, Result,
+    Error, GroupId, NodeId, Offset, PartitionId, PartitionUid, QualifiedName, ResourceUid, Result,
     Timestamp, internal, v1,
 };
 
@@ -38,10 +38,10 @@ use crate::ingest::{Forwarder, Ingest};
 use crate::read::History;
 use crate::resources::{Placement, SubscriptionView};
 use crate::subscription::UnsettledMax;
-use crate::subscription::desk::{Backoff, Mode, Policy};
+use crate::subscription::desk::{Backoff, Mode, Policy, Whereabouts};
 use crate::tasks::Tasks;
 
-pub use dead::{is_of, original};
+pub use dead::{Story, is_of, original, story_of};
 pub use link::{Answers, Frame, Link, Request};
 use shelf::Budget;
 
@@ -80,7 +80,7 @@ pub struct Lender {
 }
 
 /// Which subscription, which partition.
-type DeskKey = (ResourceUid, PartitionUid);
+pub(crate) type DeskKey = (ResourceUid, PartitionUid);
 
 #[derive(Debug)]
 struct Parts {
@@ -173,6 +173,41 @@ impl Lender {
         let since = Timestamp::from_micros(open.since_ms.saturating_mul(1_000));
         let join = Join { caller, subscription, placement, member, held, lingers, since };
         self.attach_here(join, answers).await
+    }
+
+    /// Where an event of a partition is that the subscription did not settle, as its desk knows it.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` while the group has no leader, or it does not answer.
+    pub async fn whereabouts(
+        &self,
+        subscription: ResourceUid,
+        placement: &Placement,
+        offset: Offset,
+    ) -> Result<Whereabouts> {
+        match self.parts.ingest.leader_of(placement.group).await? {
+            leader if leader == self.parts.node => {
+                self.look((subscription, placement.uid), offset).await
+            }
+            leader => {
+                let request = internal::WhereaboutsRequest {
+                    subscription_uid: subscription.get(),
+                    partition_uid: placement.uid.get(),
+                    offset: offset.get(),
+                };
+                self.parts.forwarder.whereabouts(leader, request).await
+            }
+        }
+    }
+
+    /// The same at the desk of this node; without a desk nobody has been lent anything.
+    pub(crate) async fn look(&self, key: DeskKey, offset: Offset) -> Result<Whereabouts> {
+        let desk = lock(&self.parts.desks).get(&key).filter(|desk| !desk.is_closed()).cloned();
+        let Some(desk) = desk else { return Ok(Whereabouts::Unreached) };
+        let (reply, told) = oneshot::channel();
+        desk.send(host::Ask::Look(offset, reply)).await.map_err(|_closed| elsewhere())?;
+        told.await.map_err(|_closed| elsewhere())
     }
 
     /// Serves the members of another node.

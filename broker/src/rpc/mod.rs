@@ -15,6 +15,7 @@ use futures::{Stream, StreamExt as _, stream};
 pub use server::{Listener, serve};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
+use weft_proto::trace::TraceContext;
 use weft_proto::{Error, QualifiedName, Result};
 
 use crate::access::Caller;
@@ -71,6 +72,13 @@ fn stream_name(text: &str) -> Result<QualifiedName> {
     text.parse().map_err(|error: weft_proto::NameError| {
         Error::invalid(error.to_string()).with_field("stream")
     })
+}
+
+/// In which trace a call is made, if it says so.
+fn trace_of<T>(request: &Request<T>) -> Option<TraceContext> {
+    let headers: &http::HeaderMap = request.metadata().as_ref();
+    let lines = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    TraceContext::of_headers(lines)
 }
 
 /// Who calls, as the door found out.

@@ -76,6 +76,7 @@ pub(crate) fn configs(count: usize, files: &Files) -> Vec<Config> {
         retention: weft_broker::config::Retention::default(),
         security: Security::default(),
         access: weft_broker::config::Access::default(),
+        telemetry: weft_proto::trace::Telemetry::default(),
     };
     addresses.chunks(3).enumerate().map(config).collect()
 }

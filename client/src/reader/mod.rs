@@ -219,6 +219,27 @@ impl Client {
         self.call(crate::client::Repeat::Always, test).await
     }
 
+    /// Tells the story of an event: where it is stored, what it fitted, what became of it at each
+    /// subscription that the caller may see, and which events came of it. Set `stream`, `id` and what
+    /// else is wanted; the generation is set here. No events in the answer: there is none with that id
+    /// among those that `searched` names.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an unknown stream; `Denied` where the caller may not read it; `Unavailable` when no
+    /// node answers in time, or a partition of the stream has no majority.
+    pub async fn trace_event(
+        &self,
+        request: v1::TraceEventRequest,
+    ) -> Result<v1::TraceEventResponse> {
+        let request = v1::TraceEventRequest { min_generation: self.generation(), ..request };
+        let trace = |transport| {
+            let request = request.clone();
+            async move { v1::read_client::ReadClient::new(transport).trace_event(request).await }
+        };
+        self.call(crate::client::Repeat::Always, trace).await
+    }
+
     async fn offsets(
         &self,
         stream: &str,

@@ -351,6 +351,13 @@ impl cluster_server::Cluster for Fake {
 impl read_server::Read for Fake {
     type ReadStream = Answers<v1::ReadResponse>;
 
+    async fn trace_event(
+        &self,
+        _request: Request<v1::TraceEventRequest>,
+    ) -> Result<Response<v1::TraceEventResponse>, Status> {
+        Err(Status::unimplemented("the tests do not use it"))
+    }
+
     async fn test_filter(
         &self,
         _request: Request<v1::TestFilterRequest>,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
+use weft_proto::event::EventView;
+use weft_proto::trace::{Role, Span, TraceContext, Tracer};
 use weft_proto::{Error, ErrorKind, QualifiedName, Reason};
 
 use crate::delivery::{InstanceId, Outcome, Place, Random, backoff_max};
@@ -27,6 +29,7 @@ pub(super) struct Push {
     pub(super) function: QualifiedName,
     pub(super) reply_to: Option<QualifiedName>,
     pub(super) mesh: Arc<dyn Mesh>,
+    pub(super) tracer: Tracer,
 }
 
 /// What came of it.
@@ -41,8 +44,9 @@ pub(super) struct Pushed {
     pub(super) took: Duration,
 }
 
-pub(super) async fn deliver(push: Push) -> Pushed {
+pub(super) async fn deliver(mut push: Push) -> Pushed {
     let started = Instant::now();
+    let mut span = begin(&mut push);
     let answer = push.target.push(&push.event, &push.delivery, &push.function).await;
     let mut pushed = Pushed {
         place: push.place,
@@ -53,6 +57,9 @@ pub(super) async fn deliver(push: Push) -> Pushed {
         replies: 0,
         took: started.elapsed(),
     };
+    if let Some(error) = &pushed.error {
+        span.fail(|| error.clone());
+    }
     let Some(stream) = push.reply_to.filter(|_| !answer.replies.is_empty()) else { return pushed };
     let count = answer.replies.len();
     let random = Random::new(push.place.offset.get());
@@ -66,10 +73,33 @@ pub(super) async fn deliver(push: Push) -> Pushed {
                 _ => Outcome::ReplyFailed,
             };
             let message = error.message();
-            pushed.error = Some(format!("the reply could not be stored in {stream}: {message}"));
+            let error = format!("the reply could not be stored in {stream}: {message}");
+            span.fail(|| error.clone());
+            pushed.error = Some(error);
         }
     }
     pushed
+}
+
+/// Begins the span of a push, and says to the function what comes before its own: that span, or, if
+/// nobody records it, the one in which the event began.
+fn begin(push: &mut Push) -> Span {
+    let began = EventView::parse(&push.event).and_then(|event| TraceContext::of_event(&event));
+    let mut span = push.tracer.begin("push", Role::Client, || began.clone());
+    let delivery = &push.delivery;
+    span.text("faas.invoked_name", || push.function.to_string());
+    span.text("messaging.destination.partition.id", || delivery.partition.to_string());
+    span.number("weft.offset", delivery.offset);
+    span.number("weft.attempt", delivery.attempt.into());
+    if let Some(event) = EventView::parse(&push.event) {
+        span.text("cloudevents.event_id", || event.id.to_owned());
+        span.text("cloudevents.event_source", || event.source.to_owned());
+        span.text("cloudevents.event_type", || event.ty.to_owned());
+    }
+    let state = || began.as_ref().and_then(TraceContext::tracestate).map(str::to_owned);
+    let own = span.context().map(|own| TraceContext::new(own, state()));
+    push.delivery.trace = own.or(began);
+    span
 }
 
 /// Stores replies; what cannot be stored at present is tried again for a while. The function has

@@ -123,7 +123,7 @@ impl Target {
                 let Some(cause) = EventView::parse(event) else {
                     return Answer::failed(Outcome::Refused, "the stored bytes are no CloudEvent");
                 };
-                match reply::complete(replies, function, &cause) {
+                match reply::complete(replies, function, &cause, delivery.trace.as_ref()) {
                     Ok(replies) => Answer::done(replies),
                     Err(error) => Answer::failed(Outcome::Refused, error),
                 }

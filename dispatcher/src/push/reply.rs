@@ -13,6 +13,7 @@ use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
 use weft_proto::cloudevents::{CloudEvent, CloudEventBatch};
 use weft_proto::event::{self, EventView};
+use weft_proto::trace::TraceContext;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::header::decode;
@@ -115,7 +116,10 @@ pub(super) fn complete(
     replies: Vec<CloudEvent>,
     function: &QualifiedName,
     cause: &EventView<'_>,
+    trace: Option<&TraceContext>,
 ) -> Result<Vec<Bytes>, String> {
+    // Where the cause began, and only if nobody knows that, where it was delivered.
+    let began = TraceContext::of_event(cause).or_else(|| trace.cloned());
     let complete = |(index, mut reply): (usize, CloudEvent)| {
         // What the broker sets, nobody else does.
         reply.attributes.retain(|name, _| !name.starts_with("weft"));
@@ -130,7 +134,10 @@ pub(super) fn complete(
         }
         inherit(&mut reply, "causationid", Some(cause.id.into()));
         inherit(&mut reply, "correlationid", cause.attribute("correlationid"));
-        let bytes = Bytes::from(reply.encode_to_vec());
+        let mut bytes = Bytes::from(reply.encode_to_vec());
+        if let Some(began) = &began {
+            bytes = began.put(bytes);
+        }
         event::check(&bytes, event::EVENT_BYTES_MAX)
             .map_err(|error| format!("reply {index} is no valid event: {}", error.message()))?;
         Ok(bytes)

@@ -24,7 +24,7 @@ fn completed(reply: CloudEvent) -> Result<CloudEvent, String> {
     let cause = cause();
     let cause = EventView::parse(&cause).unwrap();
     let function = "default/confirm".parse().unwrap();
-    let bytes = complete(vec![reply], &function, &cause)?;
+    let bytes = complete(vec![reply], &function, &cause, None)?;
     Ok(CloudEvent::decode(bytes[0].as_ref()).unwrap())
 }
 
@@ -99,6 +99,39 @@ fn what_is_left_out_follows_from_the_cause() {
     assert_eq!(text(&reply, "causationid").as_deref(), Some("c1"));
     assert_eq!(text(&reply, "correlationid").as_deref(), Some("flow-7"));
     assert_eq!(completed(bare).unwrap(), reply);
+}
+
+#[test]
+fn a_reply_belongs_to_the_trace_in_which_its_cause_began() {
+    let began = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let pushed = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+    let own = "00-11111111111111111111111111111111-2222222222222222-00";
+    let bare = CloudEvent {
+        id: "c1".to_owned(),
+        source: "/s".to_owned(),
+        spec_version: "1.0".to_owned(),
+        r#type: "t".to_owned(),
+        ..CloudEvent::default()
+    };
+    let with = |mut event: CloudEvent, parent: &str| {
+        set(&mut event, "traceparent", Attr::CeString(parent.to_owned()));
+        event
+    };
+    let function: QualifiedName = "default/confirm".parse().unwrap();
+    let trace = TraceContext::read(pushed, Some("a=1"));
+    let trace_of = |cause: &CloudEvent, reply: CloudEvent| {
+        let cause = cause.encode_to_vec();
+        let cause = EventView::parse(&cause).unwrap();
+        let replies = complete(vec![reply], &function, &cause, trace.as_ref()).unwrap();
+        let reply = CloudEvent::decode(replies[0].clone()).unwrap();
+        (text(&reply, "traceparent"), text(&reply, "tracestate"))
+    };
+
+    let traced = with(bare.clone(), began);
+    assert_eq!(trace_of(&traced, bare.clone()), (Some(began.to_owned()), None));
+    assert_eq!(trace_of(&traced, with(bare.clone(), own)), (Some(own.to_owned()), None));
+    let state = Some("a=1".to_owned());
+    assert_eq!(trace_of(&bare, bare.clone()), (Some(pushed.to_owned()), state));
 }
 
 #[test]

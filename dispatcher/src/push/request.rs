@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::Full;
 use prost::Message as _;
 use weft_proto::event::{Data, EventView, Value};
+use weft_proto::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use super::header::encode;
 
@@ -26,6 +27,8 @@ pub struct Delivery {
     pub timeout: Duration,
     /// Whether a reply event would be published.
     pub takes_reply: bool,
+    /// The span that comes before that of the function.
+    pub trace: Option<TraceContext>,
 }
 
 /// Builds the request. The payload is borrowed from `bytes`, not copied.
@@ -67,9 +70,6 @@ pub(crate) fn binary(bytes: &Bytes) -> Result<(HeaderMap, Bytes), String> {
             ("datacontenttype", _) => put(CONTENT_TYPE.as_str(), &text)?,
             (name, _) => {
                 put(&format!("ce-{name}"), &encode(&text))?;
-                if matches!(name, "traceparent" | "tracestate") {
-                    put(name, &encode(&text))?;
-                }
             }
         }
     }
@@ -79,6 +79,13 @@ pub(crate) fn binary(bytes: &Bytes) -> Result<(HeaderMap, Bytes), String> {
 /// What is told about a delivery, in any mode.
 pub(crate) fn accompany(headers: &mut HeaderMap, delivery: &Delivery) -> Result<(), String> {
     let mut put = |name: &str, value: &str| insert(headers, name, value);
+    // The attributes say where the trace began, the headers which span comes before.
+    if let Some(trace) = &delivery.trace {
+        put(TRACEPARENT, trace.traceparent())?;
+        if let Some(state) = trace.tracestate() {
+            put(TRACESTATE, state)?;
+        }
+    }
     put("weft-delivery", &encode(&delivery.id))?;
     put("weft-attempt", &delivery.attempt.to_string())?;
     put("weft-partition", &delivery.partition.to_string())?;
@@ -116,6 +123,7 @@ mod tests {
             offset: 17,
             timeout: Duration::from_secs(30),
             takes_reply: true,
+            trace: None,
         }
     }
 
@@ -167,6 +175,23 @@ mod tests {
         assert_eq!(header(&request, "weft-offset"), Some("17"));
         assert_eq!(header(&request, "weft-deadline-ms"), Some("30000"));
         assert_eq!(header(&request, "prefer"), Some("reply"));
+    }
+
+    #[test]
+    fn the_trace_goes_into_headers_and_its_beginning_stays_in_attributes() {
+        let began = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let before = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+        let bytes = event(&[("traceparent", Attr::CeString(began.to_owned()))], None);
+
+        let request = build(&bytes, &delivery()).unwrap();
+        assert_eq!(header(&request, "ce-traceparent"), Some(began));
+        assert_eq!((header(&request, "traceparent"), header(&request, "tracestate")), (None, None));
+
+        let trace = TraceContext::read(before, Some("a=1,b=2"));
+        let request = build(&bytes, &Delivery { trace, ..delivery() }).unwrap();
+        assert_eq!(header(&request, "ce-traceparent"), Some(began));
+        assert_eq!(header(&request, "traceparent"), Some(before));
+        assert_eq!(header(&request, "tracestate"), Some("a=1,b=2"));
     }
 
     #[test]

@@ -80,6 +80,7 @@ async fn push_within(target: &Target, timeout: Duration) -> Answer {
         offset: 0,
         timeout,
         takes_reply: true,
+        trace: None,
     };
     target.push(&event(), &delivery, &"default/f".parse().unwrap()).await
 }

@@ -78,6 +78,7 @@ async fn post(receiver: &Receiver, mode: WebhookMode) -> (Outcome, String) {
         offset: 0,
         timeout: Duration::from_millis(500),
         takes_reply: false,
+        trace: None,
     };
     let events = [Bytes::from(event.encode_to_vec())];
     assert!(payload::encode(mode, &events).is_ok());

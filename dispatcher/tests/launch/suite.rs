@@ -94,6 +94,7 @@ async fn push(target: &Target) -> Outcome {
         offset: 0,
         timeout: LONG,
         takes_reply: false,
+        trace: None,
     };
     target.push(&event(), &delivery, &name()).await.outcome
 }

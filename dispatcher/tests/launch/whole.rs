@@ -11,6 +11,7 @@ use weft_dispatcher::port::{FUNCTION, Mesh as _};
 use weft_dispatcher::{Config, Process, run};
 use weft_proto::QualifiedName;
 use weft_proto::cloudevents::CloudEvent;
+use weft_proto::trace::Tracer;
 use weft_proto::v1::Resource;
 
 use crate::{Case, process, wire};
@@ -71,7 +72,8 @@ fn with_dispatcher(config: fn() -> Process, case: impl AsyncFnOnce(&MemoryMesh))
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let config = Config { endpoints, process: config(), ..Config::default() };
-        let running = tokio::spawn(run(config, async move { stopped.cancelled().await }));
+        let running =
+            tokio::spawn(run(config, Tracer::default(), async move { stopped.cancelled().await }));
 
         case(&mesh).await;
 

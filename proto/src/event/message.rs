@@ -18,8 +18,6 @@ use crate::{Error, Reason, Result};
 
 /// What the media types of all formats begin with.
 const CLOUDEVENTS: &str = "application/cloudevents";
-/// Headers of an HTTP message that say where a trace began, as attributes say it.
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 
 /// How a message carries events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,13 +78,7 @@ pub fn read<'a>(
                 |raw: &RawValue| from_json(raw.get().as_bytes()).map(|event| encode(&event));
             Ok(raw.into_iter().map(event).collect())
         }
-        Mode::Structured(Format::Json) => {
-            let mut event = from_json(body)?;
-            for (name, value) in headers {
-                trace(&mut event, name, value);
-            }
-            Ok(vec![Ok(encode(&event))])
-        }
+        Mode::Structured(Format::Json) => Ok(vec![Ok(encode(&from_json(body)?))]),
         Mode::Binary => binary(headers, body).map(|event| vec![Ok(encode(&event))]),
     }
 }
@@ -100,12 +92,8 @@ fn binary<'a>(
     body: &Bytes,
 ) -> Result<CloudEvent> {
     let mut event = CloudEvent::default();
-    let mut traces = Vec::new();
     let mut content_type = None;
     for (header, value) in headers {
-        if TRACE.contains(&header) {
-            traces.push((header, value));
-        }
         if header == "content-type" {
             content_type = Some(value);
         }
@@ -127,9 +115,6 @@ fn binary<'a>(
                 .with_source(error)
         })?;
         set(&mut event, "datacontenttype", Attr::CeString(text.to_owned()));
-    }
-    for (name, value) in traces {
-        trace(&mut event, name, value);
     }
     if !body.is_empty() {
         event.data = Some(Data::BinaryData(body.clone()));
@@ -168,19 +153,6 @@ fn twice(name: &str) -> Error {
 fn set(event: &mut CloudEvent, name: &str, attr: Attr) -> bool {
     let value = CloudEventAttributeValue { attr: Some(attr) };
     event.attributes.insert(name.to_owned(), value).is_none()
-}
-
-/// Where the trace began that the message belongs to, unless the event says so itself. What is no such
-/// header is not the event's fault.
-fn trace(event: &mut CloudEvent, name: &str, value: &[u8]) {
-    let is_text = !value.is_empty() && value.iter().all(|byte| (0x20..0x7f).contains(byte));
-    if TRACE.contains(&name)
-        && is_text
-        && !event.attributes.contains_key(name)
-        && let Ok(text) = std::str::from_utf8(value)
-    {
-        set(event, name, Attr::CeString(text.to_owned()));
-    }
 }
 
 /// The events of an encoded `io.cloudevents.v1.CloudEventBatch`, in place.
@@ -322,18 +294,6 @@ mod tests {
         assert_eq!(refused(&[("ce-data", b"x")]), "data");
         assert_eq!(refused(&[("ce-under_score", b"x")]), "under_score");
         assert_eq!(refused(&[("ce-a", b"%0A")]), "a");
-    }
-
-    #[test]
-    fn a_trace_that_begins_elsewhere_is_kept() {
-        let trace: (&str, &[u8]) =
-            ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-
-        let event = binary_with(&[trace, ("tracestate", b"a=\x01")], b"").unwrap();
-        assert_eq!(event["traceparent"].as_str().unwrap().as_bytes(), trace.1);
-        assert_eq!(event.get("tracestate"), None);
-        let event = binary_with(&[trace, ("ce-traceparent", b"own")], b"").unwrap();
-        assert_eq!(event["traceparent"], "own");
     }
 
     #[test]

@@ -86,6 +86,14 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 case("subscription", "nynnyy", &test("shop/sub")),
             ]
         }
+        Method::ReadTraceEvent => {
+            let request = v1::TraceEventRequest {
+                stream: stream(),
+                id: "1".to_owned(),
+                ..v1::TraceEventRequest::default()
+            };
+            vec![case("any source", "nynnyy", &request)]
+        }
         Method::SubscribeSubscribe => {
             let open = v1::SubscribeOpen {
                 subscription: "shop/sub".to_owned(),

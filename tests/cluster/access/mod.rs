@@ -8,6 +8,7 @@ mod matrix;
 mod revoked;
 mod routes;
 mod tenants;
+mod traced;
 mod wire;
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use weft_proto::{Epoch, Error, Offset, Reason, Timestamp, internal, v1};
 
 use super::delivery::BLOCKED;
@@ -11,7 +12,7 @@ use crate::lend::link::ended;
 use crate::lend::wait;
 use crate::lend::{Frame, Request};
 use crate::planted::{self, Bug};
-use crate::subscription::desk::{Act, LeaseId, MemberId, Old, Settle, Token, Verdict};
+use crate::subscription::desk::{Act, LeaseId, MemberId, Old, Settle, Token, Verdict, Whereabouts};
 use crate::subscription::{Credit, Failure};
 
 /// Attachments are told apart within so many; the bits above say since when.
@@ -27,6 +28,7 @@ impl Host {
             match next {
                 Some(Ask::Attach(attach)) => self.attach(*attach),
                 Some(Ask::Frame(member, request)) => self.handle(member, request),
+                Some(Ask::Look(offset, reply)) => self.look(offset, reply),
                 None => return,
             }
             next = self.asks.try_recv().ok();
@@ -35,7 +37,15 @@ impl Host {
         match next {
             Some(Ask::Attach(attach)) => self.attach(*attach),
             Some(Ask::Frame(member, request)) => self.handle(member, request),
+            Some(Ask::Look(offset, reply)) => self.look(offset, reply),
             None => {}
+        }
+    }
+
+    fn look(&self, offset: Offset, reply: oneshot::Sender<Whereabouts>) {
+        if let Some(own) = self.lanes.first() {
+            // Whoever asked may have given up.
+            _ = reply.send(own.desk.whereabouts(offset));
         }
     }
 

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use weft_proto::{Result, Timestamp};
+use weft_proto::{Offset, Result, Timestamp};
 
 use super::lane::{Lane, offsets};
 use super::link::ended;
@@ -28,7 +28,7 @@ use crate::entry::{Member, OffsetRange, Settlement};
 use crate::raft::group::Leadership;
 use crate::resources::{Placement, SubscriptionView};
 use crate::subscription::Credit;
-use crate::subscription::desk::{Change, ChangeNo, MemberId};
+use crate::subscription::desk::{Change, ChangeNo, MemberId, Whereabouts};
 use crate::{clock, metrics as names};
 
 /// Frames of members that are taken at once.
@@ -52,6 +52,8 @@ pub enum Ask {
     Attach(Box<Attach>),
     /// A member says something.
     Frame(MemberId, Request),
+    /// Somebody wants to know where an event of the partition is.
+    Look(Offset, oneshot::Sender<Whereabouts>),
 }
 
 /// A member that attaches.

@@ -1,5 +1,6 @@
 //! `weft.v1.Publish`: reads requests, calls ingest, writes answers.
 
+mod spans;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::packed::PACKED_BYTES_MAX;
 use weft_proto::resource::Verb;
+use weft_proto::trace::{TraceContext, Tracer};
 use weft_proto::v1::publish_server::Publish;
 use weft_proto::{AckLevel, Error, Offset, PartitionId, Reason, Result, event, v1};
 
+use self::spans::{Appending, Publishing};
 pub use self::whole::Whole;
-use super::{caller_of, stream_name};
+use super::{caller_of, stream_name, trace_of};
 use crate::access::{Caller, authorize};
 use crate::data::SchemaIds;
 use crate::ingest::{
@@ -46,23 +49,45 @@ pub struct Service {
     room: Room,
     tasks: Tasks,
     closing: CancellationToken,
+    tracer: Tracer,
 }
 
 impl Service {
     /// The service over ingest. Once `closing` is asked for, streams take no more batches, and end
     /// when those that they took are answered.
     pub fn new(ingest: Ingest, tasks: Tasks, closing: CancellationToken) -> Self {
-        Self { ingest, room: Room::new("publish", ROOM_BYTES), tasks, closing }
+        let (room, tracer) = (Room::new("publish", ROOM_BYTES), Tracer::default());
+        Self { ingest, room, tasks, closing, tracer }
+    }
+
+    /// Spans of requests go to this tracer.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     async fn unary(
         &self,
         caller: &Caller,
         request: v1::PublishRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<v1::PublishResponse> {
+        let publishing = Publishing::begin(&self.tracer, &request.stream, trace, &request.events);
+        let result = self.published(caller, request, &publishing).await;
+        publishing.end(result.as_ref().err());
+        result
+    }
+
+    async fn published(
+        &self,
+        caller: &Caller,
+        mut request: v1::PublishRequest,
+        publishing: &Publishing,
     ) -> Result<v1::PublishResponse> {
         self.ingest.resources().wait_for(request.min_generation).await?;
         authorize(caller, Verb::Publish, &stream_name(&request.stream)?)?;
         let stream = self.ingest.resources().stream_named(&request.stream)?;
+        publishing.put(&stream, &mut request.events);
         let count = request.events.len();
         let bytes: usize = request.events.iter().map(Bytes::len).sum();
         let bytes = bytes.saturating_add(subject_bytes(&request.expected_subjects));
@@ -97,13 +122,14 @@ impl Service {
                 ack,
                 expected_subjects: subjects.remove(&partition).unwrap_or_default(),
             };
+            let appending = publishing.append(partition);
             let waiting = self.ingest.submit(caller, &stream, partition, batch).await;
-            submitted.push((partition, parcel.indexes, waiting));
+            submitted.push((partition, parcel.indexes, waiting, appending));
         }
         let alone =
             submitted.len() == 1 && submitted.first().is_some_and(|one| one.1.len() == count);
-        for (partition, indexes, waiting) in submitted {
-            match outcome_of(waiting).await {
+        for (partition, indexes, waiting, appending) in submitted {
+            match outcome_of(waiting, appending).await {
                 Ok(outcome) => self.receipts(partition, &indexes, &outcome, &mut results),
                 // With one partition, the call fails as a whole and says so by its status.
                 Err(error) if alone => return Err(error),
@@ -161,8 +187,13 @@ impl Service {
 }
 
 /// What became of a batch that was queued, or was not.
-async fn outcome_of(submitted: Result<Submitted>) -> Result<Outcome> {
-    submitted?.await
+async fn outcome_of(submitted: Result<Submitted>, appending: Appending) -> Result<Outcome> {
+    let outcome = match submitted {
+        Ok(submitted) => submitted.await,
+        Err(error) => Err(error),
+    };
+    appending.end(&outcome);
+    outcome
 }
 
 fn refused(refusal: v1::Refusal) -> v1::PublishResult {
@@ -320,7 +351,8 @@ impl Publish for Service {
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         let caller = caller_of(&request)?;
-        Ok(Response::new(self.unary(&caller, request.into_inner()).await?))
+        let trace = trace_of(&request);
+        Ok(Response::new(self.unary(&caller, request.into_inner(), trace).await?))
     }
 
     type PublishStreamStream = ReceiverStream<Result<v1::PublishStreamResponse, Status>>;
@@ -349,7 +381,8 @@ impl Publish for Service {
         // The channel is new and has room.
         _ = answers.send(Ok(v1::PublishStreamResponse { frame })).await;
         let room = self.room.clone();
-        let session = Session { ingest: self.ingest.clone(), room, caller, stream, answers };
+        let (ingest, tracer) = (self.ingest.clone(), self.tracer.clone());
+        let session = Session { ingest, room, caller, stream, answers, tracer };
         self.tasks.spawn_short(session.run(frames, self.closing.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -379,6 +412,7 @@ struct Session {
     caller: Caller,
     stream: StreamView,
     answers: mpsc::Sender<Result<v1::PublishStreamResponse, Status>>,
+    tracer: Tracer,
 }
 
 /// The answer to one frame, and the bytes it held.
@@ -449,23 +483,34 @@ impl Session {
     }
 
     /// Queues a batch now, so that batches keep their order; what it returns waits.
-    async fn take(&self, size: usize, batch: v1::PublishBatch) -> Landing {
+    async fn take(&self, size: usize, mut batch: v1::PublishBatch) -> Landing {
         let tag = batch.tag;
+        let stream = || self.stream.name.to_string();
+        let publishing = Publishing::of_batch(&self.tracer, stream, &batch);
+        publishing.put(&self.stream, &mut batch.events);
         let submitted = async {
             let room = self.room.take(size, batch.events.len()).await?;
-            Ok::<_, Error>((room, self.submit(batch).await?))
+            Ok::<_, Error>((room, self.submit(batch, &publishing).await?))
         };
         match submitted.await {
             Ok((room, (refused, submitted))) => Box::pin(async move {
                 let ack = gather(tag, refused, submitted).await;
+                publishing.end(ack.failure.clone().map(Error::from).as_ref());
                 drop(room);
                 (size, ack)
             }),
-            Err(error) => Box::pin(std::future::ready((size, failed(tag, &error)))),
+            Err(error) => {
+                publishing.end(Some(&error));
+                Box::pin(std::future::ready((size, failed(tag, &error))))
+            }
         }
     }
 
-    async fn submit(&self, batch: v1::PublishBatch) -> Result<(Vec<(usize, Error)>, Vec<Part>)> {
+    async fn submit(
+        &self,
+        batch: v1::PublishBatch,
+        publishing: &Publishing,
+    ) -> Result<(Vec<(usize, Error)>, Vec<Part>)> {
         needs_partition(&batch)?;
         let identity = batch.identity.map(identity_in).transpose()?;
         let ack = AckLevel::from_wire(batch.ack)?;
@@ -511,8 +556,9 @@ impl Session {
                 expected_subjects: subjects.remove(&partition).unwrap_or_default(),
                 ack,
             };
+            let appending = publishing.append(partition);
             let waiting = self.ingest.submit(&self.caller, &self.stream, partition, batch).await?;
-            parts.push(Part { partition, indexes, waiting });
+            parts.push(Part { partition, indexes, waiting, appending });
         }
         Ok((refused, parts))
     }
@@ -573,6 +619,7 @@ struct Part {
     partition: PartitionId,
     indexes: Vec<usize>,
     waiting: Submitted,
+    appending: Appending,
 }
 
 fn failed(tag: u64, error: &Error) -> v1::PublishAck {
@@ -587,7 +634,7 @@ async fn gather(tag: u64, refused: Vec<(usize, Error)>, parts: Vec<Part>) -> v1:
     });
     let mut ack = v1::PublishAck { tag, refusals: refusals.collect(), ..v1::PublishAck::default() };
     for part in parts {
-        let outcome = match part.waiting.await {
+        let outcome = match outcome_of(Ok(part.waiting), part.appending).await {
             Ok(outcome) => outcome,
             // The client sends the batch again; parts that are stored are recognised or doubled,
             // which is why a batch with an identity stays in one partition.

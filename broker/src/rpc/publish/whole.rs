@@ -3,8 +3,10 @@
 
 use bytes::Bytes;
 use weft_proto::resource::Verb;
+use weft_proto::trace::TraceContext;
 use weft_proto::{AckLevel, Error, QualifiedName, Result, v1};
 
+use super::spans::Publishing;
 use super::{Parcels, Service, outcome_of, sort};
 use crate::access::{Caller, Decision, authorize};
 use crate::ingest::{Batch, Payload, check_size};
@@ -33,7 +35,7 @@ impl Service {
         Ok((self.ingest.resources().stream_named(&stream.to_string())?, allowed))
     }
 
-    /// Appends encoded events.
+    /// Appends encoded events; `trace` is that of the request.
     ///
     /// # Errors
     ///
@@ -41,8 +43,24 @@ impl Service {
     pub async fn whole(
         &self,
         caller: &Caller,
+        stream: &(StreamView, Decision),
+        mut events: Vec<Bytes>,
+        trace: Option<TraceContext>,
+    ) -> Result<Whole> {
+        let name = || stream.0.name.to_string();
+        let publishing = Publishing::of_message(&self.tracer, name, trace, &events);
+        publishing.put(&stream.0, &mut events);
+        let result = self.stored(caller, stream, events, &publishing).await;
+        publishing.end(result.as_ref().err());
+        result
+    }
+
+    async fn stored(
+        &self,
+        caller: &Caller,
         (stream, allowed): &(StreamView, Decision),
         events: Vec<Bytes>,
+        publishing: &Publishing,
     ) -> Result<Whole> {
         let count = events.len();
         if count == 0 {
@@ -74,14 +92,15 @@ impl Service {
                 ack: AckLevel::default(),
                 expected_subjects: Vec::new(),
             };
+            let appending = publishing.append(partition);
             let waiting = self.ingest.submit(caller, stream, partition, batch).await;
-            submitted.push((partition, parcel.indexes, waiting));
+            submitted.push((partition, parcel.indexes, waiting, appending));
         }
         let is_alone = submitted.len() == 1;
         let mut results: Vec<Option<v1::PublishResult>> = vec![None; count];
         let mut failures: Vec<(usize, Error)> = Vec::new();
-        for (partition, indexes, waiting) in submitted {
-            match outcome_of(waiting).await {
+        for (partition, indexes, waiting, appending) in submitted {
+            match outcome_of(waiting, appending).await {
                 Ok(outcome) => self.receipts(partition, &indexes, &outcome, &mut results),
                 Err(error) if is_alone => return Err(error),
                 Err(error) => failures.extend(indexes.iter().map(|&at| (at, again(&error)))),

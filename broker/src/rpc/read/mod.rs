@@ -4,6 +4,7 @@ mod merge;
 mod part;
 mod tally;
 mod test_filter;
+mod trace;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,16 +14,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use weft_proto::filter::Compiled;
 use weft_proto::resource::Verb;
+use weft_proto::trace::{Role, Tracer};
 use weft_proto::v1::read_server::Read;
 use weft_proto::{Error, GroupId, Offset, PartitionId, Reason, Result, v1};
 
 use self::merge::Merge;
 use self::part::{END, Part, Shared, Step};
 use self::tally::Tally;
-use super::{caller_of, stream_name, until_stop};
+use super::{caller_of, stream_name, trace_of, until_stop};
 use crate::access::{Caller, authorize};
 use crate::data::Bounds;
 use crate::ingest::Ingest;
+use crate::lend::Lender;
 use crate::planted::{self, Bug};
 use crate::read::{History, Tape, resolve};
 use crate::resources::{Placement, StreamView};
@@ -37,15 +40,23 @@ const FRAME_BYTES: usize = 256 << 10;
 pub struct Service {
     ingest: Ingest,
     history: History,
+    lender: Lender,
     stop: CancellationToken,
+    tracer: Tracer,
 }
 
 type Frames = super::Frames<v1::ReadResponse>;
 
 impl Service {
     /// The service over this node's groups.
-    pub fn new(ingest: Ingest, history: History, stop: CancellationToken) -> Self {
-        Self { ingest, history, stop }
+    pub fn new(ingest: Ingest, history: History, lender: Lender, stop: CancellationToken) -> Self {
+        Self { ingest, history, lender, stop, tracer: Tracer::default() }
+    }
+
+    /// Spans of reads that end go to this tracer.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Begins a read.
@@ -265,7 +276,25 @@ impl Read for Service {
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Frames>, Status> {
         let caller = caller_of(&request)?;
-        Ok(Response::new(self.open(&caller, request.into_inner()).await?))
+        let trace = trace_of(&request);
+        let request = request.into_inner();
+        if request.to.is_none() && request.events_max == 0 {
+            return Ok(Response::new(self.open(&caller, request).await?));
+        }
+        let mut span = self.tracer.begin("replay", Role::Server, || trace);
+        span.text("messaging.destination.name", || request.stream.clone());
+        let frames = self.open(&caller, request).await.inspect_err(|error| {
+            span.fail(|| error.to_string());
+        })?;
+        // It lasts as long as the answer.
+        let frames = frames.inspect(move |frame| match frame {
+            Ok(v1::ReadResponse { frame: Some(v1::read_response::Frame::End(end)) }) => {
+                span.number("messaging.batch.message_count", end.events);
+            }
+            Ok(_) => {}
+            Err(status) => span.fail(|| status.message().to_owned()),
+        });
+        Ok(Response::new(Box::pin(frames)))
     }
 
     async fn test_filter(
@@ -274,6 +303,14 @@ impl Read for Service {
     ) -> Result<Response<v1::TestFilterResponse>, Status> {
         let caller = caller_of(&request)?;
         Ok(Response::new(self.test(&caller, request.into_inner()).await?))
+    }
+
+    async fn trace_event(
+        &self,
+        request: Request<v1::TraceEventRequest>,
+    ) -> Result<Response<v1::TraceEventResponse>, Status> {
+        let caller = caller_of(&request)?;
+        Ok(Response::new(self.trace(&caller, request.into_inner()).await?))
     }
 
     async fn locate(

@@ -74,6 +74,13 @@ pub(super) enum Fate {
     Unknown,
 }
 
+impl Lease {
+    /// When it ends by itself; `NEVER` for some.
+    pub(super) const fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+}
+
 /// All leases of a desk.
 #[derive(Debug)]
 pub(super) struct Leases {

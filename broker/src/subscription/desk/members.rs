@@ -118,6 +118,11 @@ impl Members {
         self.by_name.get(name).copied()
     }
 
+    /// How the holder of leases is called.
+    pub(super) fn name(&self, holder: HolderId) -> Option<&str> {
+        self.holders.get(&holder).map(|holder| holder.name.as_str())
+    }
+
     pub(super) fn is_known(&self, holder: HolderId) -> bool {
         self.holders.contains_key(&holder)
     }

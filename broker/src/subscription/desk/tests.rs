@@ -166,6 +166,33 @@ fn reject() -> Act {
 }
 
 #[test]
+fn whoever_asks_is_told_where_an_event_is() {
+    let mut world = World::of(Mode::KeyShared);
+    world.offer(&[1, 1, 2]);
+    world.attach(1, "a");
+    assert_eq!(world.offsets(1, 2), [0, 2]);
+    let at = |world: &World, offset| world.desk.whereabouts(Offset(offset));
+    let ends = Some(world.now.saturating_add(30 * SECOND));
+    let lent = |attempt, ends| Whereabouts::Lent { member: "a".to_owned(), attempt, ends };
+
+    assert_eq!(at(&world, 0), lent(1, ends));
+    assert_eq!(at(&world, 1), Whereabouts::Queued, "behind its key");
+    assert_eq!(at(&world, 3), Whereabouts::Unreached);
+    world.settle("a", 2, &nack_in(60 * SECOND));
+    assert_eq!(at(&world, 2), Whereabouts::Queued, "until its next try");
+    while world.commit() {}
+    assert_eq!(at(&world, 2), Whereabouts::Queued);
+    world.pass_time(61 * SECOND);
+    // The first lease is over by now, too.
+    while world.commit() {}
+    world.pass_time(9 * SECOND);
+    let mut again = world.offsets(1, 3);
+    again.sort_unstable();
+    assert_eq!(again, [0, 2]);
+    assert!(matches!(at(&world, 2), Whereabouts::Lent { attempt: 2, .. }));
+}
+
+#[test]
 fn acked_event_is_settled_when_its_change_is_committed() {
     let mut world = World::of(Mode::Shared);
     world.offer(&[0, 0]);

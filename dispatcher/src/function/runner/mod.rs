@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use weft_proto::resource::{FunctionStatus, Instances};
+use weft_proto::trace::Tracer;
 use weft_proto::{Result, Timestamp};
 
 use super::Plan;
@@ -65,6 +66,7 @@ pub(crate) struct Parts {
     /// Name of this dispatcher among the members of a subscription.
     pub(crate) member: String,
     pub(crate) seed: u64,
+    pub(crate) tracer: Tracer,
 }
 
 /// An event that is held in memory.
@@ -248,10 +250,12 @@ impl Runner {
                 offset: place.offset.get(),
                 timeout: self.plan.template.timeout,
                 takes_reply: self.plan.reply_to.is_some(),
+                trace: None,
             },
             function: self.plan.name.clone(),
             reply_to: self.plan.reply_to.clone(),
             mesh: Arc::clone(&self.parts.mesh),
+            tracer: self.parts.tracer.clone(),
         };
         self.pushes.push(Box::pin(deliver(push)));
         self.mark_changed();

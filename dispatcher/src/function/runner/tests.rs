@@ -24,6 +24,7 @@ fn runner() -> Runner {
         tasks: TaskTracker::new(),
         member: "m".to_owned(),
         seed: 1,
+        tracer: Tracer::default(),
     };
     let mut runner = Runner::new(Plan::of(&resource).unwrap(), parts);
     runner.update_feeds();

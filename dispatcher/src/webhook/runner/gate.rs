@@ -72,6 +72,7 @@ impl Runner {
             offset: first.offset,
             timeout: self.plan.spec.timeout.0,
             takes_reply: false,
+            trace: None,
         };
         let receiver = Arc::clone(&self.receiver);
         let mode = self.plan.spec.mode;

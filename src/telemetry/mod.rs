@@ -1,9 +1,24 @@
-//! Logs: to standard error, so that results on standard output stay clean.
+//! Logs, to standard error, so that results on standard output stay clean; metrics; and their export
+//! with spans, where it is asked for.
+
+mod figures;
+mod otlp;
+mod spans;
+mod wire;
 
 use anyhow::Context as _;
+use metrics::{Unit, describe_counter};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use weft_broker::access::Announce;
+
+pub(crate) use otlp::{beside, start as export};
+
+/// Ended spans that were not exported, by reason: `queue` = it was full, `collector` = it did not take
+/// them.
+const LOST_SPANS: &str = "weft_otlp_lost_spans_total";
+/// Exports that the collector did not take, by signal: `spans` or `metrics`.
+const FAILED_EXPORTS: &str = "weft_otlp_failed_exports_total";
 
 /// Starts logging. `filter` is a level or a list as in `info,weft_broker=debug`.
 pub(crate) fn start(filter: &str) -> anyhow::Result<()> {
@@ -21,14 +36,21 @@ pub(crate) fn start(filter: &str) -> anyhow::Result<()> {
 
 /// Records metrics for this process; the broker's HTTP port renders them.
 pub(crate) fn process() -> weft_broker::Process {
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder();
+    let recorder = recorder();
     weft_broker::metrics::describe();
-    // A second recorder is refused: the first one goes on, and this broker shows none.
     weft_broker::Process {
-        metrics: recorder.ok(),
+        metrics: recorder,
         first_key: Announce::new(show_first_key),
         ..weft_broker::Process::default()
     }
+}
+
+/// Records metrics for this process. A second recorder is refused: the first one goes on.
+pub(crate) fn recorder() -> Option<metrics_exporter_prometheus::PrometheusHandle> {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().ok()?;
+    describe_counter!(LOST_SPANS, Unit::Count, "Ended spans that were not exported, by reason.");
+    describe_counter!(FAILED_EXPORTS, Unit::Count, "Exports that the collector did not take.");
+    Some(recorder)
 }
 
 /// The only thing that a broker writes to standard output: logs are kept by others, a key must not be.
