@@ -43,9 +43,9 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     let mesh = WireMesh::connect(&config)?;
-    let tracker = TaskTracker::new();
+    let requests = TaskTracker::new();
     let webhooks =
-        config.webhooks.enabled.then(|| Webhooks::new(&config, tracker.clone())).transpose()?;
+        config.webhooks.enabled.then(|| Webhooks::new(&config, requests.clone())).transpose()?;
     let launcher: Arc<dyn Launcher> = if config.process.enabled {
         let process = process::Config {
             directories: config.process.directories,
