@@ -3,7 +3,7 @@
 use clap::{Subcommand, ValueEnum};
 use weft_client::{Client, Position, PutOptions, ReadItem, ReadOptions, resource_of};
 use weft_proto::resource::{
-    self, Kind, ReplayJobSpec, ReplayPace, ReplayState, Start, SubscriptionSpec,
+    self, Kind, ReplayJobSpec, ReplayPace, ReplayState, ReplayTarget, Start, SubscriptionSpec,
 };
 use weft_proto::{Offset, v1};
 
@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Begin to deliver a stored range to a subscription, beside what it gets anyway
+    /// Begin to deliver a stored range to a subscription or webhook, beside what it gets anyway
     #[command(after_help = "\
 Its members get the events with the attributes weftreplayjob (the name of the job) and weftoffset, and
 settle them as all others; what fails is tried again and given up by the rules of the subscription. Its
@@ -31,6 +31,7 @@ Examples:
   weft replay-job start backfill --subscription billing --dry-run
   weft replay-job start backfill --subscription billing --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z
   weft replay-job start again --subscription billing --from -1h --cel 'data.total > 100' --pace 50
+  weft replay-job start missed --webhook billing --from 4711
   weft replay-job start rehearsal --subscription billing --from -1d --pace original")]
     Start(Box<StartArgs>),
     /// List replay jobs
@@ -66,8 +67,11 @@ struct StartArgs {
     /// NAME or NAMESPACE/NAME
     name: String,
     /// Who gets the events: a subscription in mode shared or key-shared
-    #[arg(long, value_name = "NAME")]
-    subscription: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "webhook")]
+    subscription: Option<String>,
+    /// Who gets the events: the receiver of a webhook
+    #[arg(long, value_name = "NAME", conflicts_with = "subscription")]
+    webhook: Option<String>,
     /// Where to start: earliest, an offset, an RFC 3339 time, or an age such as -1h
     #[arg(long, default_value = "earliest", allow_hyphen_values = true, value_name = "WHEN")]
     from: When,
@@ -125,7 +129,11 @@ async fn start(args: StartArgs, client: &Client, format: Format) -> anyhow::Resu
         filters: args.filters.filters().map_err(anyhow::Error::msg)?,
         pace: args.pace,
         state: if args.paused { ReplayState::Paused } else { ReplayState::Running },
-        ..ReplayJobSpec::new(args.subscription)
+        ..ReplayJobSpec::new(args.subscription.unwrap_or_default())
+    };
+    let spec = match args.webhook {
+        Some(webhook) => ReplayJobSpec { target: ReplayTarget::Webhook(webhook), ..spec },
+        None => spec,
     };
     let wanted = resource_of(Kind::ReplayJob, &args.name, &spec)?;
     let options = PutOptions { expected_generation: Some(0), dry_run: args.dry_run };
@@ -148,7 +156,7 @@ async fn start(args: StartArgs, client: &Client, format: Format) -> anyhow::Resu
     }
     out.line(&format!(
         "{events} of {offsets} events ({bytes} bytes) would be delivered to {}",
-        spec.target.subscription()?
+        target_of(&spec)?
     ))?;
     Ok(out.flush()?)
 }
@@ -200,14 +208,17 @@ async fn list(client: &Client, format: Format) -> anyhow::Result<()> {
         let spec: ReplayJobSpec = resource::parse(Kind::ReplayJob, &job.spec)?;
         let name = get::name_of(job);
         let progress = client.replay_progress(&name).await.unwrap_or_default();
-        rows.push(vec![
-            name,
-            state_of(&spec, &progress),
-            share(&progress),
-            spec.target.subscription()?.to_string(),
-        ]);
+        rows.push(vec![name, state_of(&spec, &progress), share(&progress), target_of(&spec)?]);
     }
-    Out::new().table(&["REPLAY JOB", "STATE", "DONE", "SUBSCRIPTION"], rows)
+    Out::new().table(&["REPLAY JOB", "STATE", "DONE", "TARGET"], rows)
+}
+
+fn target_of(spec: &ReplayJobSpec) -> anyhow::Result<String> {
+    let kind = match &spec.target {
+        ReplayTarget::Subscription(_) => "subscription",
+        ReplayTarget::Webhook(_) => "webhook",
+    };
+    Ok(format!("{kind} {}", spec.target.name()?))
 }
 
 /// What of the range is done.

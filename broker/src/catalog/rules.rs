@@ -110,13 +110,20 @@ impl State {
     }
 
     fn check_replay_target(&self, spec: &ReplayJobSpec) -> Result<(), Error> {
-        let ReplayTarget::Subscription(_) = &spec.target;
         let name = spec.target.subscription()?;
+        if let ReplayTarget::Webhook(_) = &spec.target {
+            let webhook = spec.target.name()?;
+            if self.get(Kind::Webhook, &webhook).is_none() {
+                let message = format!("there is no Webhook {webhook}");
+                let error = Error::new(Reason::UnknownResource, message);
+                return Err(error.with_field(spec.target.field()));
+            }
+        }
         let target = self.subscription(&name);
         let Some(target) = target else {
             let message = format!("there is no Subscription {name}; create it first");
             let error = Error::new(Reason::UnknownResource, message);
-            return Err(error.with_field("spec.target.subscription"));
+            return Err(error.with_field(spec.target.field()));
         };
         if target.spec.mode == SubscriptionMode::Exclusive {
             let message = format!(

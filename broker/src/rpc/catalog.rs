@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use weft_proto::internal::catalog_command::Change as Wanted;
 use weft_proto::resource::{
-    self, FunctionSpec, Kind, ReplayJobSpec, Retention, SchemaSpec, StreamSpec, SubscriptionSpec,
-    Verb, WebhookSpec,
+    self, FunctionSpec, Kind, ReplayJobSpec, ReplayTarget, Retention, SchemaSpec, StreamSpec,
+    SubscriptionSpec, Verb, WebhookSpec,
 };
 use weft_proto::v1::catalog_server::Catalog;
 use weft_proto::{Error, QualifiedName, Reason, Result, internal, v1};
@@ -114,7 +114,13 @@ impl Service {
             Kind::ReplayJob => {
                 let spec: ReplayJobSpec = resource::parse(kind, &wanted.spec)?;
                 let target = spec.target.subscription()?;
-                authorize(caller, Verb::Edit, &target)?;
+                match spec.target {
+                    ReplayTarget::Subscription(_) => authorize(caller, Verb::Edit, &target)?,
+                    // It carries events out of the cluster.
+                    ReplayTarget::Webhook(_) => {
+                        authorize(caller, Verb::Govern, &spec.target.name()?)?
+                    }
+                };
                 if let Some(target) = self.resources.snapshot().subscription(&target) {
                     authorize(caller, Verb::Read, &target.stream)?;
                 }

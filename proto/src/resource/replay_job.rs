@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Start, problem};
+use super::{Start, WebhookSpec, problem};
 use crate::filter::{self, Filter};
 use crate::{QualifiedName, Result};
 
@@ -42,6 +42,8 @@ pub enum ReplayTarget {
     /// The members of a subscription in mode `shared` or `key-shared`, by its rules, beside the events
     /// that it has anyway: `name` or `namespace/name`.
     Subscription(String),
+    /// The receiver of a webhook: `name` or `namespace/name`.
+    Webhook(String),
 }
 
 /// How fast events are replayed.
@@ -107,16 +109,38 @@ fn is_running(state: &ReplayState) -> bool {
 }
 
 impl ReplayTarget {
-    /// The subscription.
+    /// The field of a spec that names it.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Subscription(_) => "spec.target.subscription",
+            Self::Webhook(_) => "spec.target.webhook",
+        }
+    }
+
+    /// Its name.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, naming the field.
+    pub fn name(&self) -> Result<QualifiedName> {
+        let (Self::Subscription(name) | Self::Webhook(name)) = self;
+        name.parse().map_err(|error: crate::NameError| problem(self.field(), error.to_string()))
+    }
+
+    /// The subscription: itself, or that of the webhook.
     ///
     /// # Errors
     ///
     /// `Invalid`, naming the field.
     pub fn subscription(&self) -> Result<QualifiedName> {
-        let Self::Subscription(name) = self;
-        name.parse().map_err(|error: crate::NameError| {
-            problem("spec.target.subscription", error.to_string())
-        })
+        let name = self.name()?;
+        match self {
+            Self::Subscription(_) => Ok(name),
+            Self::Webhook(_) => {
+                let own = WebhookSpec::subscription_name(&name.name)?;
+                Ok(QualifiedName { name: own, ..name })
+            }
+        }
     }
 }
 
@@ -180,6 +204,8 @@ mod tests {
     fn each_wrong_field_is_named() {
         let cases = [
             (r#"{"target":{"subscription":"Billing"}}"#, Some("spec.target.subscription")),
+            (r#"{"target":{"webhook":"a/b/c"}}"#, Some("spec.target.webhook")),
+            (r#"{"target":{"webhook":"shop/billing"}}"#, None),
             (r#"{"target":{"subscription":"b"},"from":{"time":"noon"}}"#, Some("spec.from")),
             (r#"{"target":{"subscription":"b"},"to":{"time":"noon"}}"#, Some("spec.to")),
             (r#"{"target":{"subscription":"b"},"to":"earliest"}"#, Some("spec.to")),
@@ -206,6 +232,13 @@ mod tests {
         for json in [r#"{"target":{"function":"f"}}"#, r#"{"target":{"subscription":"b"},"x":1}"#] {
             assert!(serde_json::from_str::<ReplayJobSpec>(json).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn a_webhook_is_reached_by_its_subscription() {
+        let target = ReplayTarget::Webhook("shop/billing".to_owned());
+        assert_eq!(target.subscription().unwrap().to_string(), "shop/wh-billing");
+        assert_eq!(target.name().unwrap().to_string(), "shop/billing");
     }
 
     #[test]

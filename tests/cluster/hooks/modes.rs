@@ -1,5 +1,7 @@
 //! What a receiver is sent, in each mode, and that it can tell who sent it.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ring::hmac;
@@ -78,4 +80,26 @@ async fn webhook_requests_have_the_form_that_was_asked_for_and_are_signed() {
     for seen in bed.receiver.posts("/structured").iter().chain(&batches) {
         assert!(!seen.headers.keys().any(|name| name.starts_with("ce-")), "{seen:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhook_is_sent_a_range_again_and_not_as_a_repeat() {
+    let bed = Bed::start().await;
+    bed.stream("again", 0..5).await;
+    bed.webhook("again", &json!({})).await;
+    bed.posts("again", 5).await;
+
+    let start = ["replay-job", "start", "missed", "--webhook", "again", "--from", "2"];
+    let started = bed.weft(&start).await;
+    assert_eq!(started.stdout, "replay job missed: goes through 3 events\n", "{started:?}");
+    let seen = bed.posts("again", 8).await;
+
+    let ids: BTreeSet<_> = seen.iter().map(|seen| seen.header("webhook-id")).collect();
+    assert_eq!(ids.len(), 8, "{ids:?}");
+    let again = seen.iter().filter(|seen| seen.header("ce-weftreplayjob") == "default/missed");
+    let offsets: BTreeSet<_> = again.map(|seen| seen.header("ce-weftoffset")).collect();
+    assert_eq!(offsets.into_iter().collect::<Vec<_>>(), ["2", "3", "4"]);
+    let nowhere = bed.weft(&["replay-job", "start", "other", "--webhook", "nowhere"]).await;
+    assert_eq!(nowhere.code, Some(1));
+    assert!(nowhere.stderr.contains("there is no Webhook default/nowhere"), "{nowhere:?}");
 }

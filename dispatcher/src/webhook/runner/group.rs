@@ -35,8 +35,13 @@ impl Runner {
     pub(super) fn id_of(&self, group: &[Item]) -> String {
         let name = &self.plan.subscription_name;
         let Some(first) = group.first() else { return name.to_string() };
-        let dead = if first.is_redriven { "dead/" } else { "" };
-        let id = format!("{name}/{dead}{}/{}", first.partition, first.offset);
+        // What is sent once more because somebody asked for it is no repeat.
+        let from = match (first.is_redriven, first.replay_job) {
+            (true, _) => "dead/".to_owned(),
+            (false, Some(job)) => format!("replay-{job}/"),
+            (false, None) => String::new(),
+        };
+        let id = format!("{name}/{from}{}/{}", first.partition, first.offset);
         if group.len() == 1 {
             return id;
         }
@@ -45,6 +50,7 @@ impl Runner {
             hash.update(&item.partition.to_le_bytes());
             hash.update(&item.offset.to_le_bytes());
             hash.update(&[u8::from(item.is_redriven)]);
+            hash.update(&item.replay_job.unwrap_or_default().to_le_bytes());
         }
         format!("{id}/{}-{:016x}", group.len(), hash.digest())
     }

@@ -61,6 +61,7 @@ impl Runner {
                         partition,
                         offset: offset.get(),
                         is_redriven: delivery.is_redriven,
+                        replay_job: delivery.replay_job,
                         attempt: delivery.attempt(place),
                     });
                 }

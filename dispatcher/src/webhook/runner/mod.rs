@@ -73,6 +73,8 @@ struct Item {
     partition: u32,
     offset: u64,
     is_redriven: bool,
+    /// The uid of the replay job for which it comes.
+    replay_job: Option<u64>,
     /// Which delivery it is, from 1.
     attempt: u32,
 }
