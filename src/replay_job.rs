@@ -66,12 +66,8 @@ Examples:
 struct StartArgs {
     /// NAME or NAMESPACE/NAME
     name: String,
-    /// Who gets the events: a subscription in mode shared or key-shared
-    #[arg(long, value_name = "NAME", required_unless_present = "webhook")]
-    subscription: Option<String>,
-    /// Who gets the events: the receiver of a webhook
-    #[arg(long, value_name = "NAME", conflicts_with = "subscription")]
-    webhook: Option<String>,
+    #[command(flatten)]
+    target: Target,
     /// Where to start: earliest, an offset, an RFC 3339 time, or an age such as -1h
     #[arg(long, default_value = "earliest", allow_hyphen_values = true, value_name = "WHEN")]
     from: When,
@@ -90,6 +86,17 @@ struct StartArgs {
     /// Count the events, and make nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(clap::Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// Who gets the events: a subscription in mode shared or key-shared
+    #[arg(long, value_name = "NAME")]
+    subscription: Option<String>,
+    /// Who gets the events: the receiver of a webhook
+    #[arg(long, value_name = "NAME")]
+    webhook: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -129,9 +136,9 @@ async fn start(args: StartArgs, client: &Client, format: Format) -> anyhow::Resu
         filters: args.filters.filters().map_err(anyhow::Error::msg)?,
         pace: args.pace,
         state: if args.paused { ReplayState::Paused } else { ReplayState::Running },
-        ..ReplayJobSpec::new(args.subscription.unwrap_or_default())
+        ..ReplayJobSpec::new(args.target.subscription.unwrap_or_default())
     };
-    let spec = match args.webhook {
+    let spec = match args.target.webhook {
         Some(webhook) => ReplayJobSpec { target: ReplayTarget::Webhook(webhook), ..spec },
         None => spec,
     };

@@ -34,6 +34,7 @@ const NEAR: u64 = 256;
 const BEHIND: u64 = 5;
 
 /// A desk, and where its events come from.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Lane {
     pub(super) desk: Desk,
     /// Where the events are: the partition, or its dead letters.
@@ -53,6 +54,8 @@ pub(super) struct Lane {
     subscription: weft_proto::QualifiedName,
     /// The last read found nothing more.
     is_dry: bool,
+    /// Nothing but its time keeps the next event back.
+    is_early: bool,
 }
 
 /// Which events a lane has.
@@ -169,6 +172,7 @@ impl Lane {
             filters,
             subscription,
             is_dry: false,
+            is_early: false,
         }
     }
 
@@ -241,8 +245,17 @@ impl Lane {
         replay.job = Arc::clone(job);
     }
 
-    /// When there is something to read that has its time.
+    /// When to read on, if nothing else is waited for: not while members take nothing, for instance.
     pub(super) fn reads_at(&self) -> Option<Timestamp> {
+        self.next_time().filter(|_| self.is_early)
+    }
+
+    /// Nobody wants anything: there is no need to look at the time.
+    pub(super) fn rest(&mut self) {
+        self.is_early = false;
+    }
+
+    fn next_time(&self) -> Option<Timestamp> {
         match &self.kind {
             LaneKind::Replay(replay) if replay.runs() => replay.pacer.next(),
             _ => None,
@@ -276,7 +289,12 @@ impl Lane {
 
     /// Reads on if there is room; says whether there may be more.
     pub(super) async fn read(&mut self, is_wanted: bool, now: Timestamp) -> Result<bool> {
-        if !self.wants_more(is_wanted) || self.reads_at().is_some_and(|at| at > now) {
+        self.is_early = false;
+        if !self.wants_more(is_wanted) {
+            return Ok(false);
+        }
+        if self.next_time().is_some_and(|at| at > now) {
+            self.is_early = true;
             return Ok(false);
         }
         let from = self.desk.reads_from();
@@ -305,6 +323,7 @@ impl Lane {
         for run in runs {
             if !self.offer(run, now) {
                 // The rest is read again when it has its time.
+                self.is_early = true;
                 return Ok(false);
             }
         }

@@ -333,6 +333,7 @@ impl Host {
         let is_wanted = self.members.values().any(|member| member.credit.events() > 0);
         let mut reads_on = false;
         if self.members.is_empty() {
+            self.lanes.iter_mut().for_each(Lane::rest);
             return Ok(false);
         }
         let now = self.now();
