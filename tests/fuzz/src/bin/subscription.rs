@@ -107,8 +107,14 @@ fn frame(bytes: &[u8]) -> bool {
 pub fn seeds() -> Vec<Vec<u8>> {
     let frame = |frame| chosen(0, v1::SubscribeRequest { frame: Some(frame) }.encode_to_vec());
     use v1::subscribe_request::Frame;
-    let ack =
-        |first, last| v1::SettledRange { partition: 1, epoch: 1, first, last, redriven: false, replay_job: 0 };
+    let ack = |first, last| v1::SettledRange {
+        partition: 1,
+        epoch: 1,
+        first,
+        last,
+        redriven: false,
+        replay_job: 0,
+    };
     vec![
         frame(Frame::Open(v1::SubscribeOpen {
             subscription: "s".to_owned(),
