@@ -172,10 +172,7 @@ pub(crate) fn root_cause(error: &dyn StdError) -> String {
     cause.to_string()
 }
 
-/// What hyper says of a request that never left its queue.
-const NEVER_SENT: &str = "connection closed";
-
-/// The caller's error for a status. A connection that was never made certainly wrote nothing.
+/// The caller's error for a status.
 pub(crate) fn error_of(status: Status) -> Error {
     let mut cause = status.source();
     while let Some(error) = cause {
@@ -187,17 +184,14 @@ pub(crate) fn error_of(status: Status) -> Error {
         cause = error.source();
     }
     let Some(cause) = status.source().map(root_cause) else { return Error::from(status) };
-    // The connection ended while the request still waited in its queue: hyper hands it back unsent
-    // (hyper `client/dispatch.rs`, the end of an `Envelope`), and says so by these words alone.
-    let sent = cause != NEVER_SENT;
     // Made by the transport of this side, which says only that it broke.
     let hint = hint(&cause);
     let error = Error::from(status);
     if hint.is_empty() && error.message().contains(&cause) {
         return error;
     }
-    let error = Error::new(error.reason(), format!("the connection broke: {cause}{hint}"));
-    if sent { error } else { error.with_not_applied() }
+    let broke = Error::new(error.reason(), format!("the connection broke: {cause}{hint}"));
+    if error.not_applied() { broke.with_not_applied() } else { broke }
 }
 
 /// What to do when one end speaks TLS and the other does not; libraries say only what they met.

@@ -224,7 +224,7 @@ impl Forwarder {
         let (requests, stream) = mpsc::channel(QUEUE_LEN);
         let client = self.client(to);
         let opened = async {
-            let answers = client?.append(ReceiverStream::new(stream)).await.map_err(not_opened)?;
+            let answers = client?.append(ReceiverStream::new(stream)).await?;
             Ok::<_, Error>(answers.into_inner())
         };
         let mut opened = std::pin::pin!(opened);
@@ -238,6 +238,7 @@ impl Forwarder {
                 result = &mut opened, if answers.is_none() => match result {
                     Ok(stream) => answers = Some(stream),
                     Err(error) => {
+                        // Nothing was read from a stream that was never opened.
                         read_upto = if error.not_applied() { 0 } else { u64::MAX };
                         break;
                     }
@@ -284,19 +285,6 @@ async fn next_of(
     }
 }
 
-/// A stream that was never opened: nothing was read from it if the connection was never made, or if
-/// the node says so.
-fn not_opened(status: Status) -> Error {
-    let mut cause = std::error::Error::source(&status);
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return Error::unavailable(format!("cannot connect: {error}")).with_not_applied();
-        }
-        cause = error.source();
-    }
-    status.into()
-}
-
 fn deliver(waiting: &Waiting, answer: internal::ForwardedAnswer) {
     if let Some((waiting, _room)) = lock(waiting).remove(&answer.tag) {
         // The caller may have given up.
@@ -311,11 +299,14 @@ fn unanswered(to: NodeId, status: Status) -> Error {
             let message = format!("node {to} refuses what is forwarded: {}", status.message());
             Error::unavailable(message).with_not_applied()
         }
-        Code::Cancelled | Code::DeadlineExceeded => {
+        code => {
+            let error = Error::from(status);
+            if error.not_applied() || !matches!(code, Code::Cancelled | Code::DeadlineExceeded) {
+                return error;
+            }
             let message = format!("node {to} did not answer in time; the fate is unknown");
             Error::new(Reason::DeadlineExceeded, message)
         }
-        _ => status.into(),
     }
 }
 

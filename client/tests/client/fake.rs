@@ -63,7 +63,7 @@ pub(crate) struct State {
     pub(crate) refusals: VecDeque<Reason>,
     /// Each ends one stream.
     pub(crate) lost: Vec<Reason>,
-    addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     /// This node is cut off from the others: it takes streams, and calls itself the leader.
     pub(crate) isolated: Option<usize>,
 }
@@ -228,9 +228,18 @@ where
 impl publish_server::Publish for Fake {
     async fn publish(
         &self,
-        _: Request<v1::PublishRequest>,
+        request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        Err(Error::unavailable("no leader").with_not_applied().into())
+        let log = &mut self.state().partitions[0].log;
+        let first = log.len();
+        log.extend(request.into_inner().events);
+        let receipt = |offset: usize| {
+            let offset = u64::try_from(offset).unwrap();
+            let receipt = v1::Receipt { offset, ..v1::Receipt::default() };
+            v1::PublishResult { outcome: Some(v1::publish_result::Outcome::Receipt(receipt)) }
+        };
+        let results = (first..log.len()).map(receipt).collect();
+        Ok(Response::new(v1::PublishResponse { results }))
     }
 
     type PublishStreamStream = Answers<v1::PublishStreamResponse>;

@@ -3,6 +3,7 @@
 mod failure;
 mod reason;
 mod status;
+mod transport;
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -6,6 +6,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::transport::never_began;
 use super::{Error, ErrorKind, Reason};
 use crate::v1;
 
@@ -84,7 +85,8 @@ fn unmet_of(status: &Status) -> Option<v1::UnmetExpectations> {
 
 impl From<Status> for Error {
     /// A status without our details was made by a library or a proxy: its kind follows from the
-    /// code, and it promises nothing about the fate of a write.
+    /// code, and it promises nothing about the fate of a write, unless the transport of this side
+    /// knows that the other one never began.
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info().filter(|info| info.domain == DOMAIN);
@@ -92,12 +94,13 @@ impl From<Status> for Error {
             .and_then(|info| Reason::from_wire(&info.reason))
             .unwrap_or_else(|| reason_of(status.code()));
         let mut error = Self::new(reason, status.message());
+        error.0.not_applied = never_began(&status);
         if let Some(info) = info {
             let get = |key| info.metadata.get(key).filter(|value| !value.is_empty()).cloned();
             if let Some(kind) = get(KIND).and_then(|kind| ErrorKind::from_wire(&kind)) {
                 error.0.kind = kind;
             }
-            error.0.not_applied = get(NOT_APPLIED).is_some();
+            error.0.not_applied |= get(NOT_APPLIED).is_some();
             error.0.leader = get(LEADER);
             error.0.offset = get(OFFSET).and_then(|offset| offset.parse().ok());
             error.0.field = get(FIELD);
