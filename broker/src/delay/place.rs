@@ -62,7 +62,8 @@ impl Place {
     ) -> Result<Self> {
         let partition = waiting.placement.delayed;
         let member = Member::new("delays").unwrap_or_default();
-        let lease = Lease { subscription: waiting.stream, partition, start: Offset(0), member };
+        let (subscription, start) = (waiting.stream, Offset(0));
+        let lease = Lease { subscription, partition, start, member, lends: true };
         let reply = group.sequencer.command(Command::Lease(vec![lease])).await?;
         let Reply::Leases(replies) = reply else {
             return Err(Error::internal("the state machine answered something else"));

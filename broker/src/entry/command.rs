@@ -65,6 +65,8 @@ pub struct Lease {
     pub start: Offset,
     /// Who takes it.
     pub member: Member,
+    /// Events are lent under the new epoch at once: what older ones lent is not taken on after it.
+    pub lends: bool,
 }
 
 /// Ranges that a member settled.
@@ -80,6 +82,8 @@ pub struct Settlement {
     pub ranges: Vec<OffsetRange>,
     /// What was given back, with all that is to be remembered of it; settled events are left out.
     pub parked: Vec<(Offset, Parked)>,
+    /// Events are lent under this epoch from now on: what older ones lent is not taken on after it.
+    pub lends: bool,
 }
 
 /// A cursor and where it goes.
@@ -200,6 +204,7 @@ impl Command {
                 out.put_u64_le(lease.partition.get());
                 out.put_u64_le(lease.start.get());
                 lease.member.put(out);
+                out.put_u8(lease.lends.into());
             }),
             Self::Settle(settlements) => put_list(&mut out, settlements.iter(), |out, settled| {
                 out.put_u64_le(settled.subscription.get());
@@ -210,6 +215,7 @@ impl Command {
                     out.put_u64_le(offset.get());
                     parked.put(out);
                 });
+                out.put_u8(settled.lends.into());
             }),
             Self::Seek(seeks) => put_list(&mut out, seeks.iter(), |out, seek| {
                 out.put_u64_le(seek.subscription.get());
@@ -271,9 +277,10 @@ impl Command {
                 partition: PartitionUid(reader.u64()?),
                 start: Offset(reader.u64()?),
                 member: Member::decode(reader)?,
+                lends: reader.bool()?,
             })
         };
-        reader.list(26, lease).map(Self::Lease)
+        reader.list(27, lease).map(Self::Lease)
     }
 
     pub(super) fn decode_settle(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -286,9 +293,10 @@ impl Command {
                 parked: reader.list(8 + PARKED_BYTES_MIN, |reader| {
                     Ok((Offset(reader.u64()?), Parked::decode(reader)?))
                 })?,
+                lends: reader.bool()?,
             })
         };
-        reader.list(32, settlement).map(Self::Settle)
+        reader.list(33, settlement).map(Self::Settle)
     }
 
     pub(super) fn decode_seek(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {

@@ -167,9 +167,15 @@ fn commands_have_golden_bytes() {
             "0800000000000000 01000000 0300000000000000 0900000000000000",
         ),
         (
-            Command::Lease(vec![Lease { subscription, partition, start: Offset(9), member }]),
+            Command::Lease(vec![Lease {
+                subscription,
+                partition,
+                start: Offset(9),
+                member,
+                lends: false,
+            }]),
             5,
-            "01000000 0200000000000000 0300000000000000 0900000000000000 0200 6d31",
+            "01000000 0200000000000000 0300000000000000 0900000000000000 0200 6d31 00",
         ),
         (
             Command::Settle(vec![Settlement {
@@ -178,12 +184,13 @@ fn commands_have_golden_bytes() {
                 epoch: Epoch(7),
                 ranges: vec![range],
                 parked: vec![(Offset(6), parked())],
+                lends: true,
             }]),
             6,
             "01000000 0200000000000000 0300000000000000 0700000000000000 \
              01000000 0100000000000000 0400000000000000 \
              01000000 0600000000000000 03000000 0500000000000000 0800000000000000 \
-             0200000000000000 0600000000000000 0200 6e6f",
+             0200000000000000 0600000000000000 0200 6e6f 01",
         ),
         (
             Command::Seek(vec![Seek { subscription, partition, to: Offset(9) }]),

@@ -11,11 +11,12 @@ use weft_proto::{Epoch, Offset, PartitionUid, Reason, ResourceUid, Result, Times
 
 use super::dead::replayed;
 use super::pace::Pacer;
+use super::replicate::Writing;
 use super::shelf::{Budget, Shelf, Stored};
 use super::{LaneKey, is_of, original};
 use crate::catalog::ReplayJob;
 use crate::data::DataGroup;
-use crate::entry::OffsetRange;
+use crate::entry::{OffsetRange, Settlement};
 use crate::planted::{self, Bug};
 use crate::read::{History, Run, Tape};
 use crate::resources::Placement;
@@ -56,6 +57,8 @@ pub(super) struct Lane {
     is_dry: bool,
     /// Nothing but its time keeps the next event back.
     is_early: bool,
+    /// It is being written that it lends, or it is written.
+    is_announced: bool,
 }
 
 /// Which events a lane has.
@@ -173,6 +176,33 @@ impl Lane {
             subscription,
             is_dry: false,
             is_early: false,
+            is_announced: false,
+        }
+    }
+
+    /// Whether it is to be written that this lane lends; told once.
+    pub(super) fn announces(&mut self) -> bool {
+        let asks = !self.is_announced && self.desk.asks_to_lend();
+        self.is_announced |= asks;
+        asks
+    }
+
+    /// A write for its cursor, of nothing so far.
+    pub(super) fn writing(&self, dead: PartitionUid) -> Writing {
+        Writing {
+            group: self.group.clone(),
+            settlement: Settlement {
+                subscription: self.cursor,
+                partition: self.partition,
+                epoch: self.desk.epoch(),
+                ranges: Vec::new(),
+                parked: Vec::new(),
+                lends: false,
+            },
+            settled: Vec::new(),
+            parked: Vec::new(),
+            letters: Vec::new(),
+            dead,
         }
     }
 

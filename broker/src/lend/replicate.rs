@@ -72,7 +72,7 @@ impl Writing {
             let answer = group.sequencer.append(append).await?;
             answer.await.map_err(|_closed| elsewhere())??;
         }
-        if settled.is_empty() && parked.is_empty() {
+        if settled.is_empty() && parked.is_empty() && !settlement.lends {
             return Ok(());
         }
         let settlement = Settlement { ranges: settled, parked, ..settlement };

@@ -237,7 +237,8 @@ pub(crate) async fn settle(
         let Some((node, data)) = directory.choose(group, &mut random) else { continue };
         let command = if epoch == Epoch(0) || random.once_in(5) {
             let member = Member::new("member").unwrap();
-            Command::Lease(vec![Lease { subscription, partition, start: Offset(0), member }])
+            let (start, lends) = (Offset(0), random.once_in(2));
+            Command::Lease(vec![Lease { subscription, partition, start, member, lends }])
         } else {
             let first = Offset(watermark.get() + random.within(0..3));
             let last = Offset(first.get() + random.within(0..4));
@@ -248,6 +249,7 @@ pub(crate) async fn settle(
                 epoch,
                 ranges,
                 parked: Vec::new(),
+                lends: random.once_in(2),
             }])
         };
         let sequencer = data.sequencer.clone();

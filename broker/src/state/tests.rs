@@ -46,10 +46,10 @@ fn example() -> GroupState {
     let opening = Opening { partition: UID, start: Offset(0) };
     let member = Member::new("m").unwrap();
     let (subscription, partition) = (ResourceUid(4), UID);
-    let lease = Lease { subscription, partition, start: Offset(0), member };
+    let lease = Lease { subscription, partition, start: Offset(0), member, lends: true };
     let ranges = vec![OffsetRange::new(Offset(1), Offset(1)).unwrap()];
-    let settlement =
-        Settlement { subscription, partition, epoch: Epoch(1), ranges, parked: parked() };
+    let (epoch, parked) = (Epoch(1), parked());
+    let settlement = Settlement { subscription, partition, epoch, ranges, parked, lends: false };
     let trim = Trim { floor_index: 2, floors: vec![] };
     let events = [Bytes::from_static(b"a"), Bytes::from_static(b"b"), Bytes::from_static(b"c")];
     let payloads = [
@@ -74,7 +74,8 @@ fn checkpoint_has_golden_bytes() {
             01000000 0000000000000000000000000000000f 0100000000000000 0100000000000000 \
                 0600000000000000 \
                 01000000 0100000000000000 0000000000000000 03000000 0600000000000000 \
-        01000000 0400000000000000 0300000000000000 0100000000000000 0000000000000000 0000000000000000 0100 6d \
+        01000000 0400000000000000 0300000000000000 0100000000000000 0100000000000000 0000000000000000 \
+            0000000000000000 0100 6d \
             01000000 0100000000000000 0100000000000000 \
             01000000 0200000000000000 03000000 0500000000000000 0900000000000000 \
                 0200000000000000 0600000000000000 0200 6e6f";

@@ -3,6 +3,8 @@
 //! A cursor belongs to one subscription and one partition. Below its watermark everything is
 //! settled; above it, ranges are, and of what was given back it is known how often it failed. The watermark never passes an unsettled event, nor the
 //! partition's end. Each lease raises the epoch, and what an older epoch settles is fenced.
+//! The cursor remembers the last epoch under which events were lent: one that lent nothing is no reason
+//! to refuse what the one before it had lent.
 //!
 //! Owns: cursors. Never: sees an event; reads a clock; fails.
 
@@ -32,7 +34,7 @@ pub const RANGES_LEN: usize = 16_384;
 /// Events of one cursor that were given back and are not settled; what would be more is refused.
 pub const PARKED_LEN: usize = 16_384;
 
-const CURSOR_BYTES_MIN: usize = 50;
+const CURSOR_BYTES_MIN: usize = 58;
 
 /// What became of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub enum LeaseReply {
     Leased {
         /// Under which it settles.
         epoch: Epoch,
-        /// That of the holder before, 0 for none.
+        /// The last one under which events were lent, 0 for none.
         previous: Epoch,
         /// Everything below is settled.
         watermark: Offset,
@@ -82,6 +84,7 @@ pub enum SettleReply {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     epoch: Epoch,
+    lent: Epoch,
     member: Member,
     watermark: Offset,
     settled: OffsetSet,
@@ -144,6 +147,9 @@ impl Cursor {
         if settlement.parked.iter().any(|(offset, _)| *offset >= end) {
             return SettleReply::BeyondEnd { end };
         }
+        if settlement.lends {
+            self.lent = self.epoch;
+        }
         // A copy only when a limit is near.
         let ranges = self.settled.len().saturating_add(settlement.ranges.len());
         let parked = self.parked.len().saturating_add(settlement.parked.len());
@@ -180,6 +186,7 @@ impl Cursor {
     fn seek(&mut self, to: Offset) {
         // Nobody was lent anything under this one: the next holder takes on no older lease.
         self.epoch = Epoch(self.epoch.get().saturating_add(1));
+        self.lent = self.epoch;
         self.watermark = to;
         self.settled = OffsetSet::default();
         self.parked.clear();
@@ -237,8 +244,11 @@ impl Cursors {
             watermark: lease.start.max(partition.floor()).min(partition.end()),
             ..Cursor::default()
         });
-        let previous = cursor.epoch;
-        cursor.epoch = Epoch(previous.get().saturating_add(1));
+        let previous = cursor.lent;
+        cursor.epoch = Epoch(cursor.epoch.get().saturating_add(1));
+        if lease.lends {
+            cursor.lent = cursor.epoch;
+        }
         cursor.member = lease.member.clone();
         LeaseReply::Leased {
             epoch: cursor.epoch,
@@ -256,7 +266,7 @@ impl Cursors {
             return LeaseReply::UnknownPartition;
         };
         let cursor = self.by_key.entry((seek.subscription, seek.partition)).or_default();
-        let previous = cursor.epoch;
+        let previous = cursor.lent;
         cursor.seek(seek.to.max(partition.floor()).min(partition.end()));
         cursor.member = Member::default();
         LeaseReply::Leased {
@@ -277,6 +287,7 @@ impl Cursors {
             epoch: settles.epoch,
             ranges: settles.offsets.iter().filter_map(range).collect(),
             parked: Vec::new(),
+            lends: false,
         };
         // The leader that proposes it is the only one who settles under this epoch; were it fenced,
         // the event would be in both places, and lost in none.
@@ -323,6 +334,7 @@ impl Cursors {
             out.put_u64_le(subscription.get());
             out.put_u64_le(partition.get());
             out.put_u64_le(cursor.epoch.get());
+            out.put_u64_le(cursor.lent.get());
             out.put_u64_le(cursor.watermark.get());
             out.put_u64_le(cursor.overtaken);
             cursor.member.put(out);
@@ -340,6 +352,7 @@ impl Cursors {
             let key = (ResourceUid(reader.u64()?), PartitionUid(reader.u64()?));
             let cursor = Cursor {
                 epoch: Epoch(reader.u64()?),
+                lent: Epoch(reader.u64()?),
                 watermark: Offset(reader.u64()?),
                 overtaken: reader.u64()?,
                 member: Member::decode(reader)?,

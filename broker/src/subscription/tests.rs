@@ -44,7 +44,8 @@ fn command(state: &mut GroupState, command: Command) -> Reply {
 
 fn lease(state: &mut GroupState, start: u64) -> LeaseReply {
     let member = Member::new("m").unwrap();
-    let lease = Lease { subscription: SUBSCRIPTION, partition: UID, start: Offset(start), member };
+    let (subscription, start) = (SUBSCRIPTION, Offset(start));
+    let lease = Lease { subscription, partition: UID, start, member, lends: true };
     match command(state, Command::Lease(vec![lease])) {
         Reply::Leases(mut replies) => replies.remove(0),
         reply => panic!("{reply:?}"),
@@ -66,8 +67,8 @@ fn give_back(
     let epoch = Epoch(epoch);
     let parked = parked.iter().map(|&(offset, attempts)| (Offset(offset), failed(attempts)));
     let parked = parked.collect();
-    let settlement =
-        Settlement { subscription: SUBSCRIPTION, partition: UID, epoch, ranges, parked };
+    let (subscription, partition) = (SUBSCRIPTION, UID);
+    let settlement = Settlement { subscription, partition, epoch, ranges, parked, lends: false };
     match command(state, Command::Settle(vec![settlement])) {
         Reply::Settlements(replies) => replies[0],
         reply => panic!("{reply:?}"),
@@ -146,6 +147,39 @@ fn failures_are_bounded_and_a_refused_settlement_changes_nothing() {
     assert_eq!(state.cursors(), &before);
     let again = give_back(&mut state, 1, vec![range(0, 1)], &[(PARKED_LEN as u64 + 1, 1)]);
     assert_eq!(again, settled(2));
+}
+
+/// Desks that were opened, and closed before they lent anything, void nothing.
+#[test]
+fn the_last_epoch_that_lent_is_told() {
+    let mut state = group(10);
+    let (subscription, partition) = (SUBSCRIPTION, UID);
+    let mut open = |state: &mut GroupState| {
+        let (start, member) = (Offset(0), Member::default());
+        let lease = Lease { subscription, partition, start, member, lends: false };
+        let Reply::Leases(replies) = command(state, Command::Lease(vec![lease])) else { panic!() };
+        let LeaseReply::Leased { epoch, previous, .. } = replies[0] else { panic!() };
+        (epoch.get(), previous.get())
+    };
+    let announce = |state: &mut GroupState, epoch: u64| {
+        let (ranges, parked, epoch) = (Vec::new(), Vec::new(), Epoch(epoch));
+        let settlement =
+            Settlement { subscription, partition, epoch, ranges, parked, lends: true };
+        command(state, Command::Settle(vec![settlement]))
+    };
+
+    assert_eq!(open(&mut state), (1, 0));
+    assert_eq!(open(&mut state), (2, 0));
+    assert_eq!(announce(&mut state, 2), Reply::Settlements(vec![settled(0)]));
+    assert_eq!(open(&mut state), (3, 2));
+    let fenced = SettleReply::Fenced { epoch: Epoch(3) };
+    assert_eq!(announce(&mut state, 2), Reply::Settlements(vec![fenced]));
+    assert_eq!(settle(&mut state, 3, &[(0, 0)]), settled(1));
+    assert_eq!(open(&mut state), (4, 2));
+    command(&mut state, Command::Seek(vec![Seek { subscription, partition, to: Offset(0) }]));
+    assert_eq!(open(&mut state), (6, 5), "what was lent before it moved is void");
+    lease(&mut state, 0);
+    assert_eq!(open(&mut state), (8, 7), "it lends by offset");
 }
 
 #[test]

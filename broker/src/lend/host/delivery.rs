@@ -38,6 +38,7 @@ impl Host {
             if !self.lanes.get(number).is_some_and(Lane::lends) {
                 continue;
             }
+            self.announce(number);
             let mut left = TURN_EVENTS;
             while left > 0 {
                 let member = self.lanes.get_mut(number).and_then(|lane| lane.desk.next_offer());

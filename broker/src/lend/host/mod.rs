@@ -24,7 +24,7 @@ use super::wait::Waits;
 use super::{Answers, Join, LaneKey, Lender, Request, dead, elsewhere};
 use crate::catalog::Subscription;
 use crate::data::DataGroup;
-use crate::entry::{Member, OffsetRange, Settlement};
+use crate::entry::{Member, OffsetRange};
 use crate::raft::group::Leadership;
 use crate::resources::{Placement, SubscriptionView};
 use crate::subscription::Credit;
@@ -80,8 +80,17 @@ struct Attached {
     blocked_for: Duration,
 }
 
-/// The end of a change: which lane, which number.
-type Written = (usize, ChangeNo, Result<()>);
+/// What was written for a lane.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// That it lends.
+    Announcement,
+    /// What its desk decided.
+    Change(ChangeNo),
+}
+
+/// The end of a write: for which lane.
+type Written = (usize, What, Result<()>);
 
 /// The task of one desk.
 pub(super) struct Host {
@@ -392,34 +401,40 @@ impl Host {
             }
         }
         metrics::counter!(names::DEAD_LETTERS).increment(letters.len() as u64);
-        let writing = Writing {
-            group: self.group.clone(),
-            settlement: Settlement {
-                subscription: lane.cursor,
-                partition: lane.partition,
-                epoch: lane.desk.epoch(),
-                ranges: Vec::new(),
-                parked: Vec::new(),
-            },
-            settled,
-            parked,
-            letters,
-            dead: self.placement.dead,
-        };
-        self.writing.push(Box::pin(async move { (number, no, writing.write().await) }));
+        let nothing = lane.writing(self.placement.dead);
+        let writing = Writing { settled, parked, letters, ..nothing };
+        let done = What::Change(no);
+        self.writing.push(Box::pin(async move { (number, done, writing.write().await) }));
         Ok(())
     }
 
-    fn written(&mut self, (number, no, result): Written) -> Result<()> {
+    /// Writes that a lane lends, once.
+    fn announce(&mut self, number: usize) {
+        let Some(lane) = self.lanes.get_mut(number) else { return };
+        if !lane.announces() {
+            return;
+        }
+        let mut writing = lane.writing(self.placement.dead);
+        writing.settlement.lends = true;
+        self.writing.push(Box::pin(async move {
+            (number, What::Announcement, writing.write().await)
+        }));
+    }
+
+    fn written(&mut self, (number, what, result): Written) -> Result<()> {
         result?;
-        tracing::trace!(partition = %self.placement.uid, number, ?no, "written");
-        if let Some(lane) = self.lanes.get_mut(number) {
-            lane.desk.committed(no);
+        tracing::trace!(partition = %self.placement.uid, number, ?what, "written");
+        let lane = self.lanes.get_mut(number);
+        match what {
+            What::Announcement => lane.into_iter().for_each(|lane| lane.desk.announced()),
+            What::Change(no) => {
+                lane.into_iter().for_each(|lane| lane.desk.committed(no));
+                for (member, settled) in self.waits.committed((number, no)) {
+                    self.answer(member, super::Frame::Settled(settled));
+                }
+                self.is_urgent = true;
+            }
         }
-        for (member, settled) in self.waits.committed((number, no)) {
-            self.answer(member, super::Frame::Settled(settled));
-        }
-        self.is_urgent = true;
         Ok(())
     }
 

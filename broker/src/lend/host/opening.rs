@@ -87,6 +87,8 @@ impl Host {
             partition,
             start,
             member: Member::new(format!("node {}", parts.node)).unwrap_or_default(),
+            // That is written when it does.
+            lends: false,
         };
         let reply = self.group.sequencer.command(Command::Lease(vec![lease])).await?;
         let Reply::Leases(replies) = reply else {

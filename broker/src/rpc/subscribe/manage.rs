@@ -204,6 +204,7 @@ impl Service {
                 epoch,
                 ranges: if request.discard { ranges(&letters) } else { Vec::new() },
                 parked: if request.discard { Vec::new() } else { paced(&letters, request) },
+                lends: false,
             };
             let command = Command::Settle(vec![settlement]);
             let reply = self.ingest.command(caller.principal(), placement.group, command).await?;
@@ -245,7 +246,8 @@ impl Service {
             return Ok(epoch);
         }
         let member = Member::default();
-        let lease = Lease { subscription, partition: placement.dead, start: Offset(0), member };
+        let (partition, start) = (placement.dead, Offset(0));
+        let lease = Lease { subscription, partition, start, member, lends: false };
         let (epoch, _) = self.leased(caller, placement, Command::Lease(vec![lease])).await?;
         Ok(epoch)
     }

@@ -150,6 +150,7 @@ impl Session {
                 partition: placement.uid,
                 start,
                 member: self.parts.member.clone(),
+                lends: true,
             };
             let command = Command::Lease(vec![lease]);
             let reply = self

@@ -74,6 +74,7 @@ impl Session {
                 epoch: lane.epoch,
                 ranges: join(std::mem::take(&mut lane.ranges)),
                 parked: Vec::new(),
+                lends: false,
             };
             let tags = std::mem::take(&mut lane.tags);
             let ingest = self.parts.ingest.clone();

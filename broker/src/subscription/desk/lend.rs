@@ -77,9 +77,25 @@ impl Desk {
         self.members.want(id, wants);
     }
 
+    /// Whether it would lend, but that nobody knows of it yet: the caller commits that this epoch
+    /// lends, and tells it.
+    pub fn asks_to_lend(&mut self) -> bool {
+        !self.is_announced && self.choose().is_some()
+    }
+
+    /// It is committed that this epoch lends: no desk after this one takes on what only an earlier one
+    /// knew. A desk that never gets there may be passed over.
+    pub fn announced(&mut self) {
+        self.is_announced = true;
+    }
+
     /// A member that has credit and for which there is an event, in rotation. The caller lets it
     /// `take`, or says that it wants nothing: else it is named again.
     pub fn next_offer(&mut self) -> Option<MemberId> {
+        if self.is_announced { self.choose() } else { None }
+    }
+
+    fn choose(&mut self) -> Option<MemberId> {
         if self.ready.is_empty() || !self.is_in_order() {
             return None;
         }
@@ -103,7 +119,7 @@ impl Desk {
         let Some(holder) = self.members.holder(id).filter(|&holder| self.may_take(holder)) else {
             return;
         };
-        if !self.is_in_order() {
+        if !self.is_announced || !self.is_in_order() {
             return;
         }
         let deadline = self.deadline();
@@ -135,7 +151,8 @@ impl Desk {
     /// Takes on a lease that a desk of an earlier epoch gave to the attached member, under its old
     /// token and for as long as a new one. True also if the member holds it here. False, and nothing
     /// changes, if the event is settled, was lent, or was given back since, or may have been: each desk
-    /// knows what was lent by the one before it only from the members whose leases that one knew.
+    /// knows what was lent by the one before it only from the members whose leases that one knew. Desks
+    /// that lent nothing do not count.
     ///
     /// The event need not be offered yet, unless many are not; the caller makes sure that it exists.
     pub fn adopt(&mut self, id: MemberId, old: Old, now: Timestamp) -> bool {
@@ -149,7 +166,9 @@ impl Desk {
                 let is_same = lease.is_some_and(|lease| lease.event.offset == offset);
                 return own == holder && is_same;
             }
-            Fate::Unknown if token.epoch < self.epoch() && old.last == self.previous => {}
+            Fate::Unknown
+                if token.epoch < self.epoch()
+                    && (self.previous..self.epoch()).contains(&old.last) => {}
             Fate::Unknown | Fate::Ended(_) => return false,
         }
         let known = self.retries.remove_if(offset, |event| may_be_adopted(event, old));

@@ -71,8 +71,10 @@ pub struct Desk {
     keys: Keys,
     retries: Retries,
     leases: Leases,
-    /// The desk before: what it did not know of is void.
+    /// The last desk that lent: what it did not know of is void.
     previous: Epoch,
+    /// It is committed that this one lends.
+    is_announced: bool,
     changes: Changes,
     /// Leases of events that were not offered yet.
     claimed: BTreeMap<Offset, Token>,
@@ -85,7 +87,8 @@ pub struct Desk {
 
 impl Desk {
     /// Opens a desk at what is committed; `epoch` is higher than that of any desk before, `previous` that
-    /// of the last one. `tick` it before all else: it knows no time.
+    /// of the last one that lent. `tick` it before all else: it knows no time. It lends when it is
+    /// [`Desk::announced`].
     pub fn open(
         policy: Policy,
         (previous, epoch): (Epoch, Epoch),
@@ -113,6 +116,7 @@ impl Desk {
             retries,
             leases: Leases::new(epoch),
             previous,
+            is_announced: false,
             changes,
             claimed: BTreeMap::new(),
             ahead: OffsetSet::default(),

@@ -59,11 +59,23 @@ struct Lent {
     deadline: Option<Timestamp>,
 }
 
+/// A lease that outlived its desk: event, which delivery, and the last desk that knew of it.
+#[derive(Clone, Copy, Debug)]
+struct Orphan {
+    token: Token,
+    offset: u64,
+    attempt: u32,
+    last: u64,
+}
+
 /// The desk, and what it must be.
 struct Model {
     policy: Policy,
     desk: Desk,
     epoch: u64,
+    /// The last epoch before that lent.
+    previous: u64,
+    is_announced: bool,
     now: Timestamp,
     events: BTreeMap<u64, Known>,
     lent: BTreeMap<Token, Lent>,
@@ -82,7 +94,9 @@ struct Model {
     /// Handed on, and the change that says so.
     handed_on: BTreeMap<u64, ChangeNo>,
     /// Leases of earlier desks that members still hold.
-    orphans: Vec<(Token, u64, u32)>,
+    orphans: Vec<Orphan>,
+    /// By event, over all desks: its last lease.
+    newest: BTreeMap<u64, Token>,
 }
 
 fn key(offset: u64) -> u64 {
@@ -111,6 +125,8 @@ impl Model {
             policy,
             desk,
             epoch: 1,
+            previous: 0,
+            is_announced: false,
             now: Timestamp::from_micros(10_000_000),
             events: (0..END).map(fresh).collect(),
             lent: BTreeMap::new(),
@@ -126,6 +142,7 @@ impl Model {
             dead: BTreeSet::new(),
             handed_on: BTreeMap::new(),
             orphans: Vec::new(),
+            newest: BTreeMap::new(),
         }
     }
 
@@ -370,7 +387,8 @@ impl Model {
             matches!(status, Status::Failed { pending: Some(own), .. } if own == no)
         };
         let waits = self.policy.mode == Mode::Exclusive && self.handed_on.iter().any(is_open);
-        let expected = if may_take.is_some() && !waits { free.min(events) } else { 0 };
+        let lends = self.is_announced && may_take.is_some() && !waits;
+        let expected = if lends { free.min(events) } else { 0 };
         assert_eq!(grants.len() as u64, expected, "{grants:?}");
         for grant in grants {
             let offset = grant.offset.get();
@@ -379,6 +397,7 @@ impl Model {
             let token = Token { epoch: Epoch(self.epoch), lease: grant.lease };
             let newest = self.lent.keys().chain(self.ended.keys()).max();
             assert!(newest.is_none_or(|newest| *newest < token));
+            self.newest.insert(offset, token);
             self.lend(token, offset, may_take.unwrap());
         }
     }
@@ -391,7 +410,14 @@ impl Model {
         known.was_lent = true;
     }
 
-    fn adopt(&mut self, id: u64, (token, offset, attempt): (Token, u64, u32), last: u64) {
+    fn announce(&mut self) {
+        self.is_announced = true;
+        self.desk.announced();
+    }
+
+    /// A member tells what it held; what is `forged` was never lent so.
+    fn adopt(&mut self, id: u64, orphan: Orphan, is_forged: bool) {
+        let Orphan { token, offset, attempt, last } = orphan;
         let old = Old { token, offset: Offset(offset), attempt, last: Epoch(last) };
         let is_adopted = self.desk.adopt(MemberId(id), old, self.now);
         self.pass_time();
@@ -404,13 +430,15 @@ impl Model {
         let known = &self.events[&offset];
         let is_free =
             matches!(&known.status, Status::Waiting | Status::Failed { pending: None, .. });
-        let is_new = !self.ended.contains_key(&token) && last + 1 == self.epoch;
+        let is_new = !self.ended.contains_key(&token);
+        let is_new = is_new && (self.previous..self.epoch).contains(&last);
         let is_head = !known.is_offered || self.is_head(offset);
         let is_free = is_free && !known.was_lent && known.void < token;
         let fits = known.attempts + 1 == attempt && is_free && is_head && is_new;
         let name = self.may_take(id).filter(|_| token.epoch.get() < self.epoch && fits);
         assert_eq!(is_adopted, name.is_some(), "{token:?} {offset} {attempt} {known:?}");
         if let Some(name) = name {
+            assert!(is_forged || self.newest.get(&offset) == Some(&token), "{token:?} is stale");
             self.lend(token, offset, name);
         }
     }
@@ -568,11 +596,18 @@ impl Model {
         let mut orphans: Vec<_> = self
             .lent
             .iter()
-            .map(|(&token, lent)| (token, lent.offset, self.events[&lent.offset].attempts + 1))
+            .map(|(&token, lent)| {
+                let attempt = self.events[&lent.offset].attempts + 1;
+                Orphan { token, offset: lent.offset, attempt, last: self.epoch }
+            })
             .collect();
         // Some members are late by more than one leader.
         orphans.extend(self.orphans.drain(..).take(2));
         self.orphans = orphans;
+        if self.is_announced {
+            self.previous = self.epoch;
+        }
+        self.is_announced = false;
         self.epoch += 1;
         (self.changes, self.flight, self.active) = (0, None, None);
         self.handed_on.clear();
@@ -598,7 +633,7 @@ impl Model {
             });
         }
         let (policy, parked) = (self.policy.clone(), self.parked.clone());
-        let epochs = (Epoch(self.epoch - 1), Epoch(self.epoch));
+        let epochs = (Epoch(self.previous), Epoch(self.epoch));
         self.desk = Desk::open(policy, epochs, Offset(0), settled, parked, self.epoch);
         // A new desk has no time before it is told.
         self.desk.tick(self.now);
@@ -705,6 +740,9 @@ impl Model {
             }
             self.read(END);
             self.desk.wants(MemberId(self.ids), true);
+            if self.desk.asks_to_lend() {
+                self.announce();
+            }
             self.take(self.ids, 5);
             for epoch in 1..=self.epoch {
                 self.settle("a", epoch, 0, u64::MAX, &Act::Ack);
@@ -727,6 +765,7 @@ enum Action {
     Linger(u64),
     Want(u64, bool),
     Offer(u64),
+    Announce,
     Take(u64, u64),
     Settle { name: usize, back: u64, epoch: u64, more: u64, act: Act },
     Wait(Duration),
@@ -762,6 +801,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (0_u64..4).prop_map(Action::Linger),
         1 => (0_u64..4, any::<bool>()).prop_map(|(back, wants)| Action::Want(back, wants)),
         2 => (1_u64..4).prop_map(Action::Offer),
+        3 => Just(Action::Announce),
         6 => (0_u64..4, 0_u64..5).prop_map(|(back, events)| Action::Take(back, events)),
         10 => settle,
         4 => (0_u64..9_000_000).prop_map(|micros| Action::Wait(Duration::from_micros(micros))),
@@ -802,8 +842,14 @@ fn run(model: &mut Model, action: Action) {
         Action::Detach(back) => model.detach(id(model, back)),
         Action::Linger(back) => model.linger(id(model, back)),
         Action::Want(back, wants) => model.desk.wants(MemberId(id(model, back)), wants),
+        Action::Announce => {
+            if model.desk.asks_to_lend() {
+                model.announce();
+            }
+        }
         Action::Offer(events) => {
             if let Some(member) = model.desk.next_offer() {
+                assert!(model.is_announced);
                 assert!(model.may_take(member.0).is_some(), "{member:?} gets nothing");
                 model.take(member.0, events);
             }
@@ -833,22 +879,22 @@ fn run(model: &mut Model, action: Action) {
         Action::Crash { name, adopted } => {
             model.crash();
             model.attach(NAMES[name]);
-            for (index, (token, offset, attempt)) in (0..).zip(model.orphans.clone()) {
+            for (index, orphan) in (0..).zip(model.orphans.clone()) {
                 if adopted.checked_shr(index).is_some_and(|bits| bits % 2 == 1) {
-                    model.adopt(model.ids, (token, offset, attempt), model.epoch - 1);
+                    model.adopt(model.ids, orphan, false);
                 }
             }
         }
         Action::Adopt { id: back, orphan, is_forged } => {
-            if let Some((token, offset, attempt)) = model.orphans.get(orphan).copied() {
-                let before = model.epoch - 1;
-                let (offset, attempt, last) = match (is_forged, back) {
-                    (true, 0) => ((offset + 3) % END, attempt, before),
-                    (true, 1) => (offset, attempt, before.saturating_sub(1)),
-                    (true, _) => (offset, attempt + 1, before),
-                    (false, _) => (offset, attempt, before),
-                };
-                model.adopt(id(model, back), (token, offset, attempt), last);
+            if let Some(mut orphan) = model.orphans.get(orphan).copied() {
+                match (is_forged, back) {
+                    (true, 0) => orphan.offset = (orphan.offset + 3) % END,
+                    (true, 1) => orphan.last = orphan.last.saturating_sub(1),
+                    (true, 2) => orphan.last = model.epoch,
+                    (true, _) => orphan.attempt += 1,
+                    (false, _) => {}
+                }
+                model.adopt(id(model, back), orphan, is_forged);
             }
         }
     }

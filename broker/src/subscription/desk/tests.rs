@@ -34,7 +34,7 @@ fn policy(mode: Mode) -> Policy {
 
 impl World {
     fn new(policy: Policy) -> Self {
-        let desk = Desk::open(
+        let mut desk = Desk::open(
             policy,
             (Epoch(2), EPOCH),
             Offset(0),
@@ -42,6 +42,7 @@ impl World {
             BTreeMap::new(),
             7,
         );
+        desk.announced();
         let now = Timestamp::from_micros(1_000_000_000);
         let (settled, parked, dead) = Default::default();
         Self { desk, now, settled, parked, dead }
@@ -57,6 +58,7 @@ impl World {
         let epochs = (before, Epoch(before.get() + 1));
         let (settled, parked) = (self.settled.clone(), self.parked.clone());
         self.desk = Desk::open(policy, epochs, Offset(0), settled, parked, 8);
+        self.desk.announced();
     }
 
     /// A member tells what it holds, which the desk before knew.
@@ -1055,6 +1057,36 @@ fn older_one_of_two_leases_is_not_adopted() {
         assert_eq!(verdict(&mut world, "a", EPOCH), Verdict::Unknown);
         assert_eq!(verdict(&mut world, "b", Epoch(4)), Verdict::Pending(ChangeNo(1)));
     }
+}
+
+/// Under load desks open and close again before anybody gets there.
+#[test]
+fn desk_that_lent_nothing_is_passed_over() {
+    let mut world = World::of(Mode::Shared);
+    world.offer(&[0, 0]);
+    world.attach(1, "a");
+    world.take(1, 1);
+    let (settled, parked) = (OffsetSet::default(), BTreeMap::new());
+    let epochs = (EPOCH, Epoch(EPOCH.get() + 3));
+    world.desk = Desk::open(policy(Mode::Shared), epochs, Offset(0), settled, parked, 8);
+    world.attach(2, "a");
+    let token = Token { epoch: EPOCH, lease: LeaseId(1) };
+    let mut adopt = |world: &mut World, last| {
+        let old = Old { token, offset: Offset(0), attempt: 1, last: Epoch(last) };
+        world.desk.adopt(MemberId(2), old, world.now)
+    };
+    assert!(!adopt(&mut world, EPOCH.get() - 1), "others were lent to since");
+    assert!(!adopt(&mut world, EPOCH.get() + 3), "it is not from an earlier desk");
+    assert!(adopt(&mut world, EPOCH.get() + 2));
+
+    world.offer(&[0, 0]);
+    world.desk.wants(MemberId(2), true);
+    assert_eq!((world.desk.next_offer(), world.take(2, 1).len()), (None, 0), "nobody knows yet");
+    assert!(world.desk.asks_to_lend());
+    world.desk.announced();
+    assert!(!world.desk.asks_to_lend());
+    assert_eq!(world.desk.next_offer(), Some(MemberId(2)));
+    assert_eq!(world.offsets(2, 9), [1]);
 }
 
 /// A member that the desk could not reach held on to what another one was lent since.
