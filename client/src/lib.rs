@@ -42,7 +42,7 @@ pub use position::Position;
 pub use publisher::{BatchOutcome, Pending, PendingBatch, Publisher, PublisherOptions, Receipt};
 pub use reader::{PartitionSummary, ReadItem, ReadOptions, ReadSummary, Reader};
 pub use subscription::{
-    Acker, Delivery, Held, Nack, Redrive, Settling, Subscription, SubscriptionItem,
+    Acker, Delivery, Done, Held, Nack, Redrive, Settling, Subscription, SubscriptionItem,
     SubscriptionOptions,
 };
 pub use weft_proto as proto;

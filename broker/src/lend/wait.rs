@@ -57,6 +57,7 @@ impl Frame {
                     continue;
                 }
                 Verdict::Done | Verdict::Extended => continue,
+                Verdict::Before => v1::Refused::SettledBefore,
                 Verdict::Expired => v1::Refused::Expired,
                 Verdict::Fenced => v1::Refused::Fenced,
                 Verdict::Unknown => v1::Refused::Unknown,

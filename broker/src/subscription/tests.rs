@@ -154,7 +154,7 @@ fn failures_are_bounded_and_a_refused_settlement_changes_nothing() {
 fn the_last_epoch_that_lent_is_told() {
     let mut state = group(10);
     let (subscription, partition) = (SUBSCRIPTION, UID);
-    let mut open = |state: &mut GroupState| {
+    let open = |state: &mut GroupState| {
         let (start, member) = (Offset(0), Member::default());
         let lease = Lease { subscription, partition, start, member, lends: false };
         let Reply::Leases(replies) = command(state, Command::Lease(vec![lease])) else { panic!() };
@@ -163,8 +163,7 @@ fn the_last_epoch_that_lent_is_told() {
     };
     let announce = |state: &mut GroupState, epoch: u64| {
         let (ranges, parked, epoch) = (Vec::new(), Vec::new(), Epoch(epoch));
-        let settlement =
-            Settlement { subscription, partition, epoch, ranges, parked, lends: true };
+        let settlement = Settlement { subscription, partition, epoch, ranges, parked, lends: true };
         command(state, Command::Settle(vec![settlement]))
     };
 

@@ -55,6 +55,8 @@ pub(super) struct Ack<W> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
     Done,
+    /// The event was settled before, by this lease or a later one.
+    Before,
     /// A newer member, or a newer connection of this one, holds the partition.
     Fenced,
     /// The lease ended before.
@@ -143,6 +145,7 @@ impl<W> Acks<W> {
             let fate = match own.map(v1::RefusedLeases::why) {
                 Some(v1::Refused::Expired) => Settled::Expired,
                 Some(v1::Refused::Fenced) => Settled::Fenced,
+                Some(v1::Refused::SettledBefore) => Settled::Before,
                 Some(_) => Settled::Unknown,
                 None if fenced.contains(&ack.held.partition) => Settled::Fenced,
                 None => Settled::Done,
@@ -205,10 +208,11 @@ mod tests {
         act(&mut acks, (0, 1, 3), Act::Reject { reason: "bad".into() });
         act(&mut acks, (0, 1, 4), Act::Extend { by_ms: None });
         add(&mut acks, 0, 1, 5);
+        add(&mut acks, 0, 1, 7);
 
         let settle = acks.poll_settle().unwrap();
         let ranges: Vec<_> = settle.acks.iter().map(|range| (range.first, range.last)).collect();
-        assert_eq!(ranges, [(1, 1), (5, 5)]);
+        assert_eq!(ranges, [(1, 1), (5, 5), (7, 7)]);
         assert!(settle.nacks[0].uncounted && settle.nacks[0].delay_ms == Some(5));
         assert_eq!((settle.rejects[0].reason.as_str(), settle.extends.len()), ("bad", 1));
 
@@ -216,8 +220,11 @@ mod tests {
             leases: Some(v1::SettledRange { epoch: 1, first, last, ..v1::SettledRange::default() }),
             why: why.into(),
         };
-        let refused =
-            vec![refused(2, 3, v1::Refused::Expired), refused(5, 5, v1::Refused::Unknown)];
+        let refused = vec![
+            refused(2, 3, v1::Refused::Expired),
+            refused(5, 5, v1::Refused::Unknown),
+            refused(7, 7, v1::Refused::SettledBefore),
+        ];
         let settled = v1::Settled { tag: settle.tag, refused, ..v1::Settled::default() };
         let fates: Vec<_> = acks.handle_settled(&settled).collect();
         let expired = Settled::Expired;
@@ -227,6 +234,7 @@ mod tests {
             (3, expired),
             (4, Settled::Done),
             (5, Settled::Unknown),
+            (7, Settled::Before),
         ];
         assert_eq!(fates, wanted);
     }

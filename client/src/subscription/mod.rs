@@ -171,6 +171,10 @@ type Waiter = oneshot::Sender<Result<Settled>>;
 
 /// An acknowledgement on its way; resolves after the cluster has stored it. It need not be awaited.
 ///
+/// It is `Ok` as well when the event turns out to be settled already, by this lease or a later one:
+/// the leader that stored it may have been lost before it answered. [`Settling::done`] tells them
+/// apart.
+///
 /// # Errors
 ///
 /// `Conflict` with [`Reason::Fenced`] when the holding or the lease has ended: the events are
@@ -179,29 +183,52 @@ type Waiter = oneshot::Sender<Result<Settled>>;
 #[derive(Debug)]
 pub struct Settling(oneshot::Receiver<Result<Settled>>);
 
+/// What became of an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// This act settled, gave back or extended it.
+    Now,
+    /// The event was settled before, by this lease or a later one; it does not come again.
+    Before,
+}
+
+impl Settling {
+    /// What became of it.
+    ///
+    /// # Errors
+    ///
+    /// The same as awaiting it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not take the act back.
+    pub async fn done(self) -> Result<Done> {
+        let settled = self.0.await;
+        done(settled)
+    }
+}
+
+fn done(settled: Result<Result<Settled>, oneshot::error::RecvError>) -> Result<Done> {
+    let message = match settled {
+        Ok(Ok(Settled::Done)) => return Ok(Done::Now),
+        Ok(Ok(Settled::Before)) => return Ok(Done::Before),
+        Ok(Ok(Settled::Fenced)) => "another holding of the partition began; the events come again",
+        Ok(Ok(Settled::Expired)) => "the lease has ended; the events come again, or were given up",
+        Ok(Ok(Settled::Unknown)) => "nobody knows of the lease any more; the events may come again",
+        Ok(Err(error)) => return Err(error),
+        Err(_stopped) => {
+            return Err(Error::unavailable("the member stopped before the answer came"));
+        }
+    };
+    Err(Error::new(Reason::Fenced, message))
+}
+
 impl Future for Settling {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let settled = ready!(Pin::new(&mut self.0).poll(cx));
-        let stopped = || Error::unavailable("the member stopped before the answer came");
-        Poll::Ready(match settled {
-            Ok(Ok(Settled::Done)) => Ok(()),
-            Ok(Ok(Settled::Fenced)) => {
-                let message = "another holding of the partition began; the events come again";
-                Err(Error::new(Reason::Fenced, message))
-            }
-            Ok(Ok(Settled::Expired)) => {
-                let message = "the lease has ended; the events come again, or were given up";
-                Err(Error::new(Reason::Fenced, message))
-            }
-            Ok(Ok(Settled::Unknown)) => {
-                let message = "nobody knows of the lease any more; the events may come again";
-                Err(Error::new(Reason::Fenced, message))
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_stopped) => Err(stopped()),
-        })
+        Poll::Ready(done(settled).map(drop))
     }
 }
 

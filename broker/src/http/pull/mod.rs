@@ -188,7 +188,7 @@ async fn settle_all(services: &Services, call: Call, act: Act) -> Result<Respons
 
 fn told(why: v1::Refused) -> (&'static str, &'static str) {
     match why {
-        v1::Refused::Expired => (
+        v1::Refused::Expired | v1::Refused::SettledBefore => (
             "LockExpired",
             "the lock ended before: its event is or was delivered again, or given up",
         ),

@@ -106,6 +106,7 @@ pub(super) async fn settle(
             let known =
                 why.filter(|why| *why == v1::Refused::Unknown).and_then(|_| fate(part, token));
             *slot = match known {
+                _ if why == Some(v1::Refused::SettledBefore) && act.is_final() => None,
                 Some(Fate::Settled) if act.is_final() => None,
                 Some(Fate::Settled | Fate::Failed) => Some(v1::Refused::Expired),
                 None => why,

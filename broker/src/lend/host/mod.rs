@@ -416,9 +416,8 @@ impl Host {
         }
         let mut writing = lane.writing(self.placement.dead);
         writing.settlement.lends = true;
-        self.writing.push(Box::pin(async move {
-            (number, What::Announcement, writing.write().await)
-        }));
+        self.writing
+            .push(Box::pin(async move { (number, What::Announcement, writing.write().await) }));
     }
 
     fn written(&mut self, (number, what, result): Written) -> Result<()> {

@@ -41,6 +41,8 @@ pub(super) enum End {
     Expired,
     /// Another member took over.
     Fenced,
+    /// At an earlier desk, somehow: its event is settled.
+    Before,
 }
 
 /// A lent event.
@@ -139,6 +141,12 @@ impl Leases {
     ) {
         self.deadlines.insert((deadline, token));
         self.strays.insert(token, Lease { event, holder, deadline, is_apart: true });
+    }
+
+    /// Notes that the event of a lease of an earlier desk is settled.
+    pub(super) fn settled_before(&mut self, token: Token) {
+        self.remember(token, End::Before);
+        self.tidy();
     }
 
     pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut Lease> {

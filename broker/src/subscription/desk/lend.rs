@@ -166,6 +166,11 @@ impl Desk {
                 let is_same = lease.is_some_and(|lease| lease.event.offset == offset);
                 return own == holder && is_same;
             }
+            // By this lease, maybe: the leader that knew may have been lost before it answered.
+            Fate::Unknown if token.epoch < self.epoch() && self.is_settled(offset) => {
+                self.leases.settled_before(token);
+                return false;
+            }
             Fate::Unknown
                 if token.epoch < self.epoch()
                     && (self.previous..self.epoch()).contains(&old.last) => {}
@@ -182,6 +187,10 @@ impl Desk {
         self.leases.adopt(token, event, holder, self.deadline());
         self.members.lend(holder, 1);
         true
+    }
+
+    fn is_settled(&self, offset: Offset) -> bool {
+        offset < self.changes.watermark() || self.changes.settled().contains(offset)
     }
 
     /// An event that did not fail yet, offered or not.

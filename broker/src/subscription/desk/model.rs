@@ -50,6 +50,8 @@ enum Ended {
     Rejected(ChangeNo),
     Expired,
     Fenced,
+    /// Settled, and told to an earlier desk.
+    Before,
 }
 
 #[derive(Clone, Debug)]
@@ -428,6 +430,15 @@ impl Model {
             return;
         }
         let known = &self.events[&offset];
+        if known.status == Status::Settled
+            && token.epoch.get() < self.epoch
+            && self.may_take(id).is_some()
+            && !self.ended.contains_key(&token)
+        {
+            assert!(!is_adopted);
+            self.ended.insert(token, Ended::Before);
+            return;
+        }
         let is_free =
             matches!(&known.status, Status::Waiting | Status::Failed { pending: None, .. });
         let is_new = !self.ended.contains_key(&token);
@@ -482,6 +493,7 @@ impl Model {
             | (Some(&Ended::Nacked(no)), Act::Nack { .. })
             | (Some(&Ended::Rejected(no)), Act::Reject { .. }) => done(no),
             (Some(Ended::Fenced), _) => Verdict::Fenced,
+            (Some(Ended::Before), Act::Ack | Act::Reject { .. }) => Verdict::Before,
             _ => Verdict::Expired,
         }
     }

@@ -61,6 +61,8 @@ pub enum Verdict {
     Extended,
     /// It is done, now or by the same act before.
     Done,
+    /// The event is settled, by this lease or a later one; the desk that knew is gone.
+    Before,
     /// It ended otherwise before: by its time, or by another act.
     Expired,
     /// Somebody else holds it, or took over.
@@ -113,6 +115,7 @@ impl Desk {
             (End::Acked(no), Act::Ack)
             | (End::Nacked(no), Act::Nack { .. })
             | (End::Rejected(no), Act::Reject { .. }) => self.verdict(no),
+            (End::Before, Act::Ack | Act::Reject { .. }) => Verdict::Before,
             (End::Fenced, _) => Verdict::Fenced,
             _ => Verdict::Expired,
         }
@@ -151,7 +154,7 @@ impl Desk {
         match end {
             End::Acked(_) => Verdict::Pending(no),
             End::Nacked(no) | End::Rejected(no) => self.verdict(no),
-            End::Expired | End::Fenced => Verdict::Expired,
+            End::Expired | End::Fenced | End::Before => Verdict::Expired,
         }
     }
 

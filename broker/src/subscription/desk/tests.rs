@@ -1071,7 +1071,7 @@ fn desk_that_lent_nothing_is_passed_over() {
     world.desk = Desk::open(policy(Mode::Shared), epochs, Offset(0), settled, parked, 8);
     world.attach(2, "a");
     let token = Token { epoch: EPOCH, lease: LeaseId(1) };
-    let mut adopt = |world: &mut World, last| {
+    let adopt = |world: &mut World, last| {
         let old = Old { token, offset: Offset(0), attempt: 1, last: Epoch(last) };
         world.desk.adopt(MemberId(2), old, world.now)
     };
@@ -1087,6 +1087,35 @@ fn desk_that_lent_nothing_is_passed_over() {
     assert!(!world.desk.asks_to_lend());
     assert_eq!(world.desk.next_offer(), Some(MemberId(2)));
     assert_eq!(world.offsets(2, 9), [1]);
+}
+
+/// The leader stored what a member did, and was lost before it answered: the member repeats it.
+#[test]
+fn act_that_a_lost_leader_stored_is_told_to_be_done_before() {
+    let mut world = World::of(Mode::Shared);
+    world.offer(&[0; 4]);
+    world.attach(1, "a");
+    world.take(1, 4);
+    world.settle("a", 1, &Act::Ack);
+    world.settle("a", 2, &reject());
+    world.settle("a", 4, &Act::Ack);
+    world.commit();
+    world.reopen(policy(Mode::Shared));
+    world.attach(1, "a");
+    let taken: Vec<bool> = (1..=4)
+        .map(|lease| {
+            let token = Token { epoch: EPOCH, lease: LeaseId(lease) };
+            world.adopt(1, token, Offset(lease - 1), 1)
+        })
+        .collect();
+    assert_eq!(taken, [false, false, true, false]);
+
+    let verdicts = world.settle_of("a", EPOCH, (1, 5), &Act::Ack);
+    let (before, pending) = (Verdict::Before, Verdict::Pending(ChangeNo(1)));
+    let unknown = (5, 5, Verdict::Unknown);
+    assert_eq!(verdicts, [(1, 2, before), (3, 3, pending), (4, 4, before), unknown]);
+    assert_eq!(world.settle("a", 2, &reject()), Verdict::Before);
+    assert_eq!(world.settle("a", 2, &nack()), Verdict::Expired, "it does not come again");
 }
 
 /// A member that the desk could not reach held on to what another one was lent since.

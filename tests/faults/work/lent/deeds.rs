@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use weft_client::{Acker, Error, Held, Nack, Reason};
+use weft_client::{Acker, Done, Error, Held, Nack, Reason};
 
 use super::{LEASE, micros};
 use crate::check::history::{Act, Answer, Desk, Process, Record};
@@ -124,25 +124,25 @@ impl Deeds {
 
     async fn ack(&self) {
         let op = self.begin(Act::Ack);
-        let answer = async { self.acker.ack(self.held).await?.await };
+        let answer = async { self.acker.ack(self.held).await?.done().await };
         self.end(op, answer.await);
     }
 
     async fn nack(&self, nack: Nack) {
         let op = self.begin(Act::Nack);
-        let answer = async { self.acker.nack(self.held, nack).await?.await };
+        let answer = async { self.acker.nack(self.held, nack).await?.done().await };
         self.end(op, answer.await);
     }
 
     async fn reject(&self) {
         let op = self.begin(Act::Reject);
-        let answer = async { self.acker.reject(self.held, "no good").await?.await };
+        let answer = async { self.acker.reject(self.held, "no good").await?.done().await };
         self.end(op, answer.await);
     }
 
     async fn extend(&self, by: Duration) {
         let op = self.begin(Act::Extend { by: micros(by) });
-        let answer = async { self.acker.extend(self.held, Some(by)).await?.await };
+        let answer = async { self.acker.extend(self.held, Some(by)).await?.done().await };
         self.end(op, answer.await);
     }
 
@@ -153,9 +153,11 @@ impl Deeds {
         op
     }
 
-    fn end(&self, op: u64, answer: Result<(), Error>) {
+    fn end(&self, op: u64, answer: Result<Done, Error>) {
         let answer = match answer {
-            Ok(()) => Answer::Ok,
+            Ok(Done::Now) => Answer::Ok,
+            // By this or by a later lease; nobody can say.
+            Ok(Done::Before) => Answer::Open { error: "settled before".to_owned() },
             Err(error) if error.reason() == Reason::Fenced => {
                 Answer::Refused { error: error.to_string() }
             }
