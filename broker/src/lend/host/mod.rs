@@ -423,11 +423,11 @@ impl Host {
     fn written(&mut self, (number, what, result): Written) -> Result<()> {
         result?;
         tracing::trace!(partition = %self.placement.uid, number, ?what, "written");
-        let lane = self.lanes.get_mut(number);
+        let Some(lane) = self.lanes.get_mut(number) else { return Ok(()) };
         match what {
-            What::Announcement => lane.into_iter().for_each(|lane| lane.desk.announced()),
+            What::Announcement => lane.desk.announced(),
             What::Change(no) => {
-                lane.into_iter().for_each(|lane| lane.desk.committed(no));
+                lane.desk.committed(no);
                 for (member, settled) in self.waits.committed((number, no)) {
                     self.answer(member, super::Frame::Settled(settled));
                 }
