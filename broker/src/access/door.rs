@@ -18,9 +18,10 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 use weft_proto::resource::Verb;
-use weft_proto::{Error, Method, Result};
+use weft_proto::{Error, Method};
 
-use super::{Access, Caller, Certificate, Left, Shown, Taken};
+use super::meter::whole_seconds;
+use super::{Access, Caller, Certificate, Left, Refused, Shown, Taken};
 use crate::listen::Connection;
 
 /// Health checks come from machines without credentials, and tell nothing else.
@@ -95,9 +96,9 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = BoxFuture<'static, std::result::Result<Response<Body>, S::Error>>;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), S::Error>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
@@ -115,7 +116,7 @@ where
                 .is_none_or(|method| method.is_client_streaming() || method.is_server_streaming());
             let admitted = match access.admit(request.headers(), request.extensions()).await {
                 Ok(admitted) => admitted,
-                Err(error) => return Ok(Status::from(error).into_http()),
+                Err(refused) => return Ok(refused.into_http()),
             };
             let Admitted { caller, left, call } = admitted;
             let caller = if goes_on { caller.standing() } else { caller };
@@ -156,7 +157,7 @@ impl Access {
         &self,
         headers: &HeaderMap,
         extensions: &http::Extensions,
-    ) -> Result<Admitted> {
+    ) -> Result<Admitted, Refused> {
         let connection = extensions.get::<Arc<Connection>>();
         let certificate = connection.and_then(|connection| connection.certificate());
         let shown = Shown {
@@ -176,7 +177,8 @@ impl Access {
             connection.prove();
         }
         let left = caller.meter().request(caller.principal(), &limits)?;
-        let call = caller.meter().call(caller.principal(), &limits)?;
+        let call = caller.meter().call(caller.principal(), &limits);
+        let call = call.map_err(|error| Refused { error, left })?;
         Ok(Admitted { caller, left, call })
     }
 }
@@ -186,14 +188,30 @@ impl Access {
 fn authorization(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let first = all.next()?;
+impl Refused {
+    /// As an answer over gRPC: what is left of the rate and when to come again is in its metadata, too.
+    fn into_http(self) -> Response<Body> {
+        let wait = self.error.retry_after();
+        let mut response = Status::from(self.error).into_http();
+        let headers = response.headers_mut();
+        if let Some(left) = self.left {
+            tell_left(headers, left);
+        }
+        if let Some(wait) = wait {
+            headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
+        }
+        response
+    }
+}
+
     let only = if all.next().is_none() { first.to_str().ok() } else { None };
     Some(only.unwrap_or_default())
 }
 
 /// Tells what is left of a rate. Source: draft-ietf-httpapi-ratelimit-headers-10.
-pub fn tell_left(headers: &mut HeaderMap, Left { per_second, left }: Left) {
+pub fn tell_left(headers: &mut HeaderMap, Left { per_second, left, seconds }: Left) {
     let policy = HeaderValue::try_from(format!("\"requests\";q={per_second};w=1"));
-    let rest = HeaderValue::try_from(format!("\"requests\";r={left};t=1"));
+    let rest = HeaderValue::try_from(format!("\"requests\";r={left};t={seconds}"));
     if let (Ok(policy), Ok(rest)) = (policy, rest) {
         headers.insert("ratelimit-policy", policy);
         headers.insert("ratelimit", rest);
@@ -218,7 +236,7 @@ impl http_body::Body for Guarded {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -274,6 +292,26 @@ mod tests {
         let guarded = Guarded {
             inner: Body::empty(),
             lost: Some(std::future::pending().boxed()),
+    #[test]
+    fn a_refusal_tells_when_to_come_again_and_what_is_left() {
+        let meter = Meter::default();
+        let limits = Limits { requests_per_second: Some(0), ..Limits::default() };
+        let refused = meter.request(&Principal::anonymous(), &limits).unwrap_err();
+
+        let response = refused.into_http();
+
+        let told = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(told("grpc-status"), "8");
+        assert_eq!(told("ratelimit-policy"), "\"requests\";q=0;w=1");
+        assert_eq!(told("ratelimit"), "\"requests\";r=0;t=60");
+        assert_eq!(told("retry-after"), "60");
+        let unknown = Refused::from(Error::new(weft_proto::Reason::Unauthenticated, "who"));
+        let unknown = unknown.into_http();
+        assert!(
+            ["ratelimit", "retry-after"].iter().all(|name| !unknown.headers().contains_key(*name))
+        );
+    }
+
             paced: None,
             pause: None,
             ended: false,

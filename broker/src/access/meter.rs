@@ -33,6 +33,23 @@ pub struct Left {
     pub per_second: u64,
     /// How many may still come at once.
     pub left: u64,
+    /// After so many seconds there are more.
+    pub seconds: u64,
+}
+
+/// Why a call may not begin, and what is left of the caller's rate where it has one.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// Nothing is left where the rate itself is the reason.
+    pub left: Option<Left>,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, left: None }
+    }
 }
 
 /// Gives back what was taken when it is dropped.
@@ -86,14 +103,21 @@ impl Meter {
     /// # Errors
     ///
     /// `Overloaded`, with the limit and when to come again.
-    pub fn request(&self, who: &Principal, limits: &Limits) -> Result<Option<Left>> {
+    pub fn request(
+        &self,
+        who: &Principal,
+        limits: &Limits,
+    ) -> std::result::Result<Option<Left>, Refused> {
         let Some(per_second) = limits.requests_per_second else { return Ok(None) };
         let rate = Rate::per_second(per_second, 1);
-        match self.requests.take(rate, 1, self.now()) {
-            Answer::Pass { left } => Ok(Some(Left { per_second, left })),
-            Answer::Wait(wait) => Err(over(who, "requests_per_second", per_second, wait)),
-            Answer::Never => Err(over(who, "requests_per_second", per_second, Duration::MAX)),
-        }
+        let wait = match self.requests.take(rate, 1, self.now()) {
+            Answer::Pass { left } => return Ok(Some(Left { per_second, left, seconds: 1 })),
+            Answer::Wait(wait) => wait,
+            Answer::Never => Duration::MAX,
+        };
+        let error = over(who, "requests_per_second", per_second, wait);
+        let seconds = whole_seconds(error.retry_after().unwrap_or_default());
+        Err(Refused { error, left: Some(Left { per_second, left: 0, seconds }) })
     }
 
     /// A call is open until what this returns is dropped.
@@ -180,6 +204,11 @@ impl Meter {
     }
 }
 
+/// A wait as headers tell it: never too short.
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
+}
+
 fn over(who: &Principal, limit: &str, most: u64, wait: Duration) -> Error {
     let message = format!("{who} has reached its limit {limit} = {most}");
     // Nothing was written: it is certain.
@@ -210,9 +239,11 @@ mod tests {
 
         for left in [1, 0] {
             let taken = meter.request(&who, &limits).unwrap();
-            assert_eq!(taken, Some(Left { per_second: 2, left }));
+            assert_eq!(taken, Some(Left { per_second: 2, left, seconds: 1 }));
         }
-        let wait = refused(meter.request(&who, &limits).map(drop), "requests_per_second = 2");
+        let over = meter.request(&who, &limits).unwrap_err();
+        assert_eq!(over.left, Some(Left { per_second: 2, left: 0, seconds: 1 }));
+        let wait = refused(Err(over.error), "requests_per_second = 2");
         tokio::time::advance(wait).await;
         meter.request(&who, &limits).unwrap();
 
@@ -237,5 +268,22 @@ mod tests {
         let none = Limits::default();
         assert!((0..99).all(|_| meter.request(&who, &none).unwrap().is_none()));
         assert_eq!(meter.read(&none, u64::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_and_never_too_short() {
+        let told = |millis| whole_seconds(Duration::from_millis(millis));
+        assert_eq!([0, 1, 1_000, 1_001, 59_999].map(told), [1, 1, 1, 2, 60]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_call_never_is_told_so_with_a_wait_that_has_an_end() {
+        let (meter, who) = (Meter::default(), Principal::new("key:a/b"));
+        let limits = Limits { requests_per_second: Some(0), ..Limits::default() };
+
+        let refused = meter.request(&who, &limits).unwrap_err();
+
+        assert_eq!(refused.left, Some(Left { per_second: 0, left: 0, seconds: 60 }));
+        assert_eq!(refused.error.retry_after(), Some(Duration::from_mins(1)));
     }
 }

@@ -351,7 +351,8 @@ async fn two_headers_are_no_credential() {
         for text in texts {
             headers.append(http::header::AUTHORIZATION, text.parse().unwrap());
         }
-        access.admit(&headers, &http::Extensions::new()).await.map_err(|error| error.reason())
+        let admitted = access.admit(&headers, &http::Extensions::new()).await;
+        admitted.map_err(|refused| refused.error.reason())
     };
 
     assert!(admit(&[&good]).await.is_ok());

@@ -22,12 +22,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use weft_proto::Error;
 use weft_proto::resource::Verb;
-use weft_proto::{Error, Result as Done};
 
 use self::body::Bodies;
 use self::problem::Problem;
-use crate::access::{Access, Admitted, Caller, Taken, authorize, tell_left};
+use crate::access::{Access, Admitted, Caller, Refused, Taken, authorize, tell_left};
 use crate::ingest::Ingest;
 use crate::lend::Lender;
 use crate::listen::Listener;
@@ -181,7 +181,12 @@ impl Site {
         let (parts, body) = request.into_parts();
         let admitted = match self.admit(&parts).await {
             Ok(admitted) => admitted,
-            Err(error) => return (Err(error.into()), head),
+            Err(Refused { error, left }) => {
+                if let Some(left) = left {
+                    tell_left(&mut head, left);
+                }
+                return (Err(error.into()), head);
+            }
         };
         let Admitted { caller, left, call: taken } = admitted;
         if let Some(left) = left {
@@ -192,7 +197,7 @@ impl Site {
         (self.routed(found.route, call).await, head)
     }
 
-    async fn admit(&self, request: &Parts) -> Done<Admitted> {
+    async fn admit(&self, request: &Parts) -> Result<Admitted, Refused> {
         let access = self.health.access.borrow().clone();
         let access = access.ok_or_else(starting)?;
         access.admit(&request.headers, &request.extensions).await

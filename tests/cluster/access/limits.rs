@@ -9,6 +9,7 @@ use weft_proto::v1;
 
 use super::Secured;
 use super::wire::call;
+use crate::harness::http;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rates_are_told_and_what_is_over_them_is_refused_with_the_time_to_wait() {
@@ -42,6 +43,12 @@ async fn rates_are_told_and_what_is_over_them_is_refused_with_the_time_to_wait()
     assert_eq!(refused.code, Code::ResourceExhausted);
     assert!(refused.text.contains("requests_per_second = 3"), "{}", refused.text);
     assert!(refused.retry_after.unwrap() <= std::time::Duration::from_secs(1));
+    // What is refused for the rate says what is left of it, too.
+    let told = |name: &str| refused.metadata.get(name).unwrap().to_str().unwrap().to_owned();
+    assert_eq!(told("ratelimit-policy"), "\"requests\";q=3;w=1");
+    assert_eq!(told("ratelimit"), "\"requests\";r=0;t=1");
+    assert_eq!(told("retry-after"), "1");
+    over_http(&secured, &key).await;
     // Nobody else is slowed down by it.
     for _ in 0..20 {
         assert_eq!(ask(secured.root.clone()).await.code, Code::Ok);
@@ -61,6 +68,28 @@ async fn rates_are_told_and_what_is_over_them_is_refused_with_the_time_to_wait()
     }
     assert_eq!(codes[..2], [Code::Ok, Code::Ok]);
     assert!(codes[2..].contains(&Code::ResourceExhausted), "{codes:?}");
+}
+
+/// The same over HTTP, against the same rate.
+async fn over_http(secured: &Secured, key: &str) {
+    let port = secured.cluster.nodes[0].ports.http;
+    let authorization = format!("Bearer {key}");
+    let headers = [("authorization", authorization.as_str())];
+    let mut refused = None;
+    for _ in 0..200 {
+        // Nothing of this is published: it is no event.
+        let path = "/v1/streams/shop%2Forders/events";
+        let answer = http::ask(port, "POST", path, &headers, b"{").await;
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"requests\";q=3;w=1"));
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("200 requests within a second or two of 3 each");
+    assert_eq!(refused.header("ratelimit"), Some("\"requests\";r=0;t=1"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(refused.text().contains("LIMIT_REACHED"), "{}", refused.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,9 +39,9 @@ pub fn run(data: &[u8]) -> bool {
             assert!(is_good, "{headers:?}");
             assert_eq!(admitted.caller.principal().name(), WRITER);
         }
-        Err(error) => {
+        Err(refused) => {
             assert!(!is_good, "{headers:?}");
-            assert_eq!(error.reason(), Reason::Unauthenticated);
+            assert_eq!(refused.error.reason(), Reason::Unauthenticated);
         }
     }
     is_good
