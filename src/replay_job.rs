@@ -3,14 +3,15 @@
 use clap::{Subcommand, ValueEnum};
 use weft_client::{Client, Position, PutOptions, ReadItem, ReadOptions, resource_of};
 use weft_proto::resource::{
-    self, Kind, ReplayJobSpec, ReplayPace, ReplayState, ReplayTarget, Start, SubscriptionSpec,
+    self, EventAt, Kind, Place, ReplayJobSpec, ReplayPace, ReplayState, ReplayTarget, Start,
+    SubscriptionSpec,
 };
 use weft_proto::{Offset, v1};
 
 use crate::filter::Filters;
 use crate::get;
 use crate::output::{Format, Out};
-use crate::when::When;
+use crate::when::{self, When};
 
 /// Arguments of `weft replay-job`.
 #[derive(clap::Args, Debug)]
@@ -32,6 +33,7 @@ Examples:
   weft replay-job start backfill --subscription billing --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z
   weft replay-job start again --subscription billing --from -1h --cel 'data.total > 100' --pace 50
   weft replay-job start missed --webhook billing --from 4711
+  weft replay-job start outage --subscription billing --from-event order-17 --to-event order-99 --from-source /shop
   weft replay-job start rehearsal --subscription billing --from -1d --pace original")]
     Start(Box<StartArgs>),
     /// List replay jobs
@@ -68,12 +70,8 @@ struct StartArgs {
     name: String,
     #[command(flatten)]
     target: Target,
-    /// Where to start: earliest, an offset, an RFC 3339 time, or an age such as -1h
-    #[arg(long, default_value = "earliest", allow_hyphen_values = true, value_name = "WHEN")]
-    from: When,
-    /// Where to stop, exclusive; latest is what is stored when the job is made
-    #[arg(long, default_value = "latest", allow_hyphen_values = true, value_name = "WHEN")]
-    to: When,
+    #[command(flatten)]
+    range: Range,
     #[command(flatten)]
     filters: Filters,
     /// fastest (as members take them), original (with the pauses between their append times, in each
@@ -86,6 +84,45 @@ struct StartArgs {
     /// Count the events, and make nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(clap::Args, Debug)]
+struct Range {
+    /// Where to start: earliest, an offset, an RFC 3339 time, or an age such as -1h
+    #[arg(
+        long,
+        default_value = "earliest",
+        allow_hyphen_values = true,
+        value_name = "WHEN",
+        conflicts_with = "from_event"
+    )]
+    from: When,
+    /// Where to stop, exclusive; latest is what is stored when the job is made
+    #[arg(
+        long,
+        default_value = "latest",
+        allow_hyphen_values = true,
+        value_name = "WHEN",
+        conflicts_with = "to_event"
+    )]
+    to: When,
+    /// Start with the event that has this `id`; in other partitions than its own, with what was appended
+    /// at its time or later
+    #[arg(long, value_name = "ID")]
+    from_event: Option<String>,
+    /// The `source` of that event; needed where events of several sources have the id
+    #[arg(long, value_name = "SOURCE", requires = "from_event")]
+    from_source: Option<String>,
+    /// Stop before the event that has this `id`
+    #[arg(long, value_name = "ID")]
+    to_event: Option<String>,
+    /// The `source` of that event
+    #[arg(long, value_name = "SOURCE", requires = "to_event")]
+    to_source: Option<String>,
+    /// Look for both events from here on: an RFC 3339 time, or an age such as -7d; without it among all
+    /// that is stored
+    #[arg(long, allow_hyphen_values = true, value_name = "WHEN")]
+    event_since: Option<When>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -130,9 +167,11 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
 }
 
 async fn start(args: StartArgs, client: &Client, format: Format) -> anyhow::Result<()> {
+    let since = when::since(args.range.event_since)?.map(|since| since.to_string());
+    let Range { from, to, from_event, from_source, to_event, to_source, .. } = args.range;
     let spec = ReplayJobSpec {
-        from: place(args.from),
-        to: place(args.to),
+        from: place(from, from_event, from_source, since.as_ref()),
+        to: place(to, to_event, to_source, since.as_ref()),
         filters: args.filters.filters().map_err(anyhow::Error::msg)?,
         pace: args.pace,
         state: if args.paused { ReplayState::Paused } else { ReplayState::Running },
@@ -168,13 +207,21 @@ async fn start(args: StartArgs, client: &Client, format: Format) -> anyhow::Resu
     Ok(out.flush()?)
 }
 
-fn place(when: When) -> Start {
-    match when.position() {
+fn place(
+    when: When,
+    event: Option<String>,
+    source: Option<String>,
+    since: Option<&String>,
+) -> Place {
+    if let Some(id) = event {
+        return Place::Event(EventAt { id, source, since: since.cloned() });
+    }
+    Place::At(match when.position() {
         Position::Earliest => Start::Earliest,
         Position::Latest => Start::Latest,
         Position::Offset(offset) => Start::Offset(offset.get()),
         Position::Time(time) => Start::Time(time.to_string()),
-    }
+    })
 }
 
 fn ranges(spec: &ReplayJobSpec) -> impl Iterator<Item = resource::ReplayPartition> {
@@ -327,6 +374,27 @@ mod tests {
         assert_eq!(pace("50"), Ok(ReplayPace::PerSecond(50)));
         for wrong in ["", "fast", "-1", "1.5", "50/s"] {
             assert!(pace(wrong).unwrap_err().contains("a second"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_a_place_and_a_place_beside_it_is_none() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            range: Range,
+        }
+        let read = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.range);
+        let range = read("x --from-event 1 --from-source /s --to -1h").unwrap();
+        let event = EventAt { id: "1".to_owned(), source: Some("/s".to_owned()), since: None };
+        assert_eq!(
+            place(range.from, range.from_event, range.from_source, None),
+            Place::Event(event)
+        );
+        assert!(matches!(place(range.to, range.to_event, None, None), Place::At(Start::Time(_))));
+        for wrong in ["x --from-event 1 --from 7", "x --to-event 1 --to 7", "x --to-source /s"] {
+            assert!(read(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -2,14 +2,14 @@
 
 use clap::{Subcommand, ValueEnum};
 use weft_client::proto::v1;
-use weft_client::{Client, Position, PutOptions, Redrive, resource_of};
+use weft_client::{Client, EventPlace, Position, PutOptions, Redrive, resource_of};
 use weft_proto::PartitionId;
 use weft_proto::event::{EventView, to_json};
 use weft_proto::resource::{DurationText, Kind, Start, SubscriptionMode, SubscriptionSpec};
 
 use crate::get;
 use crate::output::{Format, Out};
-use crate::when::When;
+use crate::when::{self, When};
 
 /// Letters of one page.
 const PAGE: u32 = 1_000;
@@ -39,13 +39,13 @@ What was delivered before and is not acknowledged is fenced: acknowledging it is
 
 Examples:
   weft subscription seek billing --to -1h
-  weft subscription seek billing --to 4711 --partition 2")]
+  weft subscription seek billing --to 4711 --partition 2
+  weft subscription seek billing --to-event order-1 --event-source /shop")]
     Seek {
         /// NAME or NAMESPACE/NAME
         name: String,
-        /// earliest, latest, an offset, an RFC 3339 time, or an age such as -1h
-        #[arg(long, allow_hyphen_values = true, value_name = "WHEN")]
-        to: When,
+        #[command(flatten)]
+        goal: Goal,
         /// Only in this partition
         #[arg(long, value_name = "N")]
         partition: Option<u32>,
@@ -84,6 +84,30 @@ Examples:
         #[arg(long, conflicts_with = "letter")]
         all: bool,
     },
+}
+
+#[derive(clap::Args, Debug)]
+struct Goal {
+    /// earliest, latest, an offset, an RFC 3339 time, or an age such as -1h
+    #[arg(
+        long,
+        allow_hyphen_values = true,
+        value_name = "WHEN",
+        required_unless_present = "to_event",
+        conflicts_with = "to_event"
+    )]
+    to: Option<When>,
+    /// The event with this `id`: it comes next. In other partitions than its own, what was appended at
+    /// its time or later
+    #[arg(long, value_name = "ID")]
+    to_event: Option<String>,
+    /// The `source` of the event; needed where events of several sources have the id
+    #[arg(long, value_name = "SOURCE", requires = "to_event")]
+    event_source: Option<String>,
+    /// Look for the event from here on: an RFC 3339 time, or an age such as -7d; without it among all
+    /// that is stored
+    #[arg(long, allow_hyphen_values = true, value_name = "WHEN", requires = "to_event")]
+    event_since: Option<When>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -141,20 +165,8 @@ fn letters(text: &str) -> Result<v1::DeadLetterRange, String> {
 pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<()> {
     match args.verb {
         Verb::Create(args) => create(args, client, format).await,
-        Verb::Seek { name, to, partition } => {
-            let moved = client.seek(&name, partition.map(PartitionId), to.position()).await?;
-            let mut out = Out::new();
-            if format != Format::Table {
-                let cursor = |one: &v1::SeekResult| serde_json::json!({ "partition": one.partition, "offset": one.offset });
-                return out.json(&moved.iter().map(cursor).collect::<Vec<_>>());
-            }
-            for one in moved {
-                out.line(&format!(
-                    "partition {}: goes on at offset {}",
-                    one.partition, one.offset
-                ))?;
-            }
-            Ok(out.flush()?)
+        Verb::Seek { name, goal, partition } => {
+            seek(&name, goal, partition.map(PartitionId), client, format).await
         }
         Verb::Describe { name } => describe(&name, client, format).await,
         Verb::DeadLetters { name, limit } => dead_letters(&name, limit, client, format).await,
@@ -177,6 +189,33 @@ impl Which {
         let letters = self.letter.clone();
         Redrive { letters, is_dry_run: self.dry_run, ..Redrive::default() }
     }
+}
+
+async fn seek(
+    name: &str,
+    goal: Goal,
+    partition: Option<PartitionId>,
+    client: &Client,
+    format: Format,
+) -> anyhow::Result<()> {
+    let moved = match (goal.to, goal.to_event) {
+        (_, Some(id)) => {
+            let since = when::since(goal.event_since)?;
+            let event = EventPlace { id, source: goal.event_source, since };
+            client.seek_to_event(name, partition, event).await?
+        }
+        (Some(to), None) => client.seek(name, partition, to.position()).await?,
+        (None, None) => anyhow::bail!("say where to: --to WHEN, or --to-event ID"),
+    };
+    let mut out = Out::new();
+    if format != Format::Table {
+        let cursor = |one: &v1::SeekResult| serde_json::json!({ "partition": one.partition, "offset": one.offset });
+        return out.json(&moved.iter().map(cursor).collect::<Vec<_>>());
+    }
+    for one in moved {
+        out.line(&format!("partition {}: goes on at offset {}", one.partition, one.offset))?;
+    }
+    Ok(out.flush()?)
 }
 
 async fn create(args: Create, client: &Client, format: Format) -> anyhow::Result<()> {

@@ -52,6 +52,17 @@ impl When {
     }
 }
 
+/// The time that a `--since` means; none for `earliest`, with which everything is looked through.
+pub(crate) fn since(when: Option<When>) -> anyhow::Result<Option<Timestamp>> {
+    match when.map(When::position) {
+        None | Some(Position::Earliest) => Ok(None),
+        Some(Position::Time(time)) => Ok(Some(time)),
+        Some(Position::Latest | Position::Offset(_)) => {
+            anyhow::bail!("since when is a time, an age such as -1h, or earliest")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +75,18 @@ mod tests {
         assert_eq!(at("42"), When::At(Position::Offset(Offset(42))));
         assert_eq!(at("-1h"), When::Ago(Duration::from_hours(1)));
         assert!(matches!(at("2026-03-01T12:00:00+01:00"), When::At(Position::Time(_))));
+    }
+
+    #[test]
+    fn since_when_is_a_time() {
+        let at = |text: &str| since(Some(text.parse::<When>().unwrap()));
+
+        assert_eq!(since(None).unwrap(), None);
+        assert_eq!(at("earliest").unwrap(), None);
+        let noon = "2026-03-01T12:00:00Z";
+        assert_eq!(at(noon).unwrap(), Some(noon.parse().unwrap()));
+        assert!(at("-1h").unwrap().is_some());
+        assert!(at("42").is_err() && at("latest").is_err());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use client::Client;
 pub use credential::Credential;
 pub use event::IntoEvent;
 pub use options::{Options, Secret, Timeouts, Tls};
-pub use position::Position;
+pub use position::{EventPlace, Position};
 pub use publisher::{BatchOutcome, Pending, PendingBatch, Publisher, PublisherOptions, Receipt};
 pub use reader::{PartitionSummary, ReadItem, ReadOptions, ReadSummary, Reader};
 pub use subscription::{

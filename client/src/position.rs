@@ -15,6 +15,25 @@ pub enum Position {
     Time(Timestamp),
 }
 
+/// A place that is named by an event: in the partition in which it lies its own offset, in the others the
+/// first event that was appended at its time or later.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventPlace {
+    /// The id of the event.
+    pub id: String,
+    /// Its source; without it the id must be that of one source only.
+    pub source: Option<String>,
+    /// It is looked for among what was appended from here on; without it among all that is stored.
+    pub since: Option<Timestamp>,
+}
+
+impl From<EventPlace> for v1::EventPlace {
+    fn from(place: EventPlace) -> Self {
+        let EventPlace { id, source, since } = place;
+        Self { id, source: source.unwrap_or_default(), since: since.map(Into::into) }
+    }
+}
+
 impl From<Position> for v1::Position {
     fn from(position: Position) -> Self {
         use v1::position::At;

@@ -21,6 +21,7 @@ mod http;
 mod lent;
 mod load;
 mod overload;
+mod places;
 mod planned;
 mod reads;
 mod refusals;

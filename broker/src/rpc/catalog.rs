@@ -14,6 +14,7 @@ use weft_proto::resource::{
 use weft_proto::v1::catalog_server::Catalog;
 use weft_proto::{Error, QualifiedName, Reason, Result, internal, v1};
 
+use super::find::Finder;
 use super::{caller_of, replay, until_stop};
 use crate::access::{Caller, authorize};
 use crate::catalog::{self, Change, Changed, Reply};
@@ -63,7 +64,7 @@ impl Service {
             compile(spec.document()?.get())?;
         }
         if kind == Kind::ReplayJob {
-            self.resolve_range(&name, &mut wanted).await?;
+            self.resolve_range(caller, &name, &mut wanted).await?;
         }
         let mut warnings = Self::warnings(kind, &wanted);
         let put = internal::CatalogPut {
@@ -155,7 +156,12 @@ impl Service {
     }
 
     /// What a new replay job replays is fixed now; an old one keeps what it has.
-    async fn resolve_range(&self, name: &QualifiedName, wanted: &mut v1::Resource) -> Result<()> {
+    async fn resolve_range(
+        &self,
+        caller: &Caller,
+        name: &QualifiedName,
+        wanted: &mut v1::Resource,
+    ) -> Result<()> {
         let mut spec: ReplayJobSpec = resource::parse(Kind::ReplayJob, &wanted.spec)?;
         let state = self.resources.snapshot();
         if let Some(old) = state.get(Kind::ReplayJob, name) {
@@ -165,7 +171,11 @@ impl Service {
             // Whether there is one is for the catalog to say.
             let target = spec.target.subscription()?.to_string();
             spec.resolved = match self.resources.subscription_named(&target) {
-                Ok(view) => Some(replay::range(&self.ingest, &self.history, &view, &spec).await?),
+                Ok(view) => {
+                    let finder = Finder { ingest: &self.ingest, history: &self.history };
+                    let visible = authorize(caller, Verb::Read, &view.stream.name)?;
+                    Some(replay::range(finder, &view, &visible, &spec).await?)
+                }
                 Err(error) if error.reason() == Reason::UnknownResource => None,
                 Err(error) => return Err(error),
             };

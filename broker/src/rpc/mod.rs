@@ -3,6 +3,7 @@
 mod access;
 mod catalog;
 mod cluster;
+mod find;
 mod publish;
 mod read;
 mod replay;

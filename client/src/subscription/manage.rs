@@ -3,8 +3,8 @@
 use weft_proto::v1::subscribe_client::SubscribeClient;
 use weft_proto::{PartitionId, Result, v1};
 
-use crate::Position;
 use crate::client::{Client, MESSAGE_BYTES_MAX, Repeat};
+use crate::{EventPlace, Position};
 
 /// Which dead letters, and what becomes of them.
 #[derive(Clone, Debug, Default)]
@@ -38,8 +38,35 @@ impl Client {
             subscription: subscription.to_owned(),
             partition: partition.map(PartitionId::get),
             to: Some(to.into()),
-            min_generation: self.generation(),
+            ..v1::SeekRequest::default()
         };
+        self.seek_by(request).await
+    }
+
+    /// Moves the cursor of a subscription so that an event is the next one that is delivered: in its own
+    /// partition to its offset, in the others to what was appended at its time or later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::seek`]; `NotFound` also for the event; `Invalid` also for an id that events of several
+    /// sources have, and where there is too much to look through.
+    pub async fn seek_to_event(
+        &self,
+        subscription: &str,
+        partition: Option<PartitionId>,
+        event: EventPlace,
+    ) -> Result<Vec<v1::SeekResult>> {
+        let request = v1::SeekRequest {
+            subscription: subscription.to_owned(),
+            partition: partition.map(PartitionId::get),
+            to_event: Some(event.into()),
+            ..v1::SeekRequest::default()
+        };
+        self.seek_by(request).await
+    }
+
+    async fn seek_by(&self, request: v1::SeekRequest) -> Result<Vec<v1::SeekResult>> {
+        let request = v1::SeekRequest { min_generation: self.generation(), ..request };
         let seek = |transport| {
             let request = request.clone();
             async move { SubscribeClient::new(transport).seek(request).await }

@@ -10,6 +10,7 @@ mod grant;
 mod kind;
 mod limit;
 mod manifest;
+mod place;
 mod replay_job;
 mod role;
 mod schema;
@@ -27,6 +28,7 @@ pub use grant::{Effect, GrantSpec, PRINCIPAL_BYTES_MAX, Verb, check_principal};
 pub use kind::Kind;
 pub use limit::LimitSpec;
 pub use manifest::{API_VERSION, Manifest, Metadata, check, identify};
+pub use place::{EventAt, Place};
 pub use replay_job::{
     ReplayJobSpec, ReplayPace, ReplayPartition, ReplayRange, ReplayState, ReplayTarget,
 };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Start, WebhookSpec, problem};
+use super::{Place, Start, WebhookSpec, problem};
 use crate::filter::{self, Filter};
 use crate::{QualifiedName, Result};
 
@@ -17,10 +17,10 @@ pub struct ReplayJobSpec {
     pub target: ReplayTarget,
     /// The first events.
     #[serde(default = "earliest")]
-    pub from: Start,
+    pub from: Place,
     /// Where it ends, exclusive; `latest` is what is stored when the job is made.
-    #[serde(default)]
-    pub to: Start,
+    #[serde(default = "latest")]
+    pub to: Place,
     /// Only events that pass, of those that the target wants; none = all of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
@@ -94,8 +94,12 @@ pub struct ReplayPartition {
     pub to: u64,
 }
 
-fn earliest() -> Start {
-    Start::Earliest
+fn earliest() -> Place {
+    Start::Earliest.into()
+}
+
+fn latest() -> Place {
+    Start::Latest.into()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -151,7 +155,7 @@ impl ReplayJobSpec {
         Self {
             target: ReplayTarget::Subscription(subscription.into()),
             from: earliest(),
-            to: Start::Latest,
+            to: latest(),
             filters: Vec::new(),
             pace: ReplayPace::default(),
             state: ReplayState::default(),
@@ -174,12 +178,15 @@ impl ReplayJobSpec {
         self.target.subscription()?;
         self.from.check("spec.from")?;
         self.to.check("spec.to")?;
-        if self.to == Start::Earliest {
+        if self.to == earliest() {
             return Err(problem("spec.to", "before the first event there is nothing to replay"));
         }
-        if let (Start::Offset(from), Start::Offset(to)) = (&self.from, &self.to)
-            && from >= to
-        {
+        let is_empty = match (&self.from, &self.to) {
+            (Place::At(Start::Offset(from)), Place::At(Start::Offset(to))) => from >= to,
+            (Place::Event(from), Place::Event(to)) => from == to,
+            _ => false,
+        };
+        if is_empty {
             return Err(problem(
                 "spec.to",
                 "the range ends before it begins; its end is exclusive",
@@ -221,6 +228,16 @@ mod tests {
                 r#"{"target":{"subscription":"b"},"filters":[{"exact":{}}]}"#,
                 Some("spec.filters[0].exact"),
             ),
+            (r#"{"target":{"subscription":"b"},"from":{"event":""}}"#, Some("spec.from.event")),
+            (
+                r#"{"target":{"subscription":"b"},"to":{"event":"1","since":"noon"}}"#,
+                Some("spec.to.since"),
+            ),
+            (
+                r#"{"target":{"subscription":"b"},"from":{"event":"1"},"to":{"event":"1"}}"#,
+                Some("spec.to"),
+            ),
+            (r#"{"target":{"subscription":"b"},"from":{"event":"1"},"to":{"event":"2"}}"#, None),
             (r#"{"target":{"subscription":"ns/b"},"pace":"original","state":"paused"}"#, None),
             (r#"{"target":{"subscription":"b"},"from":{"offset":7},"to":{"offset":8}}"#, None),
         ];

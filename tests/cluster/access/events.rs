@@ -123,3 +123,44 @@ async fn some_events_are_let_through_and_the_others_are_not() {
     delivered.sort();
     assert_eq!(delivered, expected);
 }
+
+/// What somebody may not read is no place for them: as if it were not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_may_not_be_read_is_no_place() {
+    let secured = Secured::start(1).await;
+    secured.put(Kind::Stream, "shop/orders", json!({})).await;
+    let spec = json!({"stream": "shop/orders", "mode": "shared", "start": "earliest"});
+    secured.put(Kind::Subscription, "shop/sub", spec).await;
+    let operator = secured.with_role("operator").await;
+    let publish = v1::PublishRequest {
+        stream: "shop/orders".to_owned(),
+        events: ["order.placed", "order.secret"].map(|ty| event(ty, ty)).to_vec(),
+        ..v1::PublishRequest::default()
+    };
+    let root = &secured.root;
+    let _: v1::PublishResponse =
+        secured.ask(root, "/weft.v1.Publish/Publish", &publish).await.one();
+    let seek = async |id: &str| {
+        let place = v1::EventPlace { id: id.to_owned(), ..v1::EventPlace::default() };
+        let request = v1::SeekRequest {
+            subscription: "shop/sub".to_owned(),
+            to_event: Some(place),
+            ..v1::SeekRequest::default()
+        };
+        secured.ask(&operator, "/weft.v1.Subscribe/Seek", &request).await
+    };
+
+    // Whether it is there or not.
+    for id in ["order.placed", "order.none"] {
+        assert_eq!(seek(id).await.code, tonic::Code::PermissionDenied, "{id}");
+    }
+    let some = json!({"principals": ["key:shop/operator"], "role": "reader",
+        "filters": [{"not": {"exact": {"type": "order.secret"}}}]});
+    secured.put(Kind::Grant, "shop/some", some).await;
+    let (secret, none) = (seek("order.secret").await, seek("order.none").await);
+    assert_eq!((secret.code, none.code), (tonic::Code::NotFound, tonic::Code::NotFound));
+    assert_eq!(secret.text, "shop/orders has no event order.secret");
+    assert_eq!(none.text, "shop/orders has no event order.none");
+    let moved: v1::SeekResponse = seek("order.placed").await.one();
+    assert_eq!((moved.cursors.len(), moved.cursors[0].offset), (1, 0));
+}

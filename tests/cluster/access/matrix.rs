@@ -104,12 +104,15 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
         }
         Method::SubscribeSeek => {
             let earliest = v1::Position { at: Some(v1::position::At::Earliest(v1::Earliest {})) };
-            let request = v1::SeekRequest {
+            let request = || v1::SeekRequest {
                 subscription: "shop/sub".to_owned(),
-                to: Some(earliest),
                 ..v1::SeekRequest::default()
             };
-            vec![case("earliest", "nnnyyy", &request)]
+            let event = || v1::EventPlace { id: "1".to_owned(), ..v1::EventPlace::default() };
+            let earliest = v1::SeekRequest { to: Some(earliest), ..request() };
+            // Who finds an event learns that it is there.
+            let event = v1::SeekRequest { to_event: Some(event()), ..request() };
+            vec![case("earliest", "nnnyyy", &earliest), case("event", "nnnnyy", &event)]
         }
         Method::SubscribeListDeadLetters => {
             let subscription = "shop/sub".to_owned();
@@ -158,6 +161,8 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 // A stream of another namespace is not theirs to read.
                 case("abroad", "nnnnny", &put(Kind::Subscription, "shop/s3", &abroad, false)),
                 // A function reads and publishes: whoever may not, may not by it.
+            let from_event =
+                json!({"target": {"subscription": "shop/sub"}, "from": {"event": "none"}});
                 case("function", "nnnnyy", &put(Kind::Function, "shop/f", &function, true)),
                 case("replies", "nnnnyy", &put(Kind::Function, "shop/f", &replies, true)),
                 case(
@@ -184,6 +189,11 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 case("limit", "nnnnny", &put(Kind::Limit, "weft-system/l", &limit, false)),
             ]
         }
+                case(
+                    "job from an event",
+                    "nnnnyy",
+                    &put(Kind::ReplayJob, "shop/j", &from_event, true),
+                ),
         Method::CatalogGet => {
             let get = |kind: &str, name: &str| v1::GetRequest {
                 kind: kind.to_owned(),

@@ -21,6 +21,7 @@ use weft_proto::{Error, GroupId, Offset, PartitionId, Reason, Result, v1};
 use self::merge::Merge;
 use self::part::{END, Part, Shared, Step};
 use self::tally::Tally;
+use super::find::Finder;
 use super::{caller_of, stream_name, trace_of, until_stop};
 use crate::access::{Caller, authorize};
 use crate::data::Bounds;
@@ -103,6 +104,10 @@ impl Service {
         let tally = Tally::new(chosen, (request.events_max, behind), request.checksum);
         let rest = frames(parts, shared, tally, request.merged);
         Ok(until_stop(first.chain(rest), self.stop.clone()))
+    }
+
+    fn finder(&self) -> Finder<'_> {
+        Finder { ingest: &self.ingest, history: &self.history }
     }
 
     /// One partition of a read: where it begins and ends.

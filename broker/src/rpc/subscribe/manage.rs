@@ -17,6 +17,7 @@ use crate::entry::{Command, Lease, Member, OffsetRange, Seek, Settlement};
 use crate::lend;
 use crate::read::{Tape, resolve};
 use crate::resources::{Placement, SubscriptionView};
+use crate::rpc::find::{Budget, Finder, Spot};
 use crate::state::Reply;
 use crate::subscription::{Cursor, LeaseReply, Parked, SettleReply};
 
@@ -32,6 +33,12 @@ const READ_BYTES: usize = 256 << 10;
 /// Attempts to settle while the cursor changes hands.
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a seek goes.
+enum Goal {
+    Position(v1::Position),
+    Event(Spot),
+}
 
 /// A dead letter as it is stored.
 struct Letter {
@@ -63,27 +70,54 @@ impl Service {
     ) -> Result<v1::SeekResponse> {
         let name = (request.subscription.as_str(), request.min_generation);
         let view = self.subscription(caller, Verb::Edit, name).await?;
-        let Some(to) = &request.to else {
-            return Err(Error::invalid("where to is missing").with_field("to"));
-        };
         let chosen = chosen(&view, request.partition.map(PartitionId))?;
+        let to = self.goal(caller, &view, &request).await?;
         caller.act("seek", format!("Subscription {}", view.name)).await?;
         let mut cursors = Vec::with_capacity(chosen.len());
         for placement in chosen {
             let group = self.ingest.group(placement.group)?;
             // What was acknowledged before the call is within reach of it.
             self.ingest.confirm(placement.group).await?;
-            let to = resolve(group, placement.uid, &self.history, Some(to)).await?;
-            let seek = Seek {
-                subscription: view.uid,
-                partition: placement.uid,
-                to: to.unwrap_or_default(),
+            let to = match &to {
+                Goal::Position(to) => resolve(group, placement.uid, &self.history, Some(to))
+                    .await?
+                    .unwrap_or_default(),
+                Goal::Event(spot) => self.finder().offset_at(&placement, spot).await?,
             };
+            let seek = Seek { subscription: view.uid, partition: placement.uid, to };
             let (epoch, offset) = self.leased(caller, placement, Command::Seek(vec![seek])).await?;
             let partition = placement.partition.get();
             cursors.push(v1::SeekResult { partition, offset: offset.get(), epoch: epoch.get() });
         }
         Ok(v1::SeekResponse { cursors })
+    }
+
+    fn finder(&self) -> Finder<'_> {
+        Finder { ingest: &self.ingest, history: &self.history }
+    }
+
+    /// Where a seek goes.
+    async fn goal(
+        &self,
+        caller: &Caller,
+        view: &SubscriptionView,
+        request: &v1::SeekRequest,
+    ) -> Result<Goal> {
+        match (&request.to, &request.to_event) {
+            (Some(to), None) => Ok(Goal::Position(*to)),
+            (None, Some(event)) => {
+                // Who may not read events is not told which ones there are.
+                let visible = authorize(caller, Verb::Read, &view.stream.name)?;
+                let (place, mut budget) = ((event, "to_event"), Budget::aside());
+                let spot = self.finder().spot(&view.stream, &visible, place, &mut budget).await?;
+                Ok(Goal::Event(spot))
+            }
+            (None, None) => Err(Error::invalid("where to is missing").with_field("to")),
+            (Some(_), Some(_)) => {
+                let message = "a cursor goes to a position or to an event, not to both";
+                Err(Error::invalid(message).with_field("to_event"))
+            }
+        }
     }
 
     /// A command that gives a cursor a new epoch.

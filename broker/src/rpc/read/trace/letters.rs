@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 use weft_proto::event::EventView;
 use weft_proto::{Offset, PartitionId, QualifiedName, Result, v1};
 
-use super::scan::{Budget, Which};
-use super::{Found, Place, Served};
+use super::{Place, Served};
 use crate::lend::{Story, story_of};
 use crate::resources::{StreamView, SubscriptionView};
+use crate::rpc::find::{Budget, Found, Which};
 use crate::rpc::read::Service;
 
 /// A dead letter of a found event.
@@ -71,7 +71,7 @@ impl Service {
             }
             ControlFlow::Continue(false)
         };
-        self.scan((stream, Which::DeadLetters), &from, budget, look).await?;
+        self.finder().scan((stream, Which::DeadLetters), &from, budget, look).await?;
         for (view, _) in subscriptions {
             for found in events {
                 let (partition, offset) = (found.placement.partition, found.offset);

@@ -4,42 +4,27 @@
 //! subscriptions, functions or streams.
 
 mod fate;
-mod find;
 mod letters;
 mod related;
-mod scan;
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use weft_proto::event::EventView;
 use weft_proto::filter::{Candidate, Finding};
 use weft_proto::resource::{FunctionSpec, FunctionStatus, Kind, SubscriptionMode, Verb};
-use weft_proto::{
-    Error, GroupId, NodeId, Offset, PartitionId, QualifiedName, Result, SchemaId, Timestamp, v1,
-};
+use weft_proto::{Error, GroupId, NodeId, Offset, PartitionId, QualifiedName, Result, v1};
 
 use self::fate::Facts;
-use self::find::Wanted;
 use self::letters::{Letter, Letters};
 use self::related::Relatives;
-use self::scan::Budget;
 use super::Service;
 use crate::access::{Caller, authorize};
-use crate::resources::{Placement, StreamView, SubscriptionStart, SubscriptionView};
+use crate::resources::{StreamView, SubscriptionStart, SubscriptionView};
+use crate::rpc::find::{Budget, Found, Wanted};
 use crate::rpc::stream_name;
 
 /// Says which function a subscription serves.
 const FUNCTION_LABEL: &str = "weft.function";
-
-/// A stored event.
-struct Found {
-    placement: Placement,
-    offset: Offset,
-    time: Timestamp,
-    schema: SchemaId,
-    event: Bytes,
-}
 
 /// A function that a subscription serves, as far as the caller may see it.
 struct Served {
@@ -65,7 +50,7 @@ impl Service {
         self.confirm(stream.placements.iter().copied().map(Ok)).await?;
         let mut budget = Budget::new();
         let wanted = Wanted { id: &request.id, source: &request.source, from: request.from };
-        let (found, searched) = self.find(&stream, &visible, &wanted, &mut budget).await?;
+        let (found, searched) = self.finder().find(&stream, &visible, &wanted, &mut budget).await?;
         let mut answer = v1::TraceEventResponse { events: Vec::new(), searched: vec![searched] };
         if found.is_empty() {
             return Ok(answer);

@@ -7,9 +7,8 @@ use weft_proto::filter::Candidate;
 use weft_proto::resource::Verb;
 use weft_proto::{Offset, PartitionId, QualifiedName, Result, Timestamp, v1};
 
-use super::Found;
-use super::scan::{Budget, Which};
 use crate::access::{Caller, Decision};
+use crate::rpc::find::{Budget, Found, Which};
 use crate::rpc::read::Service;
 
 /// Events of each kind that are told of.
@@ -125,6 +124,6 @@ impl Service {
             }
             ControlFlow::Continue(seen.is_some())
         };
-        self.scan((&stream, Which::Events), &from, budget, look).await.map(Some)
+        self.finder().scan((&stream, Which::Events), &from, budget, look).await.map(Some)
     }
 }

@@ -1,31 +1,54 @@
 //! From an id to the events that have it.
+//!
+//! *Never* tells of an event that the caller may not read.
 
+mod place;
+mod scan;
+
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use weft_proto::event::EventView;
 use weft_proto::filter::Candidate;
-use weft_proto::{Offset, Result, v1};
+use weft_proto::{GroupId, Offset, Result, SchemaId, Timestamp, v1};
 
-use super::Found;
-use super::scan::{Budget, Which};
+pub(in crate::rpc) use self::place::Spot;
+pub(in crate::rpc) use self::scan::{Budget, Which};
 use crate::access::Decision;
 use crate::clock;
-use crate::read::Tape;
+use crate::ingest::Ingest;
+use crate::read::{History, Tape};
 use crate::resources::{Placement, StreamView};
-use crate::rpc::read::Service;
 
 /// Where looking begins unless it is said.
 const BACK: Duration = Duration::from_hours(24);
 /// Events of one id that are told of.
 const FOUND_MAX: usize = 10;
 
+/// A stored event.
+pub(in crate::rpc) struct Found {
+    pub(in crate::rpc) placement: Placement,
+    pub(in crate::rpc) offset: Offset,
+    pub(in crate::rpc) time: Timestamp,
+    pub(in crate::rpc) schema: SchemaId,
+    pub(in crate::rpc) event: Bytes,
+}
+
 /// What is looked for.
-pub(super) struct Wanted<'a> {
-    pub(super) id: &'a str,
+pub(in crate::rpc) struct Wanted<'a> {
+    pub(in crate::rpc) id: &'a str,
     /// Empty: whatever it is.
-    pub(super) source: &'a str,
-    pub(super) from: Option<v1::Position>,
+    pub(in crate::rpc) source: &'a str,
+    pub(in crate::rpc) from: Option<v1::Position>,
+}
+
+/// Looks through what this node has stored.
+#[derive(Clone, Copy)]
+pub(in crate::rpc) struct Finder<'a> {
+    pub(in crate::rpc) ingest: &'a Ingest,
+    pub(in crate::rpc) history: &'a History,
 }
 
 impl Wanted<'_> {
@@ -34,9 +57,17 @@ impl Wanted<'_> {
     }
 }
 
-impl Service {
+impl Finder<'_> {
+    /// Waits until this node has all that the groups of the stream agreed on.
+    pub(in crate::rpc) async fn confirm(&self, stream: &StreamView) -> Result<()> {
+        let groups: BTreeSet<GroupId> =
+            stream.placements.iter().map(|placement| placement.group).collect();
+        let confirmed = groups.into_iter().map(|group| self.ingest.confirm(group));
+        futures::future::try_join_all(confirmed).await.map(drop)
+    }
+
     /// The events that are wanted and may be read, and what was looked through for them.
-    pub(super) async fn find(
+    pub(in crate::rpc) async fn find(
         &self,
         stream: &StreamView,
         visible: &Decision,
@@ -47,15 +78,16 @@ impl Service {
         let is_it = |event: &[u8]| {
             EventView::parse(event).is_some_and(|view| wanted.is(&view) && may_see(&view))
         };
-        if let Some(known) = self.remembered(stream, wanted).await?.filter(|one| is_it(&one.event))
-        {
+        let mut known = self.remembered(stream, wanted).await?;
+        known.retain(|one| is_it(&one.event));
+        if let Some(oldest) = known.iter().map(|one| one.time).min() {
             let searched = v1::Searched {
                 stream: stream.name.to_string(),
-                from_us: known.time.as_micros(),
-                events: 1,
+                from_us: oldest.as_micros(),
+                events: known.len() as u64,
                 cut: false,
             };
-            return Ok((vec![known], searched));
+            return Ok((known, searched));
         }
         let day = || {
             let back = clock::now().saturating_sub(BACK);
@@ -77,11 +109,12 @@ impl Service {
         Ok((all, searched))
     }
 
-    /// The event as it is known from recognising repeats, which takes source and id and goes back for
-    /// minutes.
-    async fn remembered(&self, stream: &StreamView, wanted: &Wanted<'_>) -> Result<Option<Found>> {
+    /// The event in each partition as it is known from recognising repeats, which takes source and id
+    /// and goes back for minutes.
+    async fn remembered(&self, stream: &StreamView, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
         if wanted.source.is_empty() || !stream.dedup {
-            return Ok(None);
+            return Ok(all);
         }
         for placement in stream.placements.iter() {
             let gates = self.ingest.gates();
@@ -91,10 +124,10 @@ impl Service {
                 && let Some(found) = self.one(*placement, offset).await?
                 && EventView::parse(&found.event).is_some_and(|view| wanted.is(&view))
             {
-                return Ok(Some(found));
+                all.push(found);
             }
         }
-        Ok(None)
+        Ok(all)
     }
 
     async fn one(&self, placement: Placement, offset: Offset) -> Result<Option<Found>> {

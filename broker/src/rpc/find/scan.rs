@@ -8,24 +8,33 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use weft_proto::{Offset, PartitionUid, Result, Timestamp, v1};
 
-use super::Found;
+use super::{Finder, Found};
 use crate::read::{Tape, resolve};
 use crate::resources::{Placement, StreamView};
-use crate::rpc::read::{FRAME_BYTES, Service};
 
+/// Bytes of events read at once.
+const READ_BYTES: usize = 256 << 10;
 /// Of all that one question looks through.
 const BYTES_MAX: usize = 256 << 20;
 const TIME_MAX: Duration = Duration::from_secs(10);
+/// The same where a client waits for the answer to something else: it gives one attempt 5 s.
+const ASIDE_MAX: Duration = Duration::from_secs(4);
 
 /// What a question may still look through.
-pub(super) struct Budget {
+pub(in crate::rpc) struct Budget {
     bytes: usize,
     until: Instant,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
+    /// For what is asked alone.
+    pub(in crate::rpc) fn new() -> Self {
         Self { bytes: BYTES_MAX, until: Instant::now() + TIME_MAX }
+    }
+
+    /// For what is looked for on the way to something else.
+    pub(in crate::rpc) fn aside() -> Self {
+        Self { bytes: BYTES_MAX, until: Instant::now() + ASIDE_MAX }
     }
 
     fn is_spent(&self) -> bool {
@@ -35,7 +44,7 @@ impl Budget {
 
 /// Which events of each partition: those of the stream, or its dead letters.
 #[derive(Clone, Copy)]
-pub(super) enum Which {
+pub(in crate::rpc) enum Which {
     Events,
     DeadLetters,
 }
@@ -49,10 +58,10 @@ impl Which {
     }
 }
 
-impl Service {
+impl Finder<'_> {
     /// Shows the events of a stream from a position on, partition by partition, until `look` has seen
     /// enough; it says of each whether the caller may know of it.
-    pub(super) async fn scan(
+    pub(in crate::rpc) async fn scan(
         &self,
         (stream, which): (&StreamView, Which),
         from: &v1::Position,
@@ -70,7 +79,7 @@ impl Service {
             let partition = which.of(placement);
             let group = self.ingest.group(placement.group)?;
             let bounds = group.bounds(partition);
-            let first = resolve(group, partition, &self.history, Some(from)).await?;
+            let first = resolve(group, partition, self.history, Some(from)).await?;
             let first = first.unwrap_or(bounds.floor).max(bounds.floor);
             let mut tape = Tape::new(group.clone(), partition, self.history.clone(), first);
             while tape.next() < bounds.end {
@@ -78,7 +87,7 @@ impl Service {
                     searched.cut = true;
                     break;
                 }
-                let runs = tape.read(bounds.end, FRAME_BYTES).await?;
+                let runs = tape.read(bounds.end, READ_BYTES).await?;
                 if runs.is_empty() {
                     break;
                 }
