@@ -7,6 +7,7 @@ mod bench;
 mod broker;
 mod cluster;
 mod completions;
+mod delayed;
 mod delete;
 mod demo;
 mod dev;
@@ -214,7 +215,7 @@ async fn dispatch(
     let format = output.unwrap_or(Format::Table);
     let client = || connection.client();
     match command {
-        Command::Stream(args) => stream::run(args, &client()?, format).await?,
+        Command::Stream(args) => return stream::run(args, &client()?, format).await,
         Command::Publish(args) => return publish::run(args, &client()?, format).await,
         Command::Subscribe(args) => subscribe::run(args, &client()?, format).await?,
         Command::Subscription(args) => subscription::run(args, &client()?, format).await?,

@@ -1,10 +1,13 @@
-//! `weft stream`: creates, lists, describes and deletes streams.
+//! `weft stream`: creates, lists, describes and deletes streams, and looks after what waits in them.
+
+use std::process::ExitCode;
 
 use clap::Subcommand;
 use weft_client::{Client, Position, PutOptions, Reason, resource_of, spec_of};
 use weft_proto::resource::{Kind, MaxAge, Retention, StreamSpec};
 use weft_proto::v1;
 
+use crate::delayed;
 use crate::delete::delete;
 use crate::get;
 use crate::output::{Format, Out};
@@ -33,6 +36,22 @@ Examples:
         /// NAME or NAMESPACE/NAME
         name: String,
     },
+    /// List the events that wait for their time (attribute deliverat)
+    #[command(after_help = "\
+They come partition by partition, in the order in which they were published.
+
+Examples:
+  weft stream delayed reminders
+  weft stream delayed reminders --limit 5000 -o json")]
+    Delayed(delayed::List),
+    /// Take an event back that waits for its time: it is not delivered
+    #[command(after_help = "\
+Examples:
+  weft stream cancel-delayed reminders --id r-1
+  weft stream cancel-delayed reminders --id r-1 --source /shop
+
+Exit codes: 0 cancelled, now or before; 1 too late, or failed; 2 wrong usage.")]
+    CancelDelayed(delayed::Cancel),
     /// Delete a stream and all its events, for good
     Delete {
         /// NAME or NAMESPACE/NAME
@@ -76,17 +95,22 @@ impl Args {
         match &self.verb {
             Verb::Create(_) | Verb::List => None,
             Verb::Describe { name } | Verb::Delete { name } => Some(name),
+            Verb::Delayed(args) => Some(&args.name),
+            Verb::CancelDelayed(args) => Some(&args.name),
         }
     }
 }
 
-pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     match args.verb {
-        Verb::Create(args) => create(args, client, format).await,
-        Verb::List => list(client, format).await,
-        Verb::Describe { name } => describe(&name, client, format).await,
-        Verb::Delete { name } => delete(client, Kind::Stream, &name, format).await,
+        Verb::Create(args) => create(args, client, format).await?,
+        Verb::List => list(client, format).await?,
+        Verb::Describe { name } => describe(&name, client, format).await?,
+        Verb::Delayed(args) => delayed::list(args, client, format).await?,
+        Verb::CancelDelayed(args) => return delayed::cancel(args, client, format).await,
+        Verb::Delete { name } => delete(client, Kind::Stream, &name, format).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn create(args: Create, client: &Client, format: Format) -> anyhow::Result<()> {

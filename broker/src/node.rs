@@ -416,8 +416,13 @@ impl Node {
         // Clients leave before the groups stop.
         let edge = tasks.part();
         let services = rpc::Services {
-            publish: rpc::PublishService::new(ingest.clone(), tasks.clone(), edge.token())
-                .traced(tracer.clone()),
+            publish: rpc::PublishService::new(
+                ingest.clone(),
+                history.clone(),
+                tasks.clone(),
+                edge.token(),
+            )
+            .traced(tracer.clone()),
             read: rpc::ReadService::new(
                 ingest.clone(),
                 history.clone(),

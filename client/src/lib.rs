@@ -22,6 +22,7 @@ mod catalog;
 mod channels;
 mod client;
 mod credential;
+mod delayed;
 mod event;
 mod options;
 mod position;

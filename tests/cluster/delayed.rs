@@ -6,14 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use serde_json::json;
-use weft_client::{Client, PublisherOptions, ReadItem, ReadOptions, Receipt};
+use weft_client::{Client, Options, PublisherOptions, ReadItem, ReadOptions, Receipt};
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
 use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
 use weft_proto::event::EventView;
 use weft_proto::resource::Kind;
+use weft_proto::v1::{CancelOutcome, DelayedEvent};
 use weft_proto::{Reason, Timestamp};
 
+use super::harness::process::{Ended, run};
 use super::harness::{Cluster, eventually, put, within};
 
 const STREAM: &str = "reminders";
@@ -200,4 +202,160 @@ async fn a_bad_time_is_refused_and_nothing_can_be_expected_of_an_event_that_wait
     put(&client, Kind::Stream, STREAM, &json!({"partitions": 1, "dedup": false})).await;
     let receipts = publish(&client, vec![event(6, Some(soon)), event(6, Some(soon))]).await;
     assert!(receipts[1].duplicate && receipts[0].offset == receipts[1].offset);
+}
+
+/// All that waits, in pages of so many.
+async fn waiting(client: &Client, page_len: u32) -> Vec<DelayedEvent> {
+    let (mut all, mut page) = (Vec::new(), String::new());
+    loop {
+        let answer = client.delayed(STREAM, page_len, &page).await.unwrap();
+        assert!(answer.events.len() <= page_len as usize);
+        all.extend(answer.events);
+        if answer.next_page.is_empty() {
+            return all;
+        }
+        page = answer.next_page;
+    }
+}
+
+fn ids(events: &[DelayedEvent]) -> BTreeSet<usize> {
+    events.iter().map(|one| one.id.parse().unwrap()).collect()
+}
+
+async fn weft(cluster: &Cluster, line: &str) -> Ended {
+    let endpoint = cluster.nodes[0].endpoint();
+    let mut words: Vec<&str> = vec!["--endpoint", &endpoint, "stream"];
+    words.extend(line.split(' '));
+    run(&words, "").await
+}
+
+#[expect(clippy::too_many_lines, reason = "one story")]
+#[tokio::test]
+async fn what_waits_is_listed_and_can_be_taken_back() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, STREAM, &json!({"partitions": 2})).await;
+    assert_eq!(waiting(&client, 10).await, []);
+    let due = |number: usize| now().saturating_add(Duration::from_mins(60 + number as u64));
+    let begin = now();
+    publish(&client, (0..30).map(|number| event(number, Some(due(number)))).collect()).await;
+    publish(&client, (30..35).map(|number| event(number, None)).collect()).await;
+
+    let listed = waiting(&client, 7).await;
+    assert_eq!((listed.len(), ids(&listed)), (30, (0..30).collect()), "each once");
+    for one in &listed {
+        assert_eq!((one.source.as_str(), one.r#type.as_str()), ("/reminders", "reminder.due"));
+        let minutes = 60 + one.id.parse::<u64>().unwrap();
+        let due = Timestamp::from_micros(one.due_us);
+        let earliest = begin.saturating_add(Duration::from_mins(minutes));
+        assert!(due >= earliest && due < earliest.saturating_add(Duration::from_mins(5)));
+        assert!(one.partition < 2 && one.append_time_us >= begin.as_micros() - 1_000);
+    }
+
+    // Whichever node is asked; with the source and without it.
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        let near = Client::connect(&Options::new([node.endpoint()])).unwrap();
+        let source = (number > 0).then_some("/reminders");
+        let done = near.cancel_delayed(STREAM, &number.to_string(), source).await.unwrap();
+        assert_eq!(
+            (done.outcome(), done.source.as_str()),
+            (CancelOutcome::Cancelled, "/reminders")
+        );
+        assert!(done.due_us > begin.as_micros() && done.offset.is_none());
+        let again = near.cancel_delayed(STREAM, &number.to_string(), source).await.unwrap();
+        assert_eq!(again.outcome(), CancelOutcome::Gone, "asking again is harmless");
+        let left = waiting(&near, 1_000).await;
+        assert_eq!(ids(&left), (number + 1..30).collect());
+    }
+    let late = client.cancel_delayed(STREAM, "31", None).await.unwrap();
+    assert_eq!(late.outcome(), CancelOutcome::TooLate);
+    assert!(late.partition.is_some() && late.offset.is_some(), "{late:?}");
+    let none = client.cancel_delayed(STREAM, "99", None).await.unwrap_err();
+    assert_eq!((none.reason(), none.field()), (Reason::UnknownResource, Some("id")));
+    let own = CloudEvent::decode(event(5, Some(due(5)))).unwrap();
+    let other = CloudEvent { source: "/other".to_owned(), ..own };
+    publish(&client, vec![other.encode_to_vec().into()]).await;
+    let two = client.cancel_delayed(STREAM, "5", None).await.unwrap_err();
+    assert_eq!((two.reason(), two.field()), (Reason::InvalidArgument, Some("source")));
+    assert!(two.message().ends_with("/other, /reminders"), "{two}");
+
+    // The next leaders know it, too.
+    for node in &mut cluster.nodes {
+        node.kill();
+        node.start();
+        node.ready().await;
+    }
+    assert_eq!(ids(&waiting(&client, 1_000).await), (3..30).collect());
+
+    let shown = weft(&cluster, "delayed reminders --limit 4 -o json").await;
+    let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(shown["events"].as_array().unwrap().len(), 4);
+    let page = shown["nextPage"].as_str().unwrap();
+    let rest = weft(&cluster, &format!("delayed reminders --page {page}")).await;
+    // A head, and of 27 and one of another source all but four.
+    assert_eq!(rest.stdout.lines().count(), 1 + 24, "{}", rest.stdout);
+    let line = "cancel-delayed reminders --id 5 --source /reminders";
+    let done = weft(&cluster, line).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stdout.starts_with("event 5 of /reminders: cancelled; it was due at "));
+    let again = weft(&cluster, line).await;
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert!(again.stdout.contains("waits no more"), "{}", again.stdout);
+    let late = weft(&cluster, "cancel-delayed reminders --id 31").await;
+    assert_eq!(late.code, Some(1), "{}", late.stderr);
+    assert!(late.stdout.contains("too late, it was delivered to "), "{}", late.stdout);
+}
+
+/// Taken back while its time comes and leaders die: one or the other, never both and never neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_is_delivered_or_taken_back_and_never_both() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, STREAM, &json!({"partitions": 3})).await;
+    let begin = now().saturating_add(Duration::from_secs(4));
+    let all = 60;
+    // The last ones are not due before the test is over.
+    let last = all - 10;
+    let at = move |number: usize| {
+        let later = if number < last { 60 * number as u64 } else { 3_600_000 };
+        begin.saturating_add(Duration::from_millis(later))
+    };
+    publish(&client, (0..all).map(|number| event(number, Some(at(number)))).collect()).await;
+
+    let asked = client.clone();
+    let asking = tokio::spawn(async move {
+        let mut outcomes = Vec::new();
+        for number in 0..all {
+            // About when it is due, every other one somewhat before.
+            let due = at(number.min(last - 1)).as_micros() - 300_000 * (number as u64 % 2);
+            let until = due.saturating_sub(now().as_micros());
+            tokio::time::sleep(Duration::from_micros(until)).await;
+            let outcome = loop {
+                let id = number.to_string();
+                match asked.cancel_delayed(STREAM, &id, Some("/reminders")).await {
+                    Ok(done) => break done.outcome(),
+                    Err(error) => assert!(error.is_retryable(), "{number}: {error}"),
+                }
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
+    });
+    for node in 0..2 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.nodes[node].kill();
+        cluster.nodes[node].start();
+        cluster.nodes[node].ready().await;
+    }
+    let outcomes = within(3 * LIMIT, "taking back", asking).await.unwrap();
+
+    let is_late = |outcome: &CancelOutcome| *outcome == CancelOutcome::TooLate;
+    let late: BTreeSet<usize> =
+        (0..all).zip(&outcomes).filter(|(_, outcome)| is_late(outcome)).map(|(n, _)| n).collect();
+    assert!(waiting(&client, 1_000).await.is_empty());
+    let found = arrived(&client, late.len()).await;
+    let delivered: BTreeSet<usize> = found.iter().map(|(number, _)| *number).collect();
+    assert_eq!(delivered.len(), found.len(), "each at most once");
+    assert_eq!(delivered, late, "{outcomes:?}");
+    assert!(!late.contains(&last) && late.len() <= last, "{outcomes:?}");
 }

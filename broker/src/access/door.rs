@@ -46,10 +46,15 @@ pub enum Need {
 /// What each method asks. A new method does not compile before somebody has decided.
 pub const fn needs(method: Method) -> Need {
     match method {
-        Method::PublishPublish | Method::PublishPublishStream => Need::Verb(Verb::Publish),
-        Method::ReadRead | Method::ReadLocate | Method::ReadTestFilter | Method::ReadTraceEvent => {
-            Need::Verb(Verb::Read)
+        // Whoever may publish an event may take it back until it is delivered.
+        Method::PublishPublish | Method::PublishPublishStream | Method::PublishCancelDelayed => {
+            Need::Verb(Verb::Publish)
         }
+        Method::ReadRead
+        | Method::ReadLocate
+        | Method::ReadTestFilter
+        | Method::ReadTraceEvent
+        | Method::ReadListDelayed => Need::Verb(Verb::Read),
         Method::SubscribeSubscribe | Method::SubscribeListDeadLetters => {
             Need::Verb(Verb::Subscribe)
         }
@@ -183,11 +188,6 @@ impl Access {
     }
 }
 
-/// The one header `authorization`. Of two, whoever stands in front may have looked at the other: they
-/// are none, like what is no text.
-fn authorization(headers: &HeaderMap) -> Option<&str> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let first = all.next()?;
 impl Refused {
     /// As an answer over gRPC: what is left of the rate and when to come again is in its metadata, too.
     fn into_http(self) -> Response<Body> {
@@ -204,6 +204,11 @@ impl Refused {
     }
 }
 
+/// The one header `authorization`. Of two, whoever stands in front may have looked at the other: they
+/// are none, like what is no text.
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let first = all.next()?;
     let only = if all.next().is_none() { first.to_str().ok() } else { None };
     Some(only.unwrap_or_default())
 }
@@ -288,11 +293,6 @@ mod tests {
     use crate::access::meter::Meter;
 
     #[test]
-    fn an_answer_that_is_only_a_status_ends_with_its_head() {
-        let guarded = Guarded {
-            inner: Body::empty(),
-            lost: Some(std::future::pending().boxed()),
-    #[test]
     fn a_refusal_tells_when_to_come_again_and_what_is_left() {
         let meter = Meter::default();
         let limits = Limits { requests_per_second: Some(0), ..Limits::default() };
@@ -312,6 +312,11 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_answer_that_is_only_a_status_ends_with_its_head() {
+        let guarded = Guarded {
+            inner: Body::empty(),
+            lost: Some(std::future::pending().boxed()),
             paced: None,
             pause: None,
             ended: false,

@@ -105,6 +105,11 @@ impl Agenda {
             .collect()
     }
 
+    /// Whether it waits here.
+    pub(super) fn waits(&self, offset: Offset) -> bool {
+        self.by_offset.contains_key(&offset)
+    }
+
     /// They wait here no more.
     pub(super) fn moved(&mut self, offsets: &[Offset]) {
         for offset in offsets {
@@ -168,6 +173,10 @@ mod tests {
         assert_eq!(offsets(&agenda.due(at(30), most(2))), [1, 3]);
         agenda.moved(&[Offset(1), Offset(3), Offset(3), Offset(9)]);
         assert_eq!((offsets(&agenda.due(at(30), most(2))), agenda.len()), (vec![0], 1));
+        assert_eq!(
+            [0, 1, 2, 9].map(|offset| agenda.waits(Offset(offset))),
+            [true, false, false, false]
+        );
     }
 
     #[test]

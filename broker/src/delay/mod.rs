@@ -9,6 +9,7 @@
 //! *Owns* the moves of this node's groups. *Never* keeps anything that the log does not have.
 
 mod agenda;
+mod cancel;
 mod mover;
 mod place;
 
@@ -49,6 +50,11 @@ pub fn due(event: &EventView<'_>, now: Timestamp) -> Result<Option<Timestamp>> {
     Ok(Some(due))
 }
 
+/// When a stored event is due. It was checked at the door; without a time its time has come.
+pub fn due_of(event: &EventView<'_>) -> Timestamp {
+    event.attribute(ATTRIBUTE).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
 /// A place for delayed events, and the stream whose cursor tells what was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -70,6 +76,7 @@ pub struct Delays {
 struct Shared {
     wakes: Mutex<BTreeMap<GroupId, Arc<Notify>>>,
     waiting: Mutex<BTreeMap<PartitionUid, usize>>,
+    cancels: Mutex<BTreeMap<GroupId, Vec<cancel::Cancel>>>,
 }
 
 impl Delays {

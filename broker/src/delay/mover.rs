@@ -72,6 +72,8 @@ impl Mover {
                 () = stop.cancelled() => return Ok(()),
                 ended = self.lead(leads) => ended,
             };
+            // Who asked this leader asks the next one.
+            drop(self.delays.cancels(self.group.id));
             let group = self.group.id.get();
             if let Err(error) = ended {
                 if error.is_retryable() {
@@ -108,6 +110,7 @@ impl Mover {
                 places.retain(|uid, _| stays(uid));
             }
             self.read(&known, &mut places).await?;
+            self.cancel(&mut places).await?;
             let mut is_busy = false;
             for place in places.values_mut() {
                 let (moved, did) = place.deliver(&self.gates, clock::now()).await?;
@@ -159,6 +162,23 @@ impl Mover {
                 let mut place = Place::open(&self.group, &self.history, *one).await?;
                 place.read().await?;
                 places.insert(partition, place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what is to be taken back.
+    async fn cancel(&self, places: &mut BTreeMap<PartitionUid, Place>) -> Result<()> {
+        for wish in self.delays.cancels(self.group.id) {
+            let done = match places.get_mut(&wish.place) {
+                Some(place) => place.cancel(&self.gates, &wish.offsets).await,
+                None => Ok(Vec::new()),
+            };
+            let is_sure = done.is_ok();
+            _ = wish.answer.send(done);
+            if !is_sure {
+                // What this leader knows of the place may not be so any more.
+                return Err(Error::unavailable("it is not known whether events were taken back"));
             }
         }
         Ok(())

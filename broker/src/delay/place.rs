@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use weft_proto::event::EventView;
-use weft_proto::{AckLevel, Epoch, Error, Offset, Result, SchemaId, Timestamp};
+use weft_proto::{AckLevel, Epoch, Error, Offset, Reason, Result, SchemaId, Timestamp};
 
 use super::agenda::{Agenda, Most};
-use super::{ATTRIBUTE, Waiting};
+use super::{Waiting, due_of};
 use crate::clock;
 use crate::data::{DataGroup, NewAppend, SchemaIds};
-use crate::entry::{Command, Lease, Member, Settles};
+use crate::entry::{Command, Lease, Member, OffsetRange, Settlement, Settles};
 use crate::ingest::Gates;
 use crate::read::{History, Tape};
 use crate::state::Reply;
 use crate::subjects::Expectations;
-use crate::subscription::{LeaseReply, OffsetSet, RANGES_LEN};
+use crate::subscription::{LeaseReply, OffsetSet, RANGES_LEN, SettleReply};
 
 /// What is moved at once.
 const MOVE: Most = Most { events: 256, bytes: 512 << 10 };
@@ -111,10 +111,7 @@ impl Place {
                 for (number, event) in (0_u64..).zip(&run.events) {
                     let offset = Offset(run.first.get().saturating_add(number));
                     let is_moved = self.settled.contains(offset);
-                    let due = EventView::parse(event)
-                        .and_then(|view| view.attribute(ATTRIBUTE)?.parse().ok())
-                        // It was checked at the door; without a time its time has come.
-                        .unwrap_or_default();
+                    let due = EventView::parse(event).map(|view| due_of(&view)).unwrap_or_default();
                     self.agenda.read(offset, run.time, event.len(), (!is_moved).then_some(due));
                 }
             }
@@ -147,6 +144,48 @@ impl Place {
             self.carry(gates, self.waiting.placement.delayed, old).await?;
         }
         Ok(())
+    }
+
+    /// Takes those of these events back that wait here, and says which did. After an error of which the
+    /// fate is not known the place must be opened anew: it may wait here for what is settled.
+    pub(super) async fn cancel(
+        &mut self,
+        gates: &Gates,
+        offsets: &[Offset],
+    ) -> Result<Vec<Offset>> {
+        if self.ranges() > RANGES_MAX {
+            // Room first. Whoever asks looks again where they are now.
+            let oldest = self.agenda.oldest(MOVE);
+            self.carry(gates, self.waiting.placement.delayed, oldest).await?;
+        }
+        let waiting: Vec<Offset> =
+            offsets.iter().copied().filter(|offset| self.agenda.waits(*offset)).collect();
+        if waiting.is_empty() {
+            return Ok(waiting);
+        }
+        let settlement = Settlement {
+            subscription: self.waiting.stream,
+            partition: self.waiting.placement.delayed,
+            epoch: self.epoch,
+            ranges: waiting.iter().filter_map(|&one| OffsetRange::new(one, one)).collect(),
+            parked: Vec::new(),
+            lends: false,
+        };
+        let reply = self.group.sequencer.command(Command::Settle(vec![settlement])).await?;
+        let Reply::Settlements(replies) = reply else {
+            return Err(Error::internal("the state machine answered something else"));
+        };
+        match replies.first() {
+            Some(SettleReply::Settled { .. }) => {
+                self.agenda.moved(&waiting);
+                Ok(waiting)
+            }
+            Some(SettleReply::TooFragmented) => {
+                let message = "too many delayed events were taken back at once; try again";
+                Err(Error::new(Reason::Overloaded, message).with_not_applied())
+            }
+            _ => Err(Error::unavailable("another node leads the group now").with_not_applied()),
+        }
     }
 
     /// Ranges of moved events between those that wait.

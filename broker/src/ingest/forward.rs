@@ -165,6 +165,30 @@ impl Forwarder {
         }
     }
 
+    /// Asks the leader of a group to take delayed events back.
+    pub(super) async fn cancel_delayed(
+        &self,
+        to: NodeId,
+        caller: &Principal,
+        (group, place): (GroupId, PartitionUid),
+        offsets: Vec<Offset>,
+    ) -> Result<Vec<Offset>> {
+        use internal::delayed_cancelled::Outcome as Wire;
+        let mut request = Request::new(internal::DelayedCancellation {
+            principal: caller.name().to_owned(),
+            group: group.get(),
+            partition_uid: place.get(),
+            offsets: offsets.into_iter().map(Offset::get).collect(),
+        });
+        request.set_timeout(COMMAND_TIMEOUT);
+        let answer = self.client(to)?.cancel_delayed(request).await;
+        match answer.map_err(|status| unanswered(to, status))?.into_inner().outcome {
+            Some(Wire::Cancelled(done)) => Ok(done.offsets.into_iter().map(Offset).collect()),
+            Some(Wire::Failure(failure)) => Err(failure.into()),
+            None => Err(Error::internal("a node answered with nothing")),
+        }
+    }
+
     /// Opens the stream for members at desks of another node.
     pub(crate) async fn lend(
         &self,
@@ -519,6 +543,26 @@ impl forward_server::Forward for Remote {
             Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
         };
         Ok(Response::new(internal::WhereaboutsResponse { outcome: Some(outcome) }))
+    }
+
+    async fn cancel_delayed(
+        &self,
+        request: Request<internal::DelayedCancellation>,
+    ) -> Result<Response<internal::DelayedCancelled>, Status> {
+        use internal::delayed_cancelled::Outcome as Wire;
+        let _running = self.running.token();
+        let request = request.into_inner();
+        let (group, place) = (GroupId(request.group), PartitionUid(request.partition_uid));
+        let offsets = request.offsets.into_iter().map(Offset).collect();
+        let done = async { self.ingest()?.cancel_delayed_here(group, place, offsets).await };
+        let outcome = match done.await {
+            Ok(done) => {
+                let offsets = done.into_iter().map(Offset::get).collect();
+                Wire::Cancelled(internal::CancelledOffsets { offsets })
+            }
+            Err(error) => Wire::Failure(v1::BatchFailure::from(&error)),
+        };
+        Ok(Response::new(internal::DelayedCancelled { outcome: Some(outcome) }))
     }
 
     async fn lend(

@@ -59,6 +59,13 @@ impl Forward for Silent {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn cancel_delayed(
+        &self,
+        _request: Request<internal::DelayedCancellation>,
+    ) -> Result<Response<internal::DelayedCancelled>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn lend(
         &self,
         _request: Request<Streaming<internal::LendRequest>>,

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use weft_proto::packed::{self, Codec, PACKED_BYTES_MAX};
 use weft_proto::resource::Verb;
 use weft_proto::{
-    AckLevel, Error, GroupId, NodeId, Offset, PartitionId, Principal, QualifiedName, Reason,
-    Result, event, internal, v1,
+    AckLevel, Error, GroupId, NodeId, Offset, PartitionId, PartitionUid, Principal, QualifiedName,
+    Reason, Result, event, internal, v1,
 };
 
 use crate::access::{Access, Caller, Decision, authorize};
@@ -34,7 +34,7 @@ use crate::delay::{Delays, Mover};
 use crate::entry::{Command, ProducerBatch, framed_len};
 use crate::metrics as names;
 use crate::read::History;
-use crate::resources::{Resources, StreamView};
+use crate::resources::{Placement, Resources, StreamView};
 use crate::state::Reply;
 use crate::subjects::{Expectations, ExpectedSubject};
 
@@ -428,6 +428,41 @@ impl Ingest {
                 })
             }
         }
+    }
+
+    /// Takes delayed events back, at the leader of their group; answers which of them waited where they
+    /// were said to be.
+    ///
+    /// # Errors
+    ///
+    /// `Overloaded`; `Unavailable`, after which the fate may not be known: asking again is harmless.
+    pub async fn cancel_delayed(
+        &self,
+        caller: &Principal,
+        placement: Placement,
+        offsets: Vec<Offset>,
+    ) -> Result<Vec<Offset>> {
+        let (group, place) = (placement.group, placement.delayed);
+        match self.leader_of(group).await? {
+            leader if leader == self.parts.node => self.delays.cancel(group, place, offsets).await,
+            leader => {
+                let forwarder = &self.parts.forwarder;
+                forwarder.cancel_delayed(leader, caller, (group, place), offsets).await
+            }
+        }
+    }
+
+    /// The same for another node, which takes this one for the leader.
+    pub(super) async fn cancel_delayed_here(
+        &self,
+        group: GroupId,
+        place: PartitionUid,
+        offsets: Vec<Offset>,
+    ) -> Result<Vec<Offset>> {
+        if self.group(group)?.raft.leader() != Some(self.parts.node) {
+            return Err(Error::unavailable("this node does not lead the group").with_not_applied());
+        }
+        self.delays.cancel(group, place, offsets).await
     }
 
     /// Who may do what.

@@ -3,6 +3,7 @@
 mod access;
 mod catalog;
 mod cluster;
+mod delayed;
 mod find;
 mod publish;
 mod read;
@@ -17,7 +18,7 @@ pub use server::{Listener, serve};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 use weft_proto::trace::TraceContext;
-use weft_proto::{Error, QualifiedName, Result};
+use weft_proto::{Error, Offset, QualifiedName, Result};
 
 use crate::access::Caller;
 
@@ -73,6 +74,22 @@ fn stream_name(text: &str) -> Result<QualifiedName> {
     text.parse().map_err(|error: weft_proto::NameError| {
         Error::invalid(error.to_string()).with_field("stream")
     })
+}
+
+/// Where a page of an answer begins: in which partition, at which offset.
+///
+/// # Errors
+///
+/// `Invalid` for what no answer said.
+fn page(text: &str) -> Result<(u32, Offset)> {
+    if text.is_empty() {
+        return Ok((0, Offset(0)));
+    }
+    let place = text.split_once('.');
+    let place = place.and_then(|(partition, offset)| {
+        Some((partition.parse().ok()?, Offset(offset.parse().ok()?)))
+    });
+    place.ok_or_else(|| Error::invalid("this is no page of an answer").with_field("page"))
 }
 
 /// In which trace a call is made, if it says so.

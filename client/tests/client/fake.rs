@@ -226,6 +226,13 @@ where
 
 #[tonic::async_trait]
 impl publish_server::Publish for Fake {
+    async fn cancel_delayed(
+        &self,
+        _request: Request<v1::CancelDelayedRequest>,
+    ) -> Result<Response<v1::CancelDelayedResponse>, Status> {
+        Err(Status::unimplemented("the tests do not use it"))
+    }
+
     async fn publish(
         &self,
         request: Request<v1::PublishRequest>,
@@ -359,6 +366,13 @@ impl cluster_server::Cluster for Fake {
 #[tonic::async_trait]
 impl read_server::Read for Fake {
     type ReadStream = Answers<v1::ReadResponse>;
+
+    async fn list_delayed(
+        &self,
+        _request: Request<v1::ListDelayedRequest>,
+    ) -> Result<Response<v1::ListDelayedResponse>, Status> {
+        Err(Status::unimplemented("the tests do not use it"))
+    }
 
     async fn trace_event(
         &self,

@@ -441,6 +441,13 @@ mod tests {
             Ok(Response::new(v1::PublishResponse::default()))
         }
 
+        async fn cancel_delayed(
+            &self,
+            _: Request<v1::CancelDelayedRequest>,
+        ) -> Result<Response<v1::CancelDelayedResponse>, Status> {
+            Err(Status::unimplemented("not here"))
+        }
+
         type PublishStreamStream = BoxStream<'static, Result<v1::PublishStreamResponse, Status>>;
 
         async fn publish_stream(

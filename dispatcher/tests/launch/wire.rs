@@ -105,6 +105,13 @@ impl Catalog for Broker {
 impl Publish for Broker {
     type PublishStreamStream = BoxStream<'static, Result<PublishStreamResponse, Status>>;
 
+    async fn cancel_delayed(
+        &self,
+        _request: Request<weft_proto::v1::CancelDelayedRequest>,
+    ) -> Answer<weft_proto::v1::CancelDelayedResponse> {
+        Err(Status::unimplemented("the dispatcher does not use it"))
+    }
+
     async fn publish(&self, request: Request<PublishRequest>) -> Answer<PublishResponse> {
         let request = request.into_inner();
         let results = Mesh::publish(&self.0, &name(&request.stream)?, request.events).await?;

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 use weft_broker::audit::chain::{FIRST, Link, PREVIOUS};
+use weft_proto::cloudevents::CloudEvent;
+use weft_proto::cloudevents::cloud_event::{CloudEventAttributeValue, cloud_event_attribute_value};
 use weft_proto::event::EventView;
 use weft_proto::resource::Kind;
 use weft_proto::v1;
@@ -134,6 +136,43 @@ async fn acts_refusals_and_wrong_credentials_are_recorded_and_nothing_secret() {
     let changed =
         secured.try_put(&secured.root, Kind::Stream, "weft-system/_weft.audit", spread).await;
     assert_eq!(changed.unwrap_err().reason(), weft_client::Reason::FailedPrecondition);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_that_goes_to_an_event_and_a_delayed_event_that_is_taken_back_are_recorded() {
+    let secured = Secured::start(1).await;
+    secured.put(Kind::Stream, "shop/orders", json!({})).await;
+    secured.put(Kind::Subscription, "shop/sub", json!({"stream": "shop/orders"})).await;
+    let client = secured.client(&secured.root);
+    let mut delayed = CloudEvent::decode(event("later", "t")).unwrap();
+    let due = crate::delayed::now().saturating_add(Duration::from_hours(1)).to_string();
+    let due = cloud_event_attribute_value::Attr::CeString(due);
+    delayed.attributes.insert("deliverat".to_owned(), CloudEventAttributeValue { attr: Some(due) });
+    let publish = v1::PublishRequest {
+        stream: "shop/orders".to_owned(),
+        events: vec![event("now", "t"), delayed.encode_to_vec().into()],
+        ..v1::PublishRequest::default()
+    };
+    let _: v1::PublishResponse =
+        secured.ask(&secured.root, "/weft.v1.Publish/Publish", &publish).await.one();
+
+    let place = |id: &str| weft_client::EventPlace { id: id.to_owned(), ..Default::default() };
+    client.seek_to_event("shop/sub", None, place("none")).await.unwrap_err();
+    client.seek_to_event("shop/sub", None, place("now")).await.unwrap();
+    client.cancel_delayed("shop/orders", "none", None).await.unwrap_err();
+    client.cancel_delayed("shop/orders", "later", None).await.unwrap();
+
+    let of = |records: &[(String, Value)], act: &str| -> Vec<Value> {
+        let own = records.iter().filter(|(ty, _)| *ty == format!("io.weft.audit.{act}"));
+        own.map(|(_, data)| data["resource"].clone()).collect()
+    };
+    let all = until(&secured, "both acts", |records| {
+        !of(records, "seek").is_empty() && !of(records, "cancel-delayed").is_empty()
+    })
+    .await;
+    // What was not done is not there.
+    assert_eq!(of(&all, "seek"), ["Subscription shop/sub"]);
+    assert_eq!(of(&all, "cancel-delayed"), ["Stream shop/orders"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

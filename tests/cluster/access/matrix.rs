@@ -86,6 +86,19 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 case("subscription", "nynnyy", &test("shop/sub")),
             ]
         }
+        Method::PublishCancelDelayed => {
+            let request = v1::CancelDelayedRequest {
+                stream: stream(),
+                id: "none".to_owned(),
+                ..v1::CancelDelayedRequest::default()
+            };
+            vec![case("nothing", "nnynyy", &request)]
+        }
+        Method::ReadListDelayed => {
+            let request =
+                v1::ListDelayedRequest { stream: stream(), ..v1::ListDelayedRequest::default() };
+            vec![case("all", "nynnyy", &request)]
+        }
         Method::ReadTraceEvent => {
             let request = v1::TraceEventRequest {
                 stream: stream(),
@@ -148,6 +161,8 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
             let limit = json!({"principals": ["key:shop/x"], "open_calls": 9});
             let abroad = json!({"stream": "other/orders"});
             let job = |target: &str| json!({"target": {"subscription": target}});
+            let from_event =
+                json!({"target": {"subscription": "shop/sub"}, "from": {"event": "none"}});
             let webhook = json!({"stream": "shop/orders", "url": "https://h.example/"});
             let leak = json!({"stream": "other/orders", "url": "https://h.example/"});
             vec![
@@ -161,8 +176,6 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 // A stream of another namespace is not theirs to read.
                 case("abroad", "nnnnny", &put(Kind::Subscription, "shop/s3", &abroad, false)),
                 // A function reads and publishes: whoever may not, may not by it.
-            let from_event =
-                json!({"target": {"subscription": "shop/sub"}, "from": {"event": "none"}});
                 case("function", "nnnnyy", &put(Kind::Function, "shop/f", &function, true)),
                 case("replies", "nnnnyy", &put(Kind::Function, "shop/f", &replies, true)),
                 case(
@@ -177,6 +190,11 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                     &put(Kind::ReplayJob, "shop/j", &job("shop/sub"), true),
                 ),
                 case(
+                    "job from an event",
+                    "nnnnyy",
+                    &put(Kind::ReplayJob, "shop/j", &from_event, true),
+                ),
+                case(
                     "job abroad",
                     "nnnnny",
                     &put(Kind::ReplayJob, "shop/j", &job("other/sub"), true),
@@ -189,11 +207,6 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 case("limit", "nnnnny", &put(Kind::Limit, "weft-system/l", &limit, false)),
             ]
         }
-                case(
-                    "job from an event",
-                    "nnnnyy",
-                    &put(Kind::ReplayJob, "shop/j", &from_event, true),
-                ),
         Method::CatalogGet => {
             let get = |kind: &str, name: &str| v1::GetRequest {
                 kind: kind.to_owned(),

@@ -42,11 +42,12 @@ impl Budget {
     }
 }
 
-/// Which events of each partition: those of the stream, or its dead letters.
+/// Which events of each partition: those of the stream, its dead letters, or those for later.
 #[derive(Clone, Copy)]
 pub(in crate::rpc) enum Which {
     Events,
     DeadLetters,
+    Delayed,
 }
 
 impl Which {
@@ -54,6 +55,7 @@ impl Which {
         match self {
             Self::Events => placement.uid,
             Self::DeadLetters => placement.dead,
+            Self::Delayed => placement.delayed,
         }
     }
 }

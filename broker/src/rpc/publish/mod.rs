@@ -20,13 +20,15 @@ use weft_proto::{AckLevel, Error, Offset, PartitionId, Reason, Result, event, v1
 
 use self::spans::{Appending, Publishing};
 pub use self::whole::Whole;
-use super::{caller_of, stream_name, trace_of};
+use super::find::Finder;
+use super::{caller_of, delayed, stream_name, trace_of};
 use crate::access::{Caller, authorize};
 use crate::data::SchemaIds;
 use crate::ingest::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Ingest, Outcome, Payload, Submitted, identity_in,
     range_out, subject_bytes,
 };
+use crate::read::History;
 use crate::resources::StreamView;
 use crate::room::Room;
 use crate::tasks::Tasks;
@@ -46,6 +48,7 @@ const SUBJECT_BYTES_MAX: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct Service {
     ingest: Ingest,
+    history: History,
     room: Room,
     tasks: Tasks,
     closing: CancellationToken,
@@ -55,9 +58,9 @@ pub struct Service {
 impl Service {
     /// The service over ingest. Once `closing` is asked for, streams take no more batches, and end
     /// when those that they took are answered.
-    pub fn new(ingest: Ingest, tasks: Tasks, closing: CancellationToken) -> Self {
+    pub fn new(ingest: Ingest, history: History, tasks: Tasks, closing: CancellationToken) -> Self {
         let (room, tracer) = (Room::new("publish", ROOM_BYTES), Tracer::default());
-        Self { ingest, room, tasks, closing, tracer }
+        Self { ingest, history, room, tasks, closing, tracer }
     }
 
     /// Spans of requests go to this tracer.
@@ -353,6 +356,15 @@ impl Publish for Service {
         let caller = caller_of(&request)?;
         let trace = trace_of(&request);
         Ok(Response::new(self.unary(&caller, request.into_inner(), trace).await?))
+    }
+
+    async fn cancel_delayed(
+        &self,
+        request: Request<v1::CancelDelayedRequest>,
+    ) -> Result<Response<v1::CancelDelayedResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let finder = Finder { ingest: &self.ingest, history: &self.history };
+        Ok(Response::new(delayed::cancel(finder, &caller, request.into_inner()).await?))
     }
 
     type PublishStreamStream = ReceiverStream<Result<v1::PublishStreamResponse, Status>>;

@@ -22,7 +22,7 @@ use self::merge::Merge;
 use self::part::{END, Part, Shared, Step};
 use self::tally::Tally;
 use super::find::Finder;
-use super::{caller_of, stream_name, trace_of, until_stop};
+use super::{caller_of, delayed, stream_name, trace_of, until_stop};
 use crate::access::{Caller, authorize};
 use crate::data::Bounds;
 use crate::ingest::Ingest;
@@ -308,6 +308,14 @@ impl Read for Service {
     ) -> Result<Response<v1::TestFilterResponse>, Status> {
         let caller = caller_of(&request)?;
         Ok(Response::new(self.test(&caller, request.into_inner()).await?))
+    }
+
+    async fn list_delayed(
+        &self,
+        request: Request<v1::ListDelayedRequest>,
+    ) -> Result<Response<v1::ListDelayedResponse>, Status> {
+        let caller = caller_of(&request)?;
+        Ok(Response::new(delayed::list(self.finder(), &caller, request.into_inner()).await?))
     }
 
     async fn trace_event(

@@ -18,6 +18,7 @@ use crate::lend;
 use crate::read::{Tape, resolve};
 use crate::resources::{Placement, SubscriptionView};
 use crate::rpc::find::{Budget, Finder, Spot};
+use crate::rpc::page;
 use crate::state::Reply;
 use crate::subscription::{Cursor, LeaseReply, Parked, SettleReply};
 
@@ -292,18 +293,6 @@ fn chosen(view: &SubscriptionView, partition: Option<PartitionId>) -> Result<Vec
         Some(partition) => Ok(vec![view.stream.placement(partition)?]),
         None => Ok(view.stream.placements.to_vec()),
     }
-}
-
-/// Where a page begins.
-fn page(text: &str) -> Result<(u32, Offset)> {
-    if text.is_empty() {
-        return Ok((0, Offset(0)));
-    }
-    let place = text.split_once('.');
-    let place = place.and_then(|(partition, offset)| {
-        Some((partition.parse().ok()?, Offset(offset.parse().ok()?)))
-    });
-    place.ok_or_else(|| Error::invalid("this is no page of an answer").with_field("page"))
 }
 
 fn out(partition: u32, letter: &Letter) -> v1::DeadLetter {
