@@ -229,7 +229,6 @@ async fn weft(cluster: &Cluster, line: &str) -> Ended {
     run(&words, "").await
 }
 
-#[expect(clippy::too_many_lines, reason = "one story")]
 #[tokio::test]
 async fn what_waits_is_listed_and_can_be_taken_back() {
     let mut cluster = Cluster::start(3).await;
@@ -323,7 +322,7 @@ async fn an_event_is_delivered_or_taken_back_and_never_both() {
     publish(&client, (0..all).map(|number| event(number, Some(at(number)))).collect()).await;
 
     let asked = client.clone();
-    let asking = tokio::spawn(async move {
+    let asking = async move {
         let mut outcomes = Vec::new();
         for number in 0..all {
             // About when it is due, every other one somewhat before.
@@ -340,14 +339,17 @@ async fn an_event_is_delivered_or_taken_back_and_never_both() {
             outcomes.push(outcome);
         }
         outcomes
-    });
-    for node in 0..2 {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        cluster.nodes[node].kill();
-        cluster.nodes[node].start();
-        cluster.nodes[node].ready().await;
-    }
-    let outcomes = within(3 * LIMIT, "taking back", asking).await.unwrap();
+    };
+    let killing = async {
+        for node in 0..2 {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            cluster.nodes[node].kill();
+            cluster.nodes[node].start();
+            cluster.nodes[node].ready().await;
+        }
+    };
+    let both = Box::pin(async { tokio::join!(asking, killing) });
+    let (outcomes, ()) = within(3 * LIMIT, "taking back", both).await;
 
     let is_late = |outcome: &CancelOutcome| *outcome == CancelOutcome::TooLate;
     let late: BTreeSet<usize> =

@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn only_what_waits_has_to_be_told_apart() {
         let request = v1::CancelDelayedRequest { id: "7".to_owned(), ..Default::default() };
-        let one = |copies: &[Copy]| the_one(copies, &request).map(|one| one.cloned());
+        let one = |copies: &[Copy]| the_one(copies, &request).map(Option::<&Copy>::cloned);
 
         assert_eq!(one(&[]).unwrap(), None);
         assert_eq!(one(&[copy("/a", false)]).unwrap(), None);
