@@ -148,7 +148,7 @@ mod tests {
         };
         assert_eq!(
             told(CancelOutcome::Cancelled),
-            "event r-1 of /shop: cancelled; it was due at 1970-01-01T00:00:01Z"
+            "event r-1 of /shop: cancelled; it was due at 1970-01-01T00:00:01.000000Z"
         );
         assert_eq!(
             told(CancelOutcome::TooLate),
