@@ -9,6 +9,9 @@ pub mod delivery;
 pub mod egress;
 mod feed;
 mod function;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod launch;
 mod metrics;
 pub mod port;

@@ -19,3 +19,11 @@ mod sign;
 
 pub(crate) use outside::Outside;
 pub(crate) use service::Webhooks;
+
+/// What a receiver says of a batch, for `tests/fuzz`: events that it did not take, by id and source, and
+/// when they may come again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn untaken(body: &[u8]) -> Vec<(String, String, Option<std::time::Duration>)> {
+    let untaken = payload::untaken(body).into_iter();
+    untaken.map(|one| (one.id.clone(), one.source.clone(), one.retry_after())).collect()
+}

@@ -45,7 +45,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "/topics/shop/a/eventsubscriptions/shop%2Fb:receive",
         "/topics/a/b/c:publish",
         "AQeFv0oABQIJAAAAAA",
-        "AQABAgMEBQYHCAkKCwwNDg8QBwADBAUB",
+        "AgABAgMEBQYHCAkKCwwNDg8QBwADBAUBCQ",
+        "AgEBAgMEBQYHCAkKCwwNDg8QBwADBAUBAA",
         "",
     ]
     .map(|text| text.as_bytes().to_vec())

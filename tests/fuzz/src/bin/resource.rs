@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_fuzz::chosen;
 use weft_proto::resource::{
-    FunctionSpec, Kind, Manifest, SPEC_BYTES_MAX, SchemaSpec, StreamSpec, SubscriptionSpec,
-    WebhookSpec, check, parse,
+    FunctionSpec, Kind, Manifest, ReplayJobSpec, SPEC_BYTES_MAX, SchemaSpec, StreamSpec,
+    SubscriptionSpec, WebhookSpec, check, parse,
 };
 use weft_proto::v1;
 
@@ -17,8 +17,14 @@ weft_fuzz::target!();
 pub const MAX_LEN: usize = 4_096;
 
 /// Its own list, so that a new kind changes no input's meaning; append it here.
-const KINDS: [Kind; 5] =
-    [Kind::Schema, Kind::Stream, Kind::Subscription, Kind::Function, Kind::Webhook];
+const KINDS: [Kind; 6] = [
+    Kind::Schema,
+    Kind::Stream,
+    Kind::Subscription,
+    Kind::Function,
+    Kind::Webhook,
+    Kind::ReplayJob,
+];
 
 pub fn run(data: &[u8]) -> bool {
     let Some((&choice, spec)) = data.split_first() else { return false };
@@ -38,6 +44,7 @@ pub fn run(data: &[u8]) -> bool {
         Kind::Subscription => survives::<SubscriptionSpec>(kind, spec),
         Kind::Function => survives::<FunctionSpec>(kind, spec),
         Kind::Webhook => survives::<WebhookSpec>(kind, spec),
+        Kind::ReplayJob => survives::<ReplayJobSpec>(kind, spec),
         Kind::Schema => {
             let schema: SchemaSpec = parse(kind, spec).expect("it was checked");
             let hash = schema.hash().expect("a checked schema has a hash");
@@ -81,6 +88,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (
             Kind::Webhook,
             r#"{"stream":"s","url":"https://[2001:db8::1]:8443/a?b","mode":{"batch":7},"ordered":false,"authorization":{"file":"t"},"secrets":[{"file":"a"},{"file":"b"}],"retry":{"attempts":0,"max_age":"3d"},"rate_per_minute":60}"#,
+        ),
+        (
+            Kind::ReplayJob,
+            r#"{"target":{"subscription":"n/b"},"from":{"offset":7},"to":{"time":"2026-01-02T03:04:05Z"},"filters":[{"sql":"type = 'a'"}],"pace":{"per_second":50},"state":"paused"}"#,
+        ),
+        (
+            Kind::ReplayJob,
+            r#"{"target":{"webhook":"b"},"pace":"original","resolved":{"target_uid":9,"partitions":[{"partition":1,"from":3,"to":9}]}}"#,
         ),
         (
             Kind::Schema,
