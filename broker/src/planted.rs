@@ -33,6 +33,12 @@ pub enum Bug {
     LateAckTaken,
     /// A reader misses an event where new ones follow on stored ones.
     LiveEdgeSkipped,
+    /// Of an exclusive subscription, what a member takes over comes after what is new.
+    HandedOnLate,
+    /// Of an exclusive subscription, all members are served.
+    EverybodyServed,
+    /// A desk that begins with a replay job takes some of its events for settled.
+    ReplaySkips,
 }
 
 impl Bug {
@@ -52,6 +58,9 @@ impl Bug {
         Self::CursorBehind,
         Self::LateAckTaken,
         Self::LiveEdgeSkipped,
+        Self::HandedOnLate,
+        Self::EverybodyServed,
+        Self::ReplaySkips,
     ];
 
     /// Its name in the environment.
@@ -71,6 +80,9 @@ impl Bug {
             Self::CursorBehind => "cursor-behind",
             Self::LateAckTaken => "late-ack-taken",
             Self::LiveEdgeSkipped => "live-edge-skipped",
+            Self::HandedOnLate => "handed-on-late",
+            Self::EverybodyServed => "everybody-served",
+            Self::ReplaySkips => "replay-skips",
         }
     }
 }

@@ -96,7 +96,8 @@ pub(crate) fn line(outcome: &Outcome) -> String {
     let faults: u64 = outcome.faults.values().map(|hits| hits.installed).sum();
     let mut text = format!(
         "round {}: {:?} in {} s; {} acked, {} refused, {} unknown ({} of them stored), \
-         {} polled, {} final, {} lent, {} settled and {} not, {} dead; {} faults; longest gap {} ms",
+         {} polled, {} final, {} lent, {} settled and {} not, {} dead; {} replayed by {} jobs; {} faults; \
+         longest gap {} ms",
         outcome.plan.seed,
         outcome.verdict,
         outcome.seconds,
@@ -110,6 +111,8 @@ pub(crate) fn line(outcome: &Outcome) -> String {
         counts.settled,
         counts.unsettled,
         counts.letters,
+        counts.replayed,
+        counts.jobs,
         faults,
         counts.gap_ms,
     );

@@ -101,6 +101,9 @@ fn plants() -> Vec<Plant> {
             plan(Kind::Plain, None, 0, 15_000),
             &[Class::ReplayLiveSeam],
         ),
+        Plant::of(Bug::HandedOnLate, plan(Kind::Plain, None, 0, 40_000), &[Class::KeyOrder]),
+        Plant::of(Bug::EverybodyServed, plan(Kind::Plain, None, 0, 20_000), &[Class::TwoOwners]),
+        Plant::of(Bug::ReplaySkips, plan(Kind::Plain, None, 0, 30_000), &[Class::Unseen]),
         Plant {
             name: "timeout-as-refusal",
             bug: None,

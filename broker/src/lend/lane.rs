@@ -31,7 +31,7 @@ const AHEAD_BYTES: usize = 512 << 10;
 const AHEAD_EVENTS: usize = 4_096;
 /// Below this distance it is cheaper to read on than to look for the place.
 const NEAR: u64 = 256;
-/// For a planted bug.
+/// For planted bugs.
 const BEHIND: u64 = 5;
 
 /// A desk, and where its events come from.
@@ -159,7 +159,13 @@ impl Lane {
         } else {
             settled
         };
-        let desk = Desk::open(policy, (previous, epoch), watermark, settled, parked, seed);
+        let mut desk = Desk::open(policy, (previous, epoch), watermark, settled, parked, seed);
+        if let LaneKind::Replay(replay) = &kind
+            && planted::is(Bug::ReplaySkips)
+            && let Some(range) = before(watermark, Offset(watermark.get() + BEHIND).min(replay.to))
+        {
+            desk.pass(range);
+        }
         let tape = |from| Tape::new(group.clone(), partition, history.clone(), from);
         Self {
             tape: tape(watermark),

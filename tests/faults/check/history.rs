@@ -97,6 +97,18 @@ pub(crate) enum Gone {
     Ended,
 }
 
+/// What became of a replay job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JobEnd {
+    /// The cluster says that all of its range is settled.
+    Done,
+    /// Somebody cancelled it, or may have.
+    Cancelled,
+    /// It did not end.
+    Open,
+}
+
 /// A partition as one subscription sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Desk {
@@ -104,6 +116,9 @@ pub(crate) struct Desk {
     pub(crate) key: Key,
     /// Not the partition, but its dead letters, which are delivered again.
     pub(crate) redriven: bool,
+    /// Not what is new, but what this replay job delivers again; 0 is none.
+    #[serde(default)]
+    pub(crate) job: u64,
 }
 
 /// Whether a fault took hold.
@@ -140,7 +155,16 @@ pub(crate) enum Record {
     /// After all faults: all that this node has of a partition, from its floor on.
     Final { t: Micros, node: usize, key: Key, floor: u64, end: u64, seen: Vec<Seen> },
     /// There is a subscription to a stream, from its first event on; leases last so long.
-    Subscription { t: Micros, subscription: u32, stream: u32, keyed: bool, lease: Micros },
+    Subscription {
+        t: Micros,
+        subscription: u32,
+        stream: u32,
+        keyed: bool,
+        /// One member is served at a time.
+        #[serde(default)]
+        exclusive: bool,
+        lease: Micros,
+    },
     /// A process becomes a member; that is all it does.
     Join { t: Micros, process: Process, subscription: u32, name: String },
     /// It is none any more.
@@ -157,8 +181,19 @@ pub(crate) enum Record {
     Seek { t: Micros, op: u64, desk: Desk, to: u64, was: u64 },
     /// The cursor is there; what was lent under an older epoch is void.
     Sought { t: Micros, op: u64, to: u64, epoch: u64 },
-    /// All dead letters of a subscription, when nothing was to be done any more.
-    Letters { t: Micros, subscription: u32, letters: Vec<Value> },
+    /// All dead letters of a subscription, or of a replay job to it, when nothing was to be done any
+    /// more.
+    Letters {
+        t: Micros,
+        subscription: u32,
+        #[serde(default)]
+        job: u64,
+        letters: Vec<Value>,
+    },
+    /// Somebody asks for a replay job of all that is stored from this offset on in each partition.
+    AskJob { t: Micros, job: u64, from: u64 },
+    /// A replay job as the cluster has it in the end: first offset and end by partition.
+    Job { t: Micros, job: u64, subscription: u32, ranges: Vec<(Key, u64, u64)>, end: JobEnd },
     /// A process begins to read a stream from its first event on, and to follow it. It asks for all
     /// that was acknowledged before.
     Replay { t: Micros, process: Process, stream: u32 },

@@ -19,7 +19,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use self::history::{Answer, Key, Record};
+use self::history::{Answer, JobEnd, Key, Record};
 use self::places::Places;
 use self::sends::Sends;
 
@@ -58,7 +58,7 @@ pub(crate) enum Class {
     /// Events of one batch in the wrong order.
     IntNonmonotonicSend,
     /// An event stands before one that was acknowledged before it was published; or a subscription
-    /// delivers events of one key in another order than theirs.
+    /// delivers events of one key, or of a partition to its only member, in another order than theirs.
     KeyOrder,
     /// A retry was given another place.
     IdempotenceViolation,
@@ -70,6 +70,10 @@ pub(crate) enum Class {
     CursorRegress,
     /// A member settled what it did not hold any more.
     StaleOwnerAck,
+    /// A member was served after another one had taken over from it.
+    TwoOwners,
+    /// A replay job delivered what is not in its range, or its range lacks what was acknowledged before.
+    ReplayRange,
     /// A reader missed events, or saw them twice, between what was stored and what is new.
     ReplayLiveSeam,
 }
@@ -100,6 +104,9 @@ pub(crate) struct Counts {
     pub(crate) final_reads: u64,
     /// Events that members of subscriptions were lent, first or again.
     pub(crate) lent: u64,
+    /// Those of them that came for a replay job, and replay jobs that came to their end.
+    pub(crate) replayed: u64,
+    pub(crate) jobs: u64,
     /// Acts of members that were answered with ok, and that were refused.
     pub(crate) settled: u64,
     pub(crate) unsettled: u64,
@@ -143,6 +150,8 @@ impl Class {
         Self::DupBeyondBound,
         Self::CursorRegress,
         Self::StaleOwnerAck,
+        Self::TwoOwners,
+        Self::ReplayRange,
         Self::ReplayLiveSeam,
     ];
 }
@@ -202,7 +211,7 @@ pub(crate) fn check(history: &[Record]) -> Findings {
     polls::check(history, &places, &mut found);
     places.check(&sends, &mut found);
     replicas::check(history, &sends, &places, &mut found);
-    lent::check(history, &mut found);
+    lent::check(history, &sends, &mut found);
     seam::check(history, &sends, &places, &mut found);
     let waits = availability::waits(history, &sends);
     Findings { anomalies: found.0, counts: counts(history, &sends, &places), waits }
@@ -215,7 +224,12 @@ fn counts(history: &[Record], sends: &Sends, places: &Places) -> Counts {
         match record {
             Record::Poll { seen, .. } => counts.polled += seen.len() as u64,
             Record::Final { seen, .. } => counts.final_reads += seen.len() as u64,
-            Record::Lend { events, .. } => counts.lent += events.len() as u64,
+            Record::Lend { desk, events, .. } => {
+                let events = events.len() as u64;
+                counts.lent += events;
+                counts.replayed += if desk.job == 0 { 0 } else { events };
+            }
+            Record::Job { end: JobEnd::Done, .. } => counts.jobs += 1,
             Record::Settled { answer: Answer::Ok, .. } => counts.settled += 1,
             Record::Settled { answer: Answer::Refused { .. }, .. } => counts.unsettled += 1,
             Record::Letters { letters, .. } => counts.letters += letters.len() as u64,

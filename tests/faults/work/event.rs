@@ -13,8 +13,10 @@ use crate::check::history::{Process, Seen, Sent, Value};
 
 /// Keys of one publisher; they spread over the partitions.
 const KEYS: u64 = 32;
+/// Replay jobs are called so, and a number from 1.
+pub(crate) const JOB_PREFIX: &str = "again-";
 /// What cannot be read as an event of ours.
-const STRANGE: Value = Value::MAX;
+pub(crate) const STRANGE: Value = Value::MAX;
 
 /// The events of one process, numbered.
 #[derive(Debug)]
@@ -63,6 +65,14 @@ pub(crate) fn seen(offset: u64, event: &[u8]) -> Seen {
     let id = EventView::parse(event).map(|view| view.id.to_owned());
     let value = id.and_then(|id| Value::from_str_radix(&id, 16).ok()).unwrap_or(STRANGE);
     Seen { offset, value, digest: digest(event) }
+}
+
+/// The number of the replay job for which an event comes, and its offset, as the event says.
+pub(crate) fn replayed(event: &[u8]) -> Option<(u64, u64)> {
+    let view = EventView::parse(event)?;
+    let job = view.attribute("weftreplayjob")?;
+    let number = job.strip_prefix("default/")?.strip_prefix(JOB_PREFIX)?.parse().ok()?;
+    Some((number, view.attribute("weftoffset")?.parse().ok()?))
 }
 
 /// Names the ordering key of an event.

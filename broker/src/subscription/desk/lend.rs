@@ -5,6 +5,7 @@ use weft_proto::{Epoch, Offset, Timestamp};
 use super::event::{Event, NEVER};
 use super::leases::{End, Fate};
 use super::{Cause, Desk, HolderId, LeaseId, MemberId, Mode, RANGES_LEN, Token};
+use crate::planted::{self, Bug};
 
 /// Leases of earlier desks, beside parked events, that are taken on before their event is offered;
 /// enough room for others remains.
@@ -100,8 +101,10 @@ impl Desk {
             return None;
         }
         match self.policy.mode {
-            Mode::Exclusive => self.members.wanting(self.active?),
-            Mode::Shared | Mode::KeyShared => self.members.next_wanting(),
+            Mode::Exclusive if !planted::is(Bug::EverybodyServed) => {
+                self.members.wanting(self.active?)
+            }
+            Mode::Exclusive | Mode::Shared | Mode::KeyShared => self.members.next_wanting(),
         }
     }
 
@@ -231,13 +234,17 @@ impl Desk {
     }
 
     fn may_take(&self, holder: HolderId) -> bool {
-        self.policy.mode != Mode::Exclusive || self.active == Some(holder)
+        self.policy.mode != Mode::Exclusive
+            || self.active == Some(holder)
+            || planted::is(Bug::EverybodyServed)
     }
 
     /// Whether something may be lent now: in mode `Exclusive`, what the member before had comes first, as
     /// soon as it is committed that it comes again.
     fn is_in_order(&self) -> bool {
-        self.policy.mode != Mode::Exclusive || !self.retries.hands_on()
+        self.policy.mode != Mode::Exclusive
+            || !self.retries.hands_on()
+            || planted::is(Bug::HandedOnLate)
     }
 
     /// When a lease ends that is given now.

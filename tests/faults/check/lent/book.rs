@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::history::{
-    Act, Answer, Desk, Injected, Key, Lent, Micros, Process, Record, Value,
+    Act, Answer, Desk, Injected, JobEnd, Key, Lent, Micros, Process, Record, Value,
 };
 use super::LATE;
 
@@ -86,7 +86,16 @@ pub(super) struct Book {
 pub(super) struct Terms {
     pub(super) stream: u32,
     pub(super) keyed: bool,
+    pub(super) exclusive: bool,
     pub(super) lease: Micros,
+}
+
+/// A replay job as it was in the end.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) subscription: u32,
+    pub(super) ranges: BTreeMap<Key, (u64, u64)>,
+    pub(super) end: JobEnd,
 }
 
 /// All of a history.
@@ -94,8 +103,14 @@ pub(super) struct Terms {
 pub(super) struct Books {
     pub(super) terms: BTreeMap<u32, Terms>,
     pub(super) by_desk: BTreeMap<Desk, Book>,
-    /// Dead letters of each subscription; none where they were not asked for.
-    pub(super) letters: BTreeMap<u32, BTreeSet<Value>>,
+    /// Replay jobs that there are in the end.
+    pub(super) jobs: BTreeMap<u64, Job>,
+    /// When somebody asked for one, and where it shall begin.
+    pub(super) asked: BTreeMap<u64, (Micros, u64)>,
+    /// Dead letters of each subscription, by replay job; none where they were not asked for.
+    pub(super) letters: BTreeMap<(u32, u64), BTreeSet<Value>>,
+    /// When members came.
+    joined: HashMap<Process, Micros>,
     /// When members were gone.
     left: HashMap<Process, Micros>,
     /// From when until when something was done to the cluster.
@@ -122,10 +137,18 @@ impl Books {
         let mut seeks: HashMap<u64, (Desk, usize)> = HashMap::new();
         for record in history {
             match record {
-                Record::Subscription { subscription, stream, keyed, lease, .. } => {
-                    let terms = Terms { stream: *stream, keyed: *keyed, lease: *lease };
+                Record::Subscription { subscription, stream, keyed, exclusive, lease, .. } => {
+                    let (stream, lease) = (*stream, *lease);
+                    let terms = Terms { stream, keyed: *keyed, exclusive: *exclusive, lease };
                     books.terms.insert(*subscription, terms);
                 }
+                Record::AskJob { t, job, from } => _ = books.asked.insert(*job, (*t, *from)),
+                Record::Job { job, subscription, ranges, end, .. } => {
+                    let ranges = ranges.iter().map(|&(key, from, to)| (key, (from, to))).collect();
+                    let of = Job { subscription: *subscription, ranges, end: *end };
+                    books.jobs.insert(*job, of);
+                }
+                Record::Join { t, process, .. } => _ = books.joined.insert(*process, *t),
                 Record::Leave { t, process, .. } => _ = books.left.insert(*process, *t),
                 Record::Cursor { t, process, desk, epoch, watermark } => {
                     let told = (*t, *process, *epoch, *watermark);
@@ -166,8 +189,8 @@ impl Books {
                         (seek.done, seek.to) = (Some((*t, *epoch)), *to);
                     }
                 }
-                Record::Letters { subscription, letters, .. } => {
-                    books.letters.entry(*subscription).or_default().extend(letters);
+                Record::Letters { subscription, job, letters, .. } => {
+                    books.letters.entry((*subscription, *job)).or_default().extend(letters);
                 }
                 Record::Fault { t, state, .. } => books.fault(*t, *state),
                 _ => {}
@@ -209,29 +232,34 @@ impl Books {
         self.left.get(&process).copied()
     }
 
-    /// Books about partitions themselves, not about their dead letters.
+    /// When this member came.
+    pub(super) fn joined(&self, process: Process) -> Option<Micros> {
+        self.joined.get(&process).copied()
+    }
+
+    /// Books about partitions themselves, new events and old, not about their dead letters.
     pub(super) fn plain(&self) -> impl Iterator<Item = (&Desk, &Book, &Terms)> {
         let plain = self.by_desk.iter().filter(|(desk, _)| !desk.redriven);
         plain.filter_map(|(desk, book)| Some((desk, book, self.terms.get(&desk.subscription)?)))
     }
 
-    /// Whether it is a dead letter of a subscription in the end.
-    pub(super) fn is_letter(&self, subscription: u32, value: Value) -> bool {
-        self.letters.get(&subscription).is_some_and(|letters| letters.contains(&value))
+    /// Whether it is a dead letter of a subscription, or of a job to it, in the end.
+    pub(super) fn is_letter(&self, desk: &Desk, value: Value) -> bool {
+        let letters = self.letters.get(&(desk.subscription, desk.job));
+        letters.is_some_and(|letters| letters.contains(&value))
     }
 
     /// Events that were dead letters of a partition once: they were delivered again as such.
     pub(super) fn redriven(&self, desk: &Desk) -> BTreeSet<Value> {
-        let book = self.by_desk.get(&Desk { redriven: true, ..*desk });
+        let book = self.by_desk.get(&Desk { redriven: true, job: 0, ..*desk });
         let loans = book.into_iter().flat_map(|book| book.loans.values());
         loans.map(|loan| loan.event.value).collect()
     }
 
-    /// All loans of the events of a partition by one subscription, of dead letters too.
-    pub(super) fn by_value(&self, subscription: u32, key: Key) -> HashMap<Value, Vec<&Loan>> {
+    /// All loans of the events of a desk, of its dead letters too.
+    pub(super) fn by_value(&self, desk: &Desk) -> HashMap<Value, Vec<&Loan>> {
         let mut by_value: HashMap<Value, Vec<&Loan>> = HashMap::new();
-        for redriven in [false, true] {
-            let desk = Desk { subscription, key, redriven };
+        for desk in [*desk, Desk { redriven: true, job: 0, ..*desk }] {
             for loan in self.by_desk.get(&desk).into_iter().flat_map(|book| book.loans.values()) {
                 by_value.entry(loan.event.value).or_default().push(loan);
             }

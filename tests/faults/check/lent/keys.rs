@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::{Class, Found};
 use super::book::{Book, Books, Loan};
+use super::named;
 
 pub(super) fn check(books: &Books, found: &mut Found) {
     for (desk, book, terms) in books.plain() {
@@ -17,12 +18,12 @@ pub(super) fn check(books: &Books, found: &mut Found) {
         let redriven = books.redriven(desk);
         let is_letter = |loan: &Loan| {
             let value = loan.event.value;
-            redriven.contains(&value) || books.is_letter(desk.subscription, value)
+            redriven.contains(&value) || books.is_letter(desk, value)
         };
         for (name, loans) in names {
             let what = back(book, &loans).or_else(|| early(book, &loans, &is_letter));
             if let Some(what) = what {
-                let what = format!("subscription {}, key {name}: {what}", desk.subscription);
+                let what = format!("{}, key {name}: {what}", named(desk));
                 found.add(Class::KeyOrder, Some(desk.key), what);
             }
         }

@@ -3,6 +3,7 @@
 use super::super::history::{Act, Desk};
 use super::super::{Class, Found};
 use super::book::{Book, Books, Loan, Terms};
+use super::{named, owner};
 
 pub(super) fn check(books: &Books, found: &mut Found) {
     for (desk, book) in &books.by_desk {
@@ -25,7 +26,7 @@ pub(super) fn check(books: &Books, found: &mut Found) {
 }
 
 fn report(desk: &Desk, found: &mut Found, what: impl std::fmt::Display) {
-    let what = format!("subscription {}: {what}", desk.subscription);
+    let what = format!("{}: {what}", named(desk));
     found.add(Class::DupBeyondBound, Some(desk.key), what);
 }
 
@@ -65,5 +66,6 @@ fn has_reason(books: &Books, terms: &Terms, first: &Loan, again: &Loan) -> bool 
     let over = again.t < first.t || again.t - first.t >= terms.lease / 2;
     let gone = books.left(first.process).is_some_and(|left| left < again.t);
     let from = first.t.saturating_sub(terms.lease);
-    by_another_desk || settled || over || gone || books.is_disturbed(from, again.t)
+    let taken_over = terms.exclusive && owner::is_newer(books, again.process, first.process);
+    by_another_desk || settled || over || gone || taken_over || books.is_disturbed(from, again.t)
 }

@@ -2,8 +2,8 @@
 
 use super::super::history::{Act, Desk, Micros};
 use super::super::{Class, Found};
-use super::LATE;
 use super::book::{Books, Deed, Loan, Terms};
+use super::{LATE, named};
 
 /// Times of members and of desks differ by less.
 const NEAR: Micros = 100_000;
@@ -32,10 +32,7 @@ pub(super) fn check(books: &Books, found: &mut Found) {
 
 fn report(desk: &Desk, loan: &Loan, deed: &Deed, why: &str, found: &mut Found) {
     let (offset, token, act) = (loan.event.offset, loan.token, deed.act);
-    let what = format!(
-        "subscription {}: {act:?} of {offset} as {token:?} was ok although {why}",
-        desk.subscription
-    );
+    let what = format!("{}: {act:?} of {offset} as {token:?} was ok although {why}", named(desk));
     found.add(Class::StaleOwnerAck, Some(desk.key), what);
 }
 
@@ -76,13 +73,13 @@ fn why(
     })
 }
 
-/// A new desk takes leases on, for as long as new ones. Of the epochs of dead letters nobody is told, but
-/// they have their desk in common with the partition.
+/// A new desk takes leases on, for as long as new ones. Of the epochs of dead letters and of replay jobs
+/// nobody is told, but they have their desk in common with the partition.
 fn is_renewed(books: &Books, desk: &Desk, loan: &Loan, done: Micros) -> bool {
-    let own = Desk { redriven: false, ..*desk };
+    let own = Desk { redriven: false, job: 0, ..*desk };
     let told = books.by_desk.get(&own).map_or(&[][..], |book| &book.told);
     let before = told.iter().filter(|told| told.t <= loan.t).map(|told| told.epoch).max();
-    let since = if desk.redriven { before } else { Some(loan.token.0) };
+    let since = if *desk == own { Some(loan.token.0) } else { before };
     told.iter().any(|told| Some(told.epoch) > since && told.t < done + LATE)
 }
 

@@ -7,11 +7,13 @@ use super::super::{Class, Found};
 use super::LATE;
 use super::book::{Book, Books, Loan};
 
-pub(super) fn check(history: &[Record], books: &Books, found: &mut Found) {
-    let stored = stored(history);
+/// What is stored, by partition and offset.
+pub(super) type Stored = BTreeMap<Key, BTreeMap<u64, Value>>;
+
+pub(super) fn check(stored: &Stored, books: &Books, found: &mut Found) {
     // Without a list of dead letters nobody can tell.
     for (&subscription, terms) in &books.terms {
-        if !books.letters.contains_key(&subscription) {
+        if !books.letters.contains_key(&(subscription, 0)) {
             continue;
         }
         for (key, events) in stored.iter().filter(|(key, _)| key.stream == terms.stream) {
@@ -20,9 +22,9 @@ pub(super) fn check(history: &[Record], books: &Books, found: &mut Found) {
     }
 }
 
-/// What is stored in the end, by partition and offset.
-fn stored(history: &[Record]) -> BTreeMap<Key, BTreeMap<u64, Value>> {
-    let mut stored: BTreeMap<Key, BTreeMap<u64, Value>> = BTreeMap::new();
+/// What is stored in the end.
+pub(super) fn stored(history: &[Record]) -> Stored {
+    let mut stored = Stored::new();
     for record in history {
         if let Record::Final { key, seen, .. } = record {
             let events = seen.iter().map(|event| (event.offset, event.value));
@@ -40,11 +42,11 @@ fn check_key(
     found: &mut Found,
 ) {
     let none = Book::default();
-    let desk = Desk { subscription, key, redriven: false };
+    let desk = Desk { subscription, key, redriven: false, job: 0 };
     let book = books.by_desk.get(&desk).unwrap_or(&none);
-    let loans = books.by_value(subscription, key);
+    let loans = books.by_value(&desk);
     for (&offset, value) in events {
-        if is_skipped(book, offset) || books.is_letter(subscription, *value) {
+        if is_skipped(book, offset) || books.is_letter(&desk, *value) {
             continue;
         }
         // After the cursor was moved back, all from there on is to be settled anew.

@@ -1,5 +1,6 @@
 //! The end of the members' work: all is settled, and what was given up is listed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -8,13 +9,13 @@ use weft_proto::v1::StatusResponse;
 
 use super::{STREAM, SUBSCRIPTIONS};
 use crate::check::history::Record;
-use crate::work::event::seen;
+use crate::work::event::{replayed, seen};
 use crate::work::recorder::Recorder;
 use crate::work::{PARTITIONS, STREAMS};
 
 /// For everything to be settled: leases end, what was given back comes again.
-const DRAIN_MAX: Duration = Duration::from_secs(90);
-const PAUSE: Duration = Duration::from_millis(250);
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(90);
+pub(super) const PAUSE: Duration = Duration::from_millis(250);
 /// Dead letters listed at once.
 const PAGE: u32 = 500;
 
@@ -73,16 +74,23 @@ fn watermark(status: &StatusResponse, subscription: &str, partition: u32) -> Opt
 /// Notes all dead letters.
 pub(super) async fn letters(client: &Client, recorder: &Recorder) -> anyhow::Result<()> {
     for (subscription, (name, _)) in (0..).zip(SUBSCRIPTIONS) {
-        let (mut letters, mut page) = (Vec::new(), String::new());
+        // Of the subscription itself also where there are none: then it is known.
+        let mut by_job = BTreeMap::from([(0, Vec::new())]);
+        let mut page = String::new();
         loop {
             let answer = client.dead_letters(name, PAGE, &page).await?;
-            letters.extend(answer.letters.iter().map(|letter| seen(0, &letter.event).value));
+            for letter in answer.letters {
+                let job = replayed(&letter.event).map_or(0, |(job, _)| job);
+                by_job.entry(job).or_default().push(seen(0, &letter.event).value);
+            }
             page = answer.next_page;
             if page.is_empty() {
                 break;
             }
         }
-        recorder.add(|t| Record::Letters { t, subscription, letters });
+        for (job, letters) in by_job {
+            recorder.add(|t| Record::Letters { t, subscription, job, letters });
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use weft_client::{Acker, Client, Delivery, Options, SubscriptionItem, Subscripti
 use super::deeds::{Deeds, Fate};
 use super::{STREAM, SUBSCRIPTIONS};
 use crate::check::history::{Desk, Key, Lent, Process, Record};
-use crate::work::event::{name, seen};
+use crate::work::event::{STRANGE, name, replayed, seen};
 use crate::work::recorder::Recorder;
 
 /// Events that a member holds at once.
@@ -36,6 +36,7 @@ impl Member {
         let options = SubscriptionOptions {
             member: self.name.clone(),
             events_max: EVENTS_MAX,
+            leases: true,
             ..SubscriptionOptions::default()
         };
         let (name, _) = SUBSCRIPTIONS[self.subscription as usize];
@@ -57,9 +58,10 @@ impl Member {
         Ok(())
     }
 
-    fn desk(&self, partition: u32, redriven: bool) -> Desk {
+    /// The desk of a partition itself.
+    fn desk(&self, partition: u32) -> Desk {
         let key = Key { stream: STREAM, partition };
-        Desk { subscription: self.subscription, key, redriven }
+        Desk { subscription: self.subscription, key, redriven: false, job: 0 }
     }
 
     fn take(
@@ -87,17 +89,22 @@ impl Member {
     }
 
     fn told(&self, partition: u32, epoch: u64, watermark: u64) {
-        let (process, desk) = (self.process, self.desk(partition, false));
+        let (process, desk) = (self.process, self.desk(partition));
         self.recorder.add(|t| Record::Cursor { t, process, desk, epoch, watermark });
     }
 
     fn lent(&self, delivery: &Delivery, acker: &Acker, deeds: &mut JoinSet<()>) {
         let (process, epoch) = (self.process, delivery.epoch.get());
-        let desk = self.desk(delivery.batch.partition.get(), delivery.is_redriven);
+        let job = job_of(delivery);
+        let own = self.desk(delivery.batch.partition.get());
+        let desk = Desk { redriven: delivery.is_redriven, job, ..own };
         let mut events = Vec::new();
         for (place, (offset, event)) in delivery.batch.events.iter().enumerate() {
             let lease = delivery.lease(place).unwrap_or_default();
             let (offset, attempt) = (offset.get(), delivery.attempt(place));
+            // It must say itself where it comes from.
+            let is_marked = job == 0 || replayed(event) == Some((job, offset));
+            let offset = if is_marked { offset } else { STRANGE };
             let value = seen(offset, event).value;
             events.push(Lent { lease, offset, value, name: name(event), attempt });
         }
@@ -116,5 +123,16 @@ impl Member {
             let fate = if self.drain.is_cancelled() { Fate::Done } else { Fate::random() };
             deeds.spawn(one.meet(fate));
         }
+    }
+}
+
+/// The number of the replay job for which events come: by name, in the first of them.
+fn job_of(delivery: &Delivery) -> u64 {
+    let first = delivery.batch.events.first();
+    let named = first.and_then(|(_, event)| replayed(event)).map(|(job, _)| job);
+    match delivery.replay_job {
+        Some(_) => named.unwrap_or(STRANGE),
+        // Events of the subscription itself are not marked.
+        None => named.map_or(0, |_| STRANGE),
     }
 }

@@ -2,6 +2,7 @@
 
 mod deeds;
 mod drain;
+mod jobs;
 mod member;
 mod seat;
 mod seeker;
@@ -11,27 +12,50 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_client::{Client, Options, PutOptions, resource_of};
 use weft_proto::resource::Kind;
 
+use self::jobs::{Asked, Jobs};
 use self::seat::Seat;
 use self::seeker::Seeker;
 use super::recorder::Recorder;
-use super::{STREAMS, ended};
+use super::{END_MAX, STREAMS, ended};
 use crate::check::history::{Micros, Record};
 use crate::lab::cluster::Cluster;
 use crate::lab::node::Node;
 
 /// Of the subscriptions, among [`STREAMS`].
 pub(super) const STREAM: u32 = 2;
-/// Names, and whether events are lent key by key.
-const SUBSCRIPTIONS: [(&str, bool); 2] = [("workers", false), ("carriers", true)];
+/// Names, and who gets what.
+const SUBSCRIPTIONS: [(&str, Mode); 3] =
+    [("workers", Mode::Shared), ("carriers", Mode::KeyShared), ("skippers", Mode::Exclusive)];
+/// Of them, those that take part in replay jobs: the first.
+const REPLAYING: usize = 2;
 /// Members of each subscription.
 const SEATS: usize = 3;
 const LEASE: Duration = Duration::from_secs(3);
 
-/// Members at work, and who moves cursors under them.
+/// Who gets what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Shared,
+    KeyShared,
+    Exclusive,
+}
+
+impl Mode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::KeyShared => "key-shared",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
+
+/// Members at work, and who moves cursors and replays under them.
 #[derive(Debug)]
 pub(super) struct Work {
     members: JoinSet<anyhow::Result<()>>,
@@ -39,6 +63,7 @@ pub(super) struct Work {
     /// From then on members settle what they get, and stay.
     drain: CancellationToken,
     seekers: JoinSet<anyhow::Result<()>>,
+    jobs: JoinSet<Vec<Asked>>,
     stop_seekers: CancellationToken,
     endpoints: Vec<String>,
     recorder: Arc<Recorder>,
@@ -46,10 +71,10 @@ pub(super) struct Work {
 
 /// Makes the subscriptions.
 pub(crate) async fn create(client: &Client) -> anyhow::Result<()> {
-    for (name, keyed) in SUBSCRIPTIONS {
+    for (name, mode) in SUBSCRIPTIONS {
         let spec = json!({
             "stream": STREAMS[STREAM as usize],
-            "mode": if keyed { "key-shared" } else { "shared" },
+            "mode": mode.name(),
             "start": "earliest",
             "lease": format!("{}s", LEASE.as_secs()),
             "grace": "1s",
@@ -68,14 +93,22 @@ impl Work {
             stop: CancellationToken::new(),
             drain: CancellationToken::new(),
             seekers: JoinSet::new(),
+            jobs: JoinSet::new(),
             stop_seekers: CancellationToken::new(),
             endpoints: cluster.nodes.iter().map(Node::endpoint).collect(),
             recorder: Arc::clone(recorder),
         };
-        for (subscription, (_, keyed)) in (0..).zip(SUBSCRIPTIONS) {
-            let lease = micros(LEASE);
-            let stream = STREAM;
-            recorder.add(|t| Record::Subscription { t, subscription, stream, keyed, lease });
+        for (subscription, (_, mode)) in (0..).zip(SUBSCRIPTIONS) {
+            let (stream, lease) = (STREAM, micros(LEASE));
+            let (keyed, exclusive) = (mode == Mode::KeyShared, mode == Mode::Exclusive);
+            recorder.add(|t| Record::Subscription {
+                t,
+                subscription,
+                stream,
+                keyed,
+                exclusive,
+                lease,
+            });
             for seat in 0..SEATS {
                 // Each begins at another node.
                 let mut options = cluster.options();
@@ -87,6 +120,8 @@ impl Work {
         }
         let seeker = Seeker::new(&work.endpoints, recorder)?;
         work.seekers.spawn(seeker.run(work.stop_seekers.clone()));
+        let jobs = Jobs::new(&work.endpoints, recorder)?;
+        work.jobs.spawn(jobs.run(work.stop_seekers.clone()));
         Ok(work)
     }
 
@@ -94,9 +129,11 @@ impl Work {
     pub(super) async fn stop(mut self) -> anyhow::Result<Option<String>> {
         self.stop_seekers.cancel();
         ended(&mut self.seekers).await?;
+        let asked = timeout(END_MAX, self.jobs.join_next()).await?.transpose()?.unwrap_or_default();
         self.drain.cancel();
-        let complaint = drain::drained(&self.endpoints).await?;
+        let mut complaint = drain::drained(&self.endpoints).await?;
         let client = Client::connect(&Options::new(&self.endpoints))?;
+        complaint = complaint.or(jobs::finish(&client, &asked, &self.recorder).await?);
         drain::letters(&client, &self.recorder).await?;
         self.stop.cancel();
         ended(&mut self.members).await?;

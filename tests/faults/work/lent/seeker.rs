@@ -77,7 +77,8 @@ impl Seeker {
         let to = was.saturating_sub(rand::random_range(0..BACK_MAX));
         let name = SUBSCRIPTIONS[subscription].0;
         let key = Key { stream: STREAM, partition };
-        let desk = Desk { subscription: u32::try_from(subscription)?, key, redriven: false };
+        let desk =
+            Desk { subscription: u32::try_from(subscription)?, key, redriven: false, job: 0 };
         let op = self.recorder.op();
         self.recorder.add(|t| Record::Seek { t, op, desk, to, was });
         let (partition, position) = (Some(PartitionId(partition)), Position::Offset(Offset(to)));

@@ -1,14 +1,128 @@
 //! Subscriptions with one thing wrong.
 
 use super::super::super::Class;
-use super::super::super::history::Act;
+use super::super::super::history::{Act, JobEnd};
 use super::super::story::Story;
-use super::{LEASE_MS, keyed, replay, shared};
+use super::{LEASE_MS, exclusive, job, keyed, replay, shared};
 
 type Stories = Vec<(Class, &'static str, Story)>;
 
 pub(in super::super) fn stories() -> Stories {
-    [unseen(), repeats(), keys(), cursors(), stale(), seams()].concat()
+    let jobs = [unseen_jobs(), repeats_jobs(), ranges()].concat();
+    [unseen(), repeats(), keys(), order(), owners(), cursors(), stale(), seams(), jobs].concat()
+}
+
+/// In the order of the partition, to one member at a time.
+fn order() -> Stories {
+    let of = |name, story| (Class::KeyOrder, name, story);
+    vec![
+        of("the later one first", exclusive().lend(2, (1, 1), 1).lend(2, (1, 2), 0)),
+        of(
+            "something new before what is taken over",
+            exclusive().lend(1, (1, 1), 0).lend(1, (1, 2), 1).lend(2, (1, 3), 2).lend(2, (1, 4), 0),
+        ),
+        of(
+            "by the next desk",
+            exclusive().lend(2, (1, 1), 0).disturbed().lend(2, (2, 1), 3).lend(2, (2, 2), 1),
+        ),
+        of(
+            "given back after it came late",
+            exclusive().lend(2, (1, 1), 4).lend(2, (1, 2), 3).nacks((1, 2)),
+        ),
+    ]
+}
+
+fn owners() -> Stories {
+    let of = |name, story| (Class::TwoOwners, name, story);
+    let over = || exclusive().lend(1, (1, 1), 0).acks((1, 1)).lend(2, (1, 2), 1).acks((1, 2));
+    vec![
+        of("in turns", over().lend(1, (1, 3), 2)),
+        of("never served before", exclusive().lend(2, (1, 1), 0).lend(1, (1, 2), 1)),
+        of("long before the newer one left", over().lend(1, (1, 3), 2).waits(9_000).left(2)),
+        of(
+            "long after a fault",
+            exclusive().disturbed().waits(20_000).lend(2, (1, 1), 0).waits(100).lend(1, (1, 2), 1),
+        ),
+    ]
+}
+
+fn unseen_jobs() -> Stories {
+    let of = |name, story| (Class::Unseen, name, story);
+    let one = || job(2).replays_one((1, 1), 0);
+    let done = |story: Story| story.has_job(0, 2, JobEnd::Done).closes(2, &[]);
+    vec![
+        of("a job that leaves out an event", done(one())),
+        of("lent for a job, and not settled", done(one().lend_job(1, (1, 2), 1))),
+        of(
+            "given up in a job, and no dead letter",
+            done(one().lend_job(1, (1, 2), 1).settles_job((1, 2), Act::Reject)),
+        ),
+        of(
+            "a dead letter of the subscription, not of the job",
+            keyed()
+                .publishes(1)
+                .lend(1, (1, 1), 0)
+                .rejects((1, 1))
+                .asks_job(0)
+                .has_job(0, 1, JobEnd::Done)
+                .closes(1, &[0]),
+        ),
+        of(
+            "a dead letter of the job, not of the subscription",
+            keyed()
+                .publishes(1)
+                .asks_job(0)
+                .replays_one((1, 1), 0)
+                .buries(&[0])
+                .has_job(0, 1, JobEnd::Done)
+                .closes(1, &[]),
+        ),
+    ]
+}
+
+fn repeats_jobs() -> Stories {
+    let one = || job(2).replays_one((1, 1), 0);
+    vec![
+        (Class::DupBeyondBound, "settled in a job", one().left(1).lend_job(2, (1, 2), 0)),
+        (Class::DupBeyondBound, "by the next desk", one().disturbed().lend_job(2, (4, 1), 0)),
+        (
+            Class::DupBeyondBound,
+            "of a job, for no reason",
+            job(1).lend_job(1, (1, 1), 0).lend_job(2, (1, 2), 0),
+        ),
+        (
+            Class::KeyOrder,
+            "both of a job at once",
+            job(2).lend_job(1, (1, 1), 0).lend_job(2, (1, 2), 1),
+        ),
+        (
+            Class::KeyOrder,
+            "the later one of a job first",
+            job(2).replays_one((1, 1), 1).replays_one((1, 2), 0),
+        ),
+        (
+            Class::StaleOwnerAck,
+            "of a job, after the end of the lease",
+            job(1).lend_job(1, (1, 1), 0).waits(LEASE_MS + 300).settles_job((1, 1), Act::Ack),
+        ),
+    ]
+}
+
+fn ranges() -> Stories {
+    let of = |name, story| (Class::ReplayRange, name, story);
+    let one = || job(3).replays_one((1, 1), 0);
+    let two = || one().replays_one((1, 2), 1);
+    vec![
+        of("one too many", two().replays_one((1, 3), 2).has_job(0, 2, JobEnd::Open)),
+        of("before its beginning", two().has_job(1, 3, JobEnd::Open)),
+        of("another event", {
+            let story = one().lend_job_as(1, (1, 2), 1, 12).settles_job((1, 2), Act::Ack);
+            story.has_job(0, 3, JobEnd::Cancelled).end(&[(0, 10), (1, 11), (2, 12)])
+        }),
+        of("less than was there", two().has_job(0, 2, JobEnd::Done)),
+        of("nothing, although something was there", job(2).has_job(2, 2, JobEnd::Done)),
+        of("a job that nobody asked for", keyed().publishes(1).replays_one((1, 1), 0)),
+    ]
 }
 
 fn unseen() -> Stories {

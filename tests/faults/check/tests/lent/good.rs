@@ -1,14 +1,112 @@
 //! Subscriptions that nearly have something wrong.
 
 use super::super::super::Class;
-use super::super::super::history::Act;
-use super::super::story::Story;
-use super::{LEASE_MS, keyed, replay, shared};
+use super::super::super::history::{Act, JobEnd, Key};
+use super::super::story::{KEY, Story};
+use super::{LEASE_MS, exclusive, job, keyed, replay, shared};
 
 type Stories = Vec<(Class, &'static str, Story)>;
 
 pub(in super::super) fn stories() -> Stories {
-    [unseen(), repeats(), keys(), cursors(), stale(), seams()].concat()
+    let jobs = [unseen_jobs(), ranges()].concat();
+    [unseen(), repeats(), keys(), order(), owners(), cursors(), stale(), seams(), jobs].concat()
+}
+
+fn order() -> Stories {
+    let of = |name, story| (Class::KeyOrder, name, story);
+    let two = || exclusive().lend(2, (1, 1), 0).lend(2, (1, 2), 1);
+    vec![
+        of("one after the other", two().acks((1, 2)).acks((1, 1)).lend(2, (1, 3), 2)),
+        of(
+            "what is taken over comes first",
+            exclusive()
+                .lend(1, (1, 1), 0)
+                .lend(1, (1, 2), 1)
+                .lend(2, (1, 3), 0)
+                .lend(2, (1, 4), 1)
+                .lend(2, (1, 5), 2),
+        ),
+        of(
+            "what failed comes beside later ones",
+            two().nacks((1, 1)).lend(2, (1, 3), 2).lend_again(2, (1, 4), 0),
+        ),
+        of("put off, which does not count", two().nacks((1, 1)).lend(2, (1, 3), 0)),
+        of("the next desk begins anew", two().disturbed().lend(2, (2, 1), 0).lend(2, (2, 2), 1)),
+        of("moved back", two().acks((1, 1)).acks((1, 2)).seeks(0, 2).lend(2, (3, 1), 0)),
+        of("an older lease is heard of later", exclusive().lend(2, (1, 2), 1).lend(2, (1, 1), 0)),
+    ]
+}
+
+fn owners() -> Stories {
+    let of = |name, story| (Class::TwoOwners, name, story);
+    let over = || exclusive().lend(1, (1, 1), 0).acks((1, 1)).lend(2, (1, 2), 1).acks((1, 2));
+    vec![
+        of("one took over", over().lend(2, (1, 3), 2)),
+        of("the newer one left", over().left(2).lend(1, (1, 3), 2)),
+        of("the newer one is about to leave", over().lend(1, (1, 3), 2).left(2)),
+        of("the older one came again", over().joins(3).lend(3, (1, 3), 2)),
+        of("after a fault", over().disturbed().lend(1, (1, 3), 2)),
+        of("by the next desk", over().lend(1, (2, 1), 2)),
+        of("not exclusive", shared().joins(1).joins(2).lend(2, (1, 1), 0).lend(1, (1, 2), 1)),
+    ]
+}
+
+fn unseen_jobs() -> Stories {
+    let of = |name, story| (Class::Unseen, name, story);
+    let one = || job(2).replays_one((1, 1), 0);
+    let done = |story: Story| story.has_job(0, 2, JobEnd::Done).closes(2, &[]);
+    vec![
+        of("all of a job", done(one().replays_one((1, 2), 1))),
+        of(
+            "tried again in a job",
+            done(
+                one().lend_job(1, (1, 2), 1).settles_job((1, 2), Act::Nack).replays_one((1, 3), 1),
+            ),
+        ),
+        of(
+            "a dead letter of the job",
+            done(one().lend_job(1, (1, 2), 1).settles_job((1, 2), Act::Reject).buries(&[1])),
+        ),
+        of(
+            "a dead letter of the job that came again",
+            done(
+                one()
+                    .lend_job(1, (1, 2), 1)
+                    .settles_job((1, 2), Act::Reject)
+                    .redrives(1, (1, 1), 1)
+                    .acks_redriven((1, 1)),
+            ),
+        ),
+        of("a job that was cancelled", one().has_job(0, 2, JobEnd::Cancelled).closes(2, &[])),
+        of("a job that did not end", one().has_job(0, 2, JobEnd::Open).closes(2, &[])),
+        of("the dead letters were not asked for", one().has_job(0, 2, JobEnd::Done)),
+    ]
+}
+
+fn ranges() -> Stories {
+    let of = |name, story| (Class::ReplayRange, name, story);
+    let all = || job(2).replays_one((1, 1), 0).replays_one((1, 2), 1);
+    let acked_meanwhile = || shared().asks_job(0).publishes(1);
+    vec![
+        of("all of it", all().has_job(0, 2, JobEnd::Done)),
+        of("a part of it", job(2).has_job(0, 2, JobEnd::Open)),
+        of("acknowledged meanwhile", acked_meanwhile().has_job(0, 0, JobEnd::Done)),
+        of("nobody can say what it was", all()),
+        of("what was published meanwhile may be in it", {
+            acked_meanwhile().replays_one((1, 1), 0).has_job(0, 1, JobEnd::Done)
+        }),
+        of("before the place where it begins", {
+            shared().publishes(3).asks_job(2).replays_one((1, 1), 2).has_job(2, 3, JobEnd::Done)
+        }),
+        of("of another stream", {
+            let other = |story: &mut Story| {
+                let op = story.invoke(9, &[77]);
+                story.ok(op, Key { stream: KEY.stream + 1, partition: 0 }, &[0]);
+            };
+            let story = keyed().publishes(1).then(other).asks_job(0).replays_one((1, 1), 0);
+            story.has_job(0, 1, JobEnd::Done)
+        }),
+    ]
 }
 
 fn unseen() -> Stories {

@@ -3,31 +3,41 @@
 pub(super) mod bad;
 pub(super) mod good;
 
-use super::super::history::{Act, Answer, Desk, Gone, Injected, Lent, Process, Record, Value};
+use super::super::history::{
+    Act, Answer, Desk, Gone, Injected, JobEnd, Lent, Process, Record, Value,
+};
 use super::story::{KEY, Story, seen, story};
 
 /// Of the subscription of all stories.
 const LEASE_MS: u64 = 1_000;
-const DESK: Desk = Desk { subscription: 7, key: KEY, redriven: false };
+const DESK: Desk = Desk { subscription: 7, key: KEY, redriven: false, job: 0 };
+/// The replay job of all stories.
+const JOB: Desk = Desk { job: 5, ..DESK };
 /// Epoch and number.
 type Token = (u64, u64);
 
 /// A subscription whose members share the events.
 fn shared() -> Story {
-    subscription(false)
+    subscription(false, false)
 }
 
 /// The same, key by key.
 fn keyed() -> Story {
-    subscription(true)
+    subscription(true, false)
 }
 
-fn subscription(keyed: bool) -> Story {
+/// One that serves the newest of its members, which are 1 and then 2.
+fn exclusive() -> Story {
+    subscription(false, true).joins(1).joins(2)
+}
+
+fn subscription(keyed: bool, exclusive: bool) -> Story {
     story().then(|story| {
         let t = story.now();
         let (subscription, stream) = (DESK.subscription, KEY.stream);
         let lease = 1_000 * LEASE_MS;
-        story.history.push(Record::Subscription { t, subscription, stream, keyed, lease });
+        let record = Record::Subscription { t, subscription, stream, keyed, exclusive, lease };
+        story.history.push(record);
     })
 }
 
@@ -52,6 +62,62 @@ impl Story {
     fn lend_of(self, process: Process, (epoch, lease): Token, offset: u64, name: u64) -> Self {
         let event = Lent { lease, offset, value: value(offset), name, attempt: 1 };
         self.add(|t| Record::Lend { t, process, desk: DESK, epoch, events: vec![event] })
+    }
+
+    /// A member is lent an event that failed once.
+    fn lend_again(self, process: Process, (epoch, lease): Token, offset: u64) -> Self {
+        let event = Lent { lease, offset, value: value(offset), name: 0, attempt: 2 };
+        self.add(|t| Record::Lend { t, process, desk: DESK, epoch, events: vec![event] })
+    }
+
+    fn joins(self, process: Process) -> Self {
+        let (subscription, name) = (DESK.subscription, process.to_string());
+        self.add(|t| Record::Join { t, process, subscription, name })
+    }
+
+    /// A member is lent an event for the replay job; all events have one key.
+    fn lend_job(self, process: Process, token: Token, offset: u64) -> Self {
+        self.lend_job_as(process, token, offset, value(offset))
+    }
+
+    fn lend_job_as(
+        self,
+        process: Process,
+        (epoch, lease): Token,
+        offset: u64,
+        value: Value,
+    ) -> Self {
+        let event = Lent { lease, offset, value, name: 0, attempt: 1 };
+        self.add(|t| Record::Lend { t, process, desk: JOB, epoch, events: vec![event] })
+    }
+
+    /// Somebody does something with an event of the replay job, and is answered with ok.
+    fn settles_job(mut self, (epoch, lease): Token, act: Act) -> Self {
+        let op = self.ops;
+        self.ops += 1;
+        self.add(|t| Record::Settle { t, process: 1, op, desk: JOB, epoch, lease, act }).succeeds()
+    }
+
+    /// A member is lent an event for the replay job, and acknowledges it.
+    fn replays_one(self, token: Token, offset: u64) -> Self {
+        self.lend_job(1, token, offset).settles_job(token, Act::Ack)
+    }
+
+    fn asks_job(self, from: u64) -> Self {
+        self.add(|t| Record::AskJob { t, job: JOB.job, from })
+    }
+
+    /// The replay job is this in the end.
+    fn has_job(self, from: u64, to: u64, end: JobEnd) -> Self {
+        let (job, subscription, ranges) = (JOB.job, DESK.subscription, vec![(KEY, from, to)]);
+        self.add(|t| Record::Job { t, job, subscription, ranges, end })
+    }
+
+    /// Dead letters of the replay job.
+    fn buries(self, offsets: &[u64]) -> Self {
+        let letters = offsets.iter().map(|offset| value(*offset)).collect();
+        let (subscription, job) = (DESK.subscription, JOB.job);
+        self.add(|t| Record::Letters { t, subscription, job, letters })
     }
 
     /// A member is lent an event that was a dead letter.
@@ -155,7 +221,7 @@ impl Story {
         let stored: Vec<_> = (0..events).map(|offset| (offset, value(offset))).collect();
         let letters = letters.iter().map(|offset| value(*offset)).collect();
         let subscription = DESK.subscription;
-        self.add(|t| Record::Letters { t, subscription, letters }).end(&stored)
+        self.add(|t| Record::Letters { t, subscription, job: 0, letters }).end(&stored)
     }
 
     /// So many events are published, one after the other, and acknowledged.
@@ -175,6 +241,16 @@ impl Story {
     fn catches_up(self, process: Process) -> Self {
         self.add(|t| Record::CaughtUp { t, process })
     }
+}
+
+/// So many events that are all settled, and then a replay job of all of them.
+fn job(events: u64) -> Story {
+    let story = keyed().publishes(events);
+    let settle = |story: Story, offset: u64| {
+        let token = (1, offset + 1);
+        story.lend(1, token, offset).acks(token)
+    };
+    (0..events).fold(story, settle).asks_job(0)
 }
 
 /// A reader of what is stored after so many events, then of the rest.
