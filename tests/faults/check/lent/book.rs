@@ -1,6 +1,7 @@
 //! All that members did and were told, by subscription and partition.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 use super::super::history::{
     Act, Answer, Desk, Injected, JobEnd, Key, Lent, Micros, Process, Record, Value,
@@ -230,6 +231,11 @@ impl Books {
     /// When this member was gone.
     pub(super) fn left(&self, process: Process) -> Option<Micros> {
         self.left.get(&process).copied()
+    }
+
+    /// Whether anybody else was gone in this time.
+    pub(super) fn someone_left(&self, when: &Range<Micros>, but: Process) -> bool {
+        self.left.iter().any(|(process, t)| *process != but && when.contains(t))
     }
 
     /// When this member came.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tonic::Streaming;
 use weft_proto::v1::subscribe_request::Frame as Asked;
 use weft_proto::v1::subscribe_response::Frame as Told;
-use weft_proto::{Error, Result, Timestamp, v1};
+use weft_proto::{Error, Result, Timestamp, internal, v1};
 
 use self::credit::Pool;
 use self::fill::{Filled, Filler};
@@ -65,7 +65,7 @@ pub(super) struct Session {
 /// Leases whose events were looked for, and what came of it.
 struct Filling {
     filler: Filler,
-    granted: v1::Delivery,
+    granted: internal::Granted,
     found: Result<Filled>,
 }
 
@@ -188,7 +188,7 @@ impl Session {
         for number in self.pool.recalls() {
             if let Some(slot) = self.slots.get_mut(number) {
                 // Who is gone gives its credit back by that.
-                _ = slot.send(Request::Recall(weft_proto::internal::Recall {})).await;
+                _ = slot.send(Request::Recall(internal::Recall {})).await;
             }
         }
     }
@@ -220,10 +220,16 @@ impl Session {
             Frame::Granted(granted) => {
                 let delivery = granted.delivery.as_ref();
                 let events = delivery.map_or(0, |delivery| fill::count(delivery) as u64);
-                self.pool.spent(number, events, granted.bytes);
                 if let Some(delivery) = delivery {
                     slot.held.deliver(delivery);
                 }
+                if slot.is_behind {
+                    // It was on its way when leases before it were given back. Its credit came back with
+                    // the link.
+                    self.give_back(number, granted).await;
+                    return Ok(false);
+                }
+                self.pool.spent(number, events, granted.bytes);
                 slot.queue.push_back(Frame::Granted(granted));
                 self.advance(number).await
             }
@@ -268,7 +274,7 @@ impl Session {
                 Some(Frame::Delivery(delivery)) => Told::Delivery(delivery),
                 Some(Frame::Seam(seam)) => Told::Seam(seam),
                 Some(Frame::Granted(granted)) => {
-                    self.look_for(number, granted.delivery.unwrap_or_default())?;
+                    self.look_for(number, granted)?;
                     continue;
                 }
                 // Nothing else waits.
@@ -280,7 +286,7 @@ impl Session {
     }
 
     /// Reads the events of leases from this node's replica.
-    fn look_for(&mut self, number: usize, granted: v1::Delivery) -> Result<()> {
+    fn look_for(&mut self, number: usize, granted: internal::Granted) -> Result<()> {
         let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
         let mut filler = if let Some(filler) = slot.filler.take() {
             filler
@@ -292,7 +298,10 @@ impl Session {
         };
         slot.is_filling = true;
         self.filling.push(Box::pin(async move {
-            let found = filler.fill(&granted).await;
+            let found = match &granted.delivery {
+                Some(delivery) => filler.fill(delivery).await,
+                None => Ok(Filled::default()),
+            };
             (number, Filling { filler, granted, found })
         }));
         Ok(())
@@ -300,53 +309,60 @@ impl Session {
 
     async fn filled(&mut self, number: usize, filling: Filling) -> Result<()> {
         let Filling { filler, granted, found } = filling;
-        let tag = self.next_own_tag;
         let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
         slot.filler = Some(filler);
         slot.is_filling = false;
-        let own = |first, last| v1::SettledRange {
-            partition: slot.placement.partition.get(),
-            epoch: granted.epoch,
-            first,
-            last,
-            redriven: false,
-            replay_job: 0,
-        };
-        let mut settle = v1::Settle { tag, ..v1::Settle::default() };
-        let was_behind = slot.is_behind;
-        let deliveries = match found {
+        match found {
             Ok(Filled { deliveries, gone }) => {
-                settle.acks = gone.into_iter().map(|lease| own(lease, lease)).collect();
-                deliveries
+                self.forget(number, &granted, &deliveries, gone).await;
+                for delivery in deliveries {
+                    self.tell(Told::Delivery(delivery)).await?;
+                }
             }
             Err(error) => {
                 tracing::debug!(%error, "leases are given back, and come with their events next");
-                let first = granted.first_lease.unwrap_or_default();
-                let last = first.saturating_add(fill::count(&granted) as u64).saturating_sub(1);
-                settle.nacks.push(v1::Nack {
-                    leases: Some(own(first, last)),
-                    delay_ms: None,
-                    reason: String::new(),
-                    uncounted: true,
-                });
-                slot.is_behind = true;
-                Vec::new()
+                self.give_back(number, granted).await;
             }
-        };
-        if !settle.acks.is_empty() || !settle.nacks.is_empty() {
-            self.next_own_tag += 1;
-            slot.settle(settle).await;
-            if slot.is_behind && !was_behind {
-                // Attached once more, it asks for events.
-                slot.ended();
-                self.pool.lost(number);
-            }
-        }
-        for delivery in deliveries {
-            self.tell(Told::Delivery(delivery)).await?;
         }
         self.advance(number).await?;
         Ok(())
+    }
+
+    /// What retention took is settled, and costs the member nothing.
+    async fn forget(
+        &mut self,
+        number: usize,
+        granted: &internal::Granted,
+        found: &[v1::Delivery],
+        gone: Vec<u64>,
+    ) {
+        let Some(slot) = self.slots.get_mut(number).filter(|_| !gone.is_empty()) else { return };
+        let epoch = granted.delivery.as_ref().map_or(0, |delivery| delivery.epoch);
+        let events = found.iter().filter_map(|one| one.batch.as_ref()).flat_map(|one| &one.events);
+        let bytes: u64 = events.map(|event| event.len() as u64).sum();
+        self.pool.add(&v1::Credit {
+            events: u32::try_from(gone.len()).unwrap_or(u32::MAX),
+            bytes: granted.bytes.saturating_sub(bytes),
+        });
+        let acks = gone.into_iter().map(|lease| slot.own(epoch, lease, lease)).collect();
+        let settle = v1::Settle { tag: self.next_own_tag, acks, ..v1::Settle::default() };
+        self.next_own_tag += 1;
+        slot.settle(settle).await;
+    }
+
+    /// This replica is behind: leases go back to the desk.
+    async fn give_back(&mut self, number: usize, granted: internal::Granted) {
+        let Some(slot) = self.slots.get_mut(number) else { return };
+        let was_behind = slot.is_behind;
+        let (settle, credit) = slot.give_back(self.next_own_tag, granted);
+        self.next_own_tag += 1;
+        slot.settle(settle).await;
+        if !was_behind {
+            // Attached once more, it asks for events.
+            slot.ended();
+            self.pool.lost(number);
+            self.pool.add(&credit);
+        }
     }
 
     async fn settled(&mut self, settled: v1::Settled) -> Result<bool> {

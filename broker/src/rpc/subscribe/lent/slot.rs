@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_proto::{Error, Result, internal, v1};
 
-use super::fill::Filler;
+use super::fill::{self, Filler};
 use super::held::Held;
 use crate::lend::{Frame, Link, Request};
 use crate::resources::Placement;
@@ -106,6 +106,47 @@ impl Slot {
             position.watermark = assigned.watermark;
         }
         self.send_unanswered().await;
+    }
+
+    /// This replica is behind: leases are given back, and with them all that came after them and waits, so
+    /// that nothing overtakes them. From now on events come with their leases. Gives what to settle, and the
+    /// credit that was spent on it.
+    pub(super) fn give_back(
+        &mut self,
+        tag: u64,
+        first: internal::Granted,
+    ) -> (v1::Settle, v1::Credit) {
+        self.is_behind = true;
+        let mut all = vec![first];
+        for frame in std::mem::take(&mut self.queue) {
+            match frame {
+                Frame::Granted(granted) => all.push(granted),
+                other => self.queue.push_back(other),
+            }
+        }
+        let mut settle = v1::Settle { tag, ..v1::Settle::default() };
+        let mut credit = v1::Credit::default();
+        for internal::Granted { delivery, bytes } in all {
+            let Some(delivery) = delivery else { continue };
+            let count = fill::count(&delivery) as u64;
+            let first = delivery.first_lease.unwrap_or_default();
+            let last = first.saturating_add(count).saturating_sub(1);
+            settle.nacks.push(v1::Nack {
+                leases: Some(self.own(delivery.epoch, first, last)),
+                delay_ms: None,
+                reason: String::new(),
+                uncounted: true,
+            });
+            credit.events = credit.events.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+            credit.bytes = credit.bytes.saturating_add(bytes);
+        }
+        (settle, credit)
+    }
+
+    /// Leases of the partition itself: those come without their events.
+    pub(super) fn own(&self, epoch: u64, first: u64, last: u64) -> v1::SettledRange {
+        let partition = self.placement.partition.get();
+        v1::SettledRange { partition, epoch, first, last, redriven: false, replay_job: 0 }
     }
 
     /// The desk told where it is.
@@ -222,20 +263,60 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_position_is_told_only_after_a_desk_told_it() {
-        let placement = Placement {
+    fn slot() -> Slot {
+        Slot::new(Placement {
             partition: PartitionId(3),
             group: GroupId(1),
             uid: PartitionUid(7),
             dead: PartitionUid(8),
             delayed: PartitionUid(9),
+        })
+    }
+
+    fn granted(first_lease: u64, events: u32, bytes: u64) -> internal::Granted {
+        let batch = v1::EventBatch {
+            first_offset: 100 + first_lease,
+            offset_deltas: (0..events).collect(),
+            ..v1::EventBatch::default()
         };
+        let delivery = v1::Delivery {
+            epoch: 5,
+            batch: Some(batch),
+            first_lease: Some(first_lease),
+            ..v1::Delivery::default()
+        };
+        internal::Granted { delivery: Some(delivery), bytes }
+    }
+
+    #[test]
+    fn nothing_overtakes_leases_that_are_given_back() {
+        let mut slot = slot();
+        let seam = || Frame::Seam(v1::Seam { partition: 3, ..v1::Seam::default() });
+        slot.queue.extend([Frame::Granted(granted(3, 2, 40)), seam()]);
+        slot.queue.push_back(Frame::Granted(granted(5, 1, 10)));
+
+        let (settle, credit) = slot.give_back(9, granted(1, 2, 30));
+
+        let ranges = settle.nacks.iter().map(|nack| {
+            assert!(nack.uncounted && nack.delay_ms.is_none(), "at once, in their order");
+            nack.leases.unwrap()
+        });
+        let own = |first, last| slot.own(5, first, last);
+        assert_eq!(ranges.collect::<Vec<_>>(), [own(1, 2), own(3, 4), own(5, 5)]);
+        assert_eq!((settle.tag, own(1, 2).partition), (9, 3));
+        // Else the member would wait for ever for events that fit into it.
+        assert_eq!(credit, v1::Credit { events: 5, bytes: 80 });
+        assert!(slot.is_behind);
+        assert!(matches!(slot.queue.pop_front(), Some(Frame::Seam(_))) && slot.queue.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_position_is_told_only_after_a_desk_told_it() {
         let opened = |watermark| {
             let assigned = v1::Assigned { partition: 3, epoch: 1, watermark };
             internal::Opened { assigned: Some(assigned), ..internal::Opened::default() }
         };
-        let mut slot = Slot::new(placement);
+        let mut slot = slot();
 
         // Not the beginning, and not "nothing is left".
         assert_eq!(slot.position(), None);

@@ -26,6 +26,10 @@ fn order() -> Stories {
             exclusive().lend(2, (1, 1), 0).disturbed().lend(2, (2, 1), 3).lend(2, (2, 2), 1),
         ),
         of(
+            "after leases that nobody heard of",
+            exclusive().lend(2, (1, 1), 4).lend(2, (1, 4), 3).waits(9_000).left(1),
+        ),
+        of(
             "given back after it came late",
             exclusive().lend(2, (1, 1), 4).lend(2, (1, 2), 3).nacks((1, 2)),
         ),

@@ -30,6 +30,18 @@ fn order() -> Stories {
             "what failed comes beside later ones",
             two().nacks((1, 1)).lend(2, (1, 3), 2).lend_again(2, (1, 4), 0),
         ),
+        of(
+            "another one was served in between, and left",
+            exclusive().lend(1, (1, 1), 0).lend(1, (1, 2), 3).lend(2, (1, 3), 0).left(2).lend(
+                1,
+                (1, 4),
+                0,
+            ),
+        ),
+        of(
+            "another one left, and was perhaps served in between",
+            exclusive().lend(1, (1, 1), 0).lend(1, (1, 2), 3).left(2).lend(1, (1, 4), 0),
+        ),
         of("put off, which does not count", two().nacks((1, 1)).lend(2, (1, 3), 0)),
         of("the next desk begins anew", two().disturbed().lend(2, (2, 1), 0).lend(2, (2, 2), 1)),
         of("moved back", two().acks((1, 1)).acks((1, 2)).seeks(0, 2).lend(2, (3, 1), 0)),
