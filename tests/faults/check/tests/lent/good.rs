@@ -40,7 +40,7 @@ fn order() -> Stories {
         ),
         of(
             "another one left, and was perhaps served in between",
-            exclusive().lend(1, (1, 1), 0).lend(1, (1, 2), 3).left(2).lend(1, (1, 4), 0),
+            exclusive().lend(1, (1, 1), 0).lend(1, (1, 2), 3).left(2).lend(1, (1, 4), 2),
         ),
         of("put off, which does not count", two().nacks((1, 1)).lend(2, (1, 3), 0)),
         of("the next desk begins anew", two().disturbed().lend(2, (2, 1), 0).lend(2, (2, 2), 1)),
