@@ -16,6 +16,9 @@ pub mod launch;
 mod metrics;
 pub mod port;
 pub mod push;
+mod roster;
+#[cfg(test)]
+mod roster_tests;
 pub mod scale;
 mod service;
 mod tasks;

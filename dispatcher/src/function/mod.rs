@@ -2,10 +2,10 @@
 
 mod deliver;
 mod fleet;
+mod kind;
 mod plan;
 mod report;
 mod runner;
 
+pub(crate) use kind::Functions;
 pub(crate) use plan::{Plan, name_of};
-pub(crate) use report::refusal;
-pub(crate) use runner::{Order, Parts, Runner};

@@ -33,7 +33,7 @@ struct Subscription {
 struct State {
     generation: u64,
     resources: BTreeMap<(String, QualifiedName), Resource>,
-    changes: Vec<Change>,
+    changes: Vec<(String, Change)>,
     streams: BTreeMap<QualifiedName, Vec<Bytes>>,
     subscriptions: BTreeMap<QualifiedName, Subscription>,
     publish_failures: u32,
@@ -142,9 +142,8 @@ impl MemoryMesh {
         if resource.kind == SUBSCRIPTION {
             state.subscribe(name, &resource.spec)?;
         }
-        if resource.kind == FUNCTION {
-            state.changes.push(Change::Put(Box::new(resource.clone())));
-        }
+        let change = Change::Put(Box::new(resource.clone()));
+        state.changes.push((resource.kind.clone(), change));
         state.resources.insert(key, resource);
         drop(state);
         self.touch();
@@ -153,10 +152,9 @@ impl MemoryMesh {
 
     fn delete_now(&self, kind: &str, name: &QualifiedName) {
         let mut state = self.state();
-        if let Some(gone) = state.resources.remove(&(kind.to_owned(), name.clone()))
-            && kind == FUNCTION
-        {
-            state.changes.push(Change::Deleted { name: name.clone(), uid: ResourceUid(gone.uid) });
+        if let Some(gone) = state.resources.remove(&(kind.to_owned(), name.clone())) {
+            let change = Change::Deleted { name: name.clone(), uid: ResourceUid(gone.uid) };
+            state.changes.push((kind.to_owned(), change));
         }
         if kind == SUBSCRIPTION {
             state.subscriptions.remove(name);
@@ -219,27 +217,34 @@ impl State {
 }
 
 impl Mesh for MemoryMesh {
-    fn watch_functions(&self) -> BoxFuture<'_, Result<BoxStream<'static, Result<Change>>>> {
+    fn watch(
+        &self,
+        kind: &'static str,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Change>>>> {
         let state = self.state();
-        let present = state.resources.values().filter(|resource| resource.kind == FUNCTION);
+        let present = state.resources.values().filter(|resource| resource.kind == kind);
         let present = present.map(|resource| Change::Put(Box::new(resource.clone())));
         let first: VecDeque<Change> = present.chain([Change::Synced]).collect();
         let at = state.changes.len();
         drop(state);
         let start = (self.clone(), first, at, self.changed.subscribe());
-        let changes = stream::unfold(start, |(mesh, mut first, mut at, mut changed)| async move {
-            loop {
-                if let Some(change) = first.pop_front() {
-                    return Some((Ok(change), (mesh, first, at, changed)));
+        let changes =
+            stream::unfold(start, move |(mesh, mut first, mut at, mut changed)| async move {
+                loop {
+                    if let Some(change) = first.pop_front() {
+                        return Some((Ok(change), (mesh, first, at, changed)));
+                    }
+                    let next = mesh.state().changes.get(at).cloned();
+                    if let Some((of, change)) = next {
+                        at += 1;
+                        if of != kind {
+                            continue;
+                        }
+                        return Some((Ok(change), (mesh, first, at, changed)));
+                    }
+                    changed.changed().await.ok()?;
                 }
-                let next = mesh.state().changes.get(at).cloned();
-                if let Some(change) = next {
-                    at += 1;
-                    return Some((Ok(change), (mesh, first, at, changed)));
-                }
-                changed.changed().await.ok()?;
-            }
-        });
+            });
         Box::pin(async move { Ok(changes.boxed()) })
     }
 
@@ -271,19 +276,20 @@ impl Mesh for MemoryMesh {
 
     fn set_status(
         &self,
-        function: &QualifiedName,
+        kind: &'static str,
+        name: &QualifiedName,
         uid: ResourceUid,
         status: Vec<u8>,
     ) -> BoxFuture<'_, Result<()>> {
-        let key = (FUNCTION.to_owned(), function.clone());
+        let key = (kind.to_owned(), name.clone());
         let found = self.state().resources.get_mut(&key).map(|resource| {
             if resource.uid == uid.get() {
                 resource.status = status.into();
             }
         });
         self.touch();
-        let result = found
-            .ok_or_else(|| Error::new(Reason::UnknownResource, format!("no function {function}")));
+        let result =
+            found.ok_or_else(|| Error::new(Reason::UnknownResource, format!("no {kind} {name}")));
         Box::pin(async move { result })
     }
 

@@ -17,6 +17,8 @@ pub use wire::WireMesh;
 
 /// The kind of functions in the catalog.
 pub const FUNCTION: &str = "Function";
+/// The kind of webhooks in the catalog.
+pub const WEBHOOK: &str = "Webhook";
 /// The kind of subscriptions in the catalog.
 pub const SUBSCRIPTION: &str = "Subscription";
 
@@ -38,8 +40,11 @@ pub enum Change {
 
 /// The mesh, as a client sees it.
 pub trait Mesh: Send + Sync + std::fmt::Debug {
-    /// Follows the functions. Ends when the connection does.
-    fn watch_functions(&self) -> BoxFuture<'_, Result<BoxStream<'static, Result<Change>>>>;
+    /// Follows the resources of a kind. Ends when the connection does.
+    fn watch(
+        &self,
+        kind: &'static str,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Change>>>>;
     /// A resource, if it exists.
     fn get(
         &self,
@@ -52,10 +57,11 @@ pub trait Mesh: Send + Sync + std::fmt::Debug {
     fn put(&self, resource: Resource) -> BoxFuture<'_, Result<()>>;
     /// Deletes a resource; one that is gone already is fine.
     fn delete(&self, kind: &'static str, name: &QualifiedName) -> BoxFuture<'_, Result<()>>;
-    /// Replaces the status of a function.
+    /// Replaces the status of a resource.
     fn set_status(
         &self,
-        function: &QualifiedName,
+        kind: &'static str,
+        name: &QualifiedName,
         uid: ResourceUid,
         status: Vec<u8>,
     ) -> BoxFuture<'_, Result<()>>;

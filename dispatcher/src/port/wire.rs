@@ -25,7 +25,7 @@ use weft_proto::v1::{
 };
 use weft_proto::{Error, ErrorKind, QualifiedName, ResourceUid, Result};
 
-use super::{Change, FUNCTION, Member, Mesh};
+use super::{Change, Member, Mesh};
 use crate::Config;
 
 /// Longest wait for the answer to one call.
@@ -90,8 +90,8 @@ impl WireMesh {
         Err(error)
     }
 
-    async fn watch(&self) -> Result<BoxStream<'static, Result<Change>>> {
-        let watch = WatchRequest { kinds: vec![FUNCTION.to_owned()], namespace: String::new() };
+    async fn follow(&self, kind: &'static str) -> Result<BoxStream<'static, Result<Change>>> {
+        let watch = WatchRequest { kinds: vec![kind.to_owned()], namespace: String::new() };
         let open = || {
             let watch = watch.clone();
             async { self.catalog().watch(watch).await }
@@ -242,8 +242,11 @@ fn absent<T>(result: Result<T>) -> Result<Option<T>> {
 }
 
 impl Mesh for WireMesh {
-    fn watch_functions(&self) -> BoxFuture<'_, Result<BoxStream<'static, Result<Change>>>> {
-        Box::pin(self.watch())
+    fn watch(
+        &self,
+        kind: &'static str,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Change>>>> {
+        Box::pin(self.follow(kind))
     }
 
     fn get(
@@ -301,13 +304,14 @@ impl Mesh for WireMesh {
 
     fn set_status(
         &self,
-        function: &QualifiedName,
+        kind: &'static str,
+        name: &QualifiedName,
         uid: ResourceUid,
         status: Vec<u8>,
     ) -> BoxFuture<'_, Result<()>> {
         let message = SetStatusRequest {
-            kind: FUNCTION.to_owned(),
-            name: function.to_string(),
+            kind: kind.to_owned(),
+            name: name.to_string(),
             uid: uid.get(),
             status: status.into(),
         };

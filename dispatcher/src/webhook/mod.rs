@@ -5,6 +5,7 @@
 //! how often, the rules in `egress` say.
 
 mod dial;
+mod kind;
 mod outside;
 mod payload;
 mod plan;
@@ -14,11 +15,10 @@ mod post_tests;
 mod report;
 mod runner;
 mod secret;
-mod service;
 mod sign;
 
+pub(crate) use kind::Webhooks;
 pub(crate) use outside::Outside;
-pub(crate) use service::Webhooks;
 
 /// What a receiver says of a batch, for `tests/fuzz`: events that it did not take, by id and source, and
 /// when they may come again.

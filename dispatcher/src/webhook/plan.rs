@@ -10,7 +10,7 @@ use crate::function::name_of;
 
 /// A webhook as the runner needs it.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub(super) name: QualifiedName,
     pub(super) uid: ResourceUid,
     pub(super) generation: Generation,

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use weft_dispatcher::port::memory::MemoryMesh;
-use weft_dispatcher::port::{Change, FUNCTION, Member, Mesh, SUBSCRIPTION};
+use weft_dispatcher::port::{Change, FUNCTION, Member, Mesh, SUBSCRIPTION, WEBHOOK};
 use weft_proto::v1::catalog_server::{Catalog, CatalogServer};
 use weft_proto::v1::publish_server::{Publish, PublishServer};
 use weft_proto::v1::subscribe_request::Frame as Sent;
@@ -43,7 +43,7 @@ fn name(text: &str) -> Result<QualifiedName, Status> {
 }
 
 fn kind(text: &str) -> &'static str {
-    if text == FUNCTION { FUNCTION } else { SUBSCRIPTION }
+    [FUNCTION, WEBHOOK, SUBSCRIPTION].into_iter().find(|kind| *kind == text).unwrap()
 }
 
 #[tonic::async_trait]
@@ -74,18 +74,19 @@ impl Catalog for Broker {
         Ok(Response::new(DeleteResponse::default()))
     }
 
-    async fn watch(&self, _request: Request<WatchRequest>) -> Answer<Self::WatchStream> {
-        let frame = |change| match change {
+    async fn watch(&self, request: Request<WatchRequest>) -> Answer<Self::WatchStream> {
+        let kind = kind(&request.into_inner().kinds[0]);
+        let frame = move |change| match change {
             Change::Put(resource) => watch_response::Frame::Put(*resource),
             Change::Synced => watch_response::Frame::Synced(Synced {}),
             Change::Deleted { name, uid } => watch_response::Frame::Deleted(Deleted {
-                kind: FUNCTION.to_owned(),
+                kind: kind.to_owned(),
                 namespace: name.namespace.to_string(),
                 name: name.name.to_string(),
                 uid: uid.get(),
             }),
         };
-        let changes = self.0.watch_functions().await?;
+        let changes = self.0.watch(kind).await?;
         let answers = changes.map_ok(move |change| WatchResponse {
             frame: Some(frame(change)),
             catalog_generation: 0,
@@ -95,8 +96,8 @@ impl Catalog for Broker {
 
     async fn set_status(&self, request: Request<SetStatusRequest>) -> Answer<SetStatusResponse> {
         let request = request.into_inner();
-        let uid = ResourceUid(request.uid);
-        self.0.set_status(&name(&request.name)?, uid, request.status.to_vec()).await?;
+        let (kind, uid) = (kind(&request.kind), ResourceUid(request.uid));
+        self.0.set_status(kind, &name(&request.name)?, uid, request.status.to_vec()).await?;
         Ok(Response::new(SetStatusResponse::default()))
     }
 }

@@ -37,7 +37,7 @@ use crate::delivery::{Action, Delivery, FeedId, InstanceId, Outcome, Place, Rand
 use crate::feed::{Outbox, Told};
 use crate::launch::{Launch, Launcher};
 use crate::metrics::FunctionMetrics;
-use crate::port::Mesh;
+use crate::port::{FUNCTION, Mesh};
 use crate::push;
 use crate::scale::{Demand, Restart, Scale};
 
@@ -394,7 +394,7 @@ impl Runner {
         let text = serde_json::to_vec(status);
         Box::pin(async move {
             let status = text.map_err(|error| weft_proto::Error::internal(error.to_string()))?;
-            mesh.set_status(&name, uid, status).await
+            mesh.set_status(FUNCTION, &name, uid, status).await
         })
     }
 }

@@ -43,7 +43,7 @@ use membership::Membership;
 
 /// What the service wants of a runner.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// The definition changed.
     Revise(Box<Plan>),
     /// The definition changed into something that cannot be run; the text says why.
