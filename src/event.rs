@@ -144,7 +144,11 @@ fn head(stream: &str, event: &v1::EventTrace) -> Vec<String> {
         Some(node) => format!("node {node} leads the partition now"),
         None => "the partition has no leader now".to_owned(),
     };
-    lines.push(format!("node       {leads}; which node took the event in is not stored"));
+    let came = match event.ingest {
+        Some(node) => format!("came in at node {node}"),
+        None => "at which node it came in is not stored".to_owned(),
+    };
+    lines.push(format!("node       {came}; {leads}"));
     lines.push(match &event.schema {
         Some(schema) => {
             format!("schema     {} version {}: accepted under it", schema.schema, schema.version)
@@ -304,6 +308,7 @@ fn event_json(event: &v1::EventTrace) -> Value {
         "partition": event.partition,
         "offset": event.offset,
         "time": time(event.append_time_us),
+        "ingest": event.ingest,
         "leader": event.leader,
         "schema": schema,
         "event": parsed,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use weft_proto::event::EventView;
-use weft_proto::{AckLevel, Epoch, Error, Offset, Reason, Result, SchemaId, Timestamp};
+use weft_proto::{AckLevel, Epoch, Error, NodeId, Offset, Reason, Result, SchemaId, Timestamp};
 
 use super::agenda::{Agenda, Most};
 use super::{Waiting, due_of};
@@ -39,6 +39,7 @@ struct Stored {
     offset: Offset,
     event: Bytes,
     schema: SchemaId,
+    ingest: Option<NodeId>,
 }
 
 /// A place that has, or had, events.
@@ -226,6 +227,8 @@ impl Place {
         } else {
             Vec::new()
         };
+        let ingest = carried.first().and_then(|one| one.ingest);
+        let is_of_one = carried.iter().all(|one| one.ingest == ingest);
         let append = NewAppend {
             partition: to,
             schemas: SchemaIds::Each(carried.iter().map(|one| one.schema).collect()),
@@ -244,6 +247,8 @@ impl Place {
                 epoch: self.epoch,
                 offsets: moved.clone(),
             }),
+            // A batch names one node.
+            ingest: ingest.filter(|_| is_of_one),
         };
         let answer = self.group.sequencer.append(append).await?;
         let lost = |_closed| Error::unavailable("this node is stopping; the fate is unknown");
@@ -276,7 +281,12 @@ impl Place {
                     for (number, event) in (0_u64..).zip(run.events) {
                         let offset = Offset(run.first.get().saturating_add(number));
                         if wanted.binary_search(&offset).is_ok() {
-                            found.push(Stored { offset, event, schema: run.schema });
+                            found.push(Stored {
+                                offset,
+                                event,
+                                schema: run.schema,
+                                ingest: run.ingest,
+                            });
                         }
                     }
                 }

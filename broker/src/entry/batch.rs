@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::packed::{Codec, PACKED_BYTES_MAX};
-use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence};
+use weft_proto::{
+    Epoch, NodeId, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence,
+};
 
 use super::codec::{DecodeError, Reader, to_len};
 use super::error::EntryError;
@@ -25,6 +27,8 @@ pub(super) const PRODUCER_LEN: usize = 40;
 pub(super) const SCHEMA_LEN: usize = 4;
 /// Bytes of the section about a settlement, without its offsets.
 pub(super) const SETTLES_LEN: usize = 24;
+/// Bytes of the node that took a batch in.
+pub(super) const INGEST_LEN: usize = 8;
 /// Bytes of an offset.
 pub(super) const OFFSET_LEN: usize = 8;
 
@@ -52,7 +56,8 @@ pub(super) mod flag {
     pub(crate) const ENCRYPTED: u16 = 1 << 4;
     pub(crate) const SUBJECT_HASHES: u16 = 1 << 5;
     pub(crate) const SETTLES: u16 = 1 << 6;
-    pub(crate) const ALL: u16 = (1 << 7) - 1;
+    pub(crate) const INGEST: u16 = 1 << 7;
+    pub(crate) const ALL: u16 = (1 << 8) - 1;
 }
 
 /// Identity of a batch among those of one producer in one partition.
@@ -107,6 +112,8 @@ pub struct Header {
     pub idempotency_key: Option<[u8; KEY_LEN]>,
     /// What it settles elsewhere.
     pub settles: Option<Settles>,
+    /// The node at which its publisher asked; none where no publisher did, or several nodes were.
+    pub ingest: Option<NodeId>,
     event_schemas: Bytes,
     id_hashes: Bytes,
     subject_hashes: Bytes,
@@ -181,6 +188,7 @@ impl Header {
         let len = len.checked_mul(SubjectHash::LEN).ok_or(DecodeError::Truncated)?;
         let subject_hashes = table.slice_ref(reader.take(len)?);
         let settles = has(flag::SETTLES).then(|| decode_settles(reader, count)).transpose()?;
+        let ingest = has(flag::INGEST).then(|| reader.u64().map(NodeId)).transpose()?;
         Ok(Self {
             partition,
             count,
@@ -192,6 +200,7 @@ impl Header {
             producer,
             idempotency_key,
             settles,
+            ingest,
             event_schemas,
             id_hashes,
             subject_hashes,

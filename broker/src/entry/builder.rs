@@ -4,11 +4,11 @@ use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_proto::packed::Codec;
-use weft_proto::{Offset, PartitionUid, SchemaId, Timestamp};
+use weft_proto::{NodeId, Offset, PartitionUid, SchemaId, Timestamp};
 
 use super::batch::{
-    self, FixedPart, ID_LEN, KEY_LEN, OFFSET_LEN, PRODUCER_LEN, ProducerBatch, SCHEMA_LEN,
-    SETTLES_LEN, Settles, flag,
+    self, FixedPart, ID_LEN, INGEST_LEN, KEY_LEN, OFFSET_LEN, PRODUCER_LEN, ProducerBatch,
+    SCHEMA_LEN, SETTLES_LEN, Settles, flag,
 };
 use super::error::BuildError;
 use super::{Kind, PREFIX_LEN, frame, put_prefix};
@@ -60,6 +60,8 @@ pub struct NewBatch<'a> {
     pub idempotency_key: Option<[u8; KEY_LEN]>,
     /// What it settles elsewhere, one offset for each event.
     pub settles: Option<&'a Settles>,
+    /// The node at which its publisher asked.
+    pub ingest: Option<NodeId>,
     /// The events.
     pub payload: Payload<'a>,
 }
@@ -77,6 +79,7 @@ impl<'a> NewBatch<'a> {
             producer: None,
             idempotency_key: None,
             settles: None,
+            ingest: None,
             payload,
         }
     }
@@ -119,6 +122,7 @@ impl<'a> NewBatch<'a> {
             | flag(self.idempotency_key.is_some(), flag::IDEMPOTENCY_KEY)
             | flag(!self.subject_hashes.is_empty(), flag::SUBJECT_HASHES)
             | flag(self.settles.is_some(), flag::SETTLES)
+            | flag(self.ingest.is_some(), flag::INGEST)
     }
 
     fn header_len(&self) -> usize {
@@ -130,6 +134,7 @@ impl<'a> NewBatch<'a> {
             + self.idempotency_key.map_or(0, |_| KEY_LEN)
             + self.subject_hashes.len() * SubjectHash::LEN
             + self.settles.map_or(0, |settles| SETTLES_LEN + settles.offsets.len() * OFFSET_LEN)
+            + self.ingest.map_or(0, |_| INGEST_LEN)
     }
 
     fn put_header(&self, out: &mut BytesMut, fixed: &FixedPart) {
@@ -151,6 +156,9 @@ impl<'a> NewBatch<'a> {
         }
         if let Some(settles) = self.settles {
             batch::put_settles(out, settles);
+        }
+        if let Some(node) = self.ingest {
+            out.put_u64_le(node.get());
         }
     }
 

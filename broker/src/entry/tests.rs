@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use weft_proto::packed::{self, Codec};
-use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence};
+use weft_proto::{
+    Epoch, NodeId, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence,
+};
 
 use super::*;
 use crate::subjects::SubjectHash;
@@ -75,6 +77,22 @@ fn what_a_batch_settles_has_golden_bytes() {
     assert_eq!(payload[at + 40..], plain[at..]);
     let decoded = decode_batches(&payload);
     assert_eq!(decoded[0].header.settles, Some(settles));
+}
+
+/// Behind all else: a batch of nobody has the bytes that it always had.
+#[test]
+fn the_node_that_took_a_batch_in_comes_last() {
+    let events = events(&["ab", ""]);
+    let plain = NewBatch::new(PartitionUid(17), Offset(258), Payload::Events(&events));
+
+    let payload = encode(&[NewBatch { ingest: Some(NodeId(3)), ..plain }]);
+
+    let plain = encode(&[plain]);
+    let at = plain.len() - 6;
+    assert_eq!(payload[at..at + 8], [3, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(payload[at + 8..], plain[at..]);
+    assert_eq!(decode_batches(&payload)[0].header.ingest, Some(NodeId(3)));
+    assert_eq!(decode_batches(&plain)[0].header.ingest, None);
 }
 
 #[test]
@@ -234,7 +252,7 @@ fn unknown_things_are_errors() {
     assert_eq!(with(1, 12), EntryError::UnknownKind(12));
     assert_eq!(with(2, 1), EntryError::UnknownFlags(1));
     let header = PREFIX_LEN + 4;
-    assert_eq!(with(header + 28, 0x80), EntryError::UnknownBatchFlags(0x80));
+    assert_eq!(with(header + 29, 0x01), EntryError::UnknownBatchFlags(0x100));
     assert_eq!(with(header + 29, 0x80), EntryError::UnknownBatchFlags(0x8000));
     assert_eq!(with(header + 30, 3), EntryError::UnknownCodec(3));
 }
@@ -400,7 +418,7 @@ prop_compose! {
         partition in any::<u64>(),
         expected in any::<u64>(),
         schema in any::<u32>(),
-        with in any::<[bool; 6]>(),
+        with in any::<[bool; 7]>(),
         numbers in any::<(u128, u64, u64, u64)>(),
     ) -> OwnedBatch {
         OwnedBatch { events: events.into_iter().map(Bytes::from).collect(), partition, expected,
@@ -414,7 +432,7 @@ struct OwnedBatch {
     partition: u64,
     expected: u64,
     schema: u32,
-    with: [bool; 6],
+    with: [bool; 7],
     numbers: (u128, u64, u64, u64),
 }
 
@@ -458,6 +476,10 @@ impl OwnedBatch {
         })
     }
 
+    fn ingest(&self) -> Option<NodeId> {
+        self.with[6].then_some(NodeId(self.expected))
+    }
+
     fn check(&self, batch: &Batch) -> Result<(), TestCaseError> {
         let header = &batch.header;
         prop_assert_eq!(header.partition, PartitionUid(self.partition));
@@ -465,6 +487,7 @@ impl OwnedBatch {
         prop_assert_eq!(header.producer, self.producer());
         prop_assert_eq!(header.idempotency_key, self.key());
         prop_assert_eq!(&header.settles, &self.settles());
+        prop_assert_eq!(header.ingest, self.ingest());
         let hashes = self.hashes();
         prop_assert!(header.id_hashes().eq(hashes.iter().copied()));
         prop_assert!(header.subject_hashes().eq(self.subjects()));
@@ -496,6 +519,7 @@ proptest! {
             producer: batch.producer(),
             idempotency_key: batch.key(),
             settles: lists.3.as_ref(),
+            ingest: batch.ingest(),
             ..NewBatch::new(
                 PartitionUid(batch.partition),
                 Offset(batch.expected),

@@ -1,7 +1,7 @@
 //! Appending batches in which some events are to be delivered later.
 
 use futures::future::BoxFuture;
-use weft_proto::{AckLevel, Error, PartitionUid, Reason, Result};
+use weft_proto::{AckLevel, Error, NodeId, PartitionUid, Reason, Result};
 
 use super::later::Part;
 use super::{Batch, Ingest, lost};
@@ -20,15 +20,18 @@ pub(super) struct Rules {
     /// It expects offsets.
     expects: bool,
     ack: AckLevel,
+    /// Where it came in.
+    ingest: NodeId,
 }
 
 impl Rules {
-    pub(super) fn of(batch: &Batch) -> Self {
+    pub(super) fn of(batch: &Batch, ingest: NodeId) -> Self {
         Self {
             identity: batch.identity,
             atomic: batch.atomic,
             expects: batch.expected_offset.is_some() || !batch.expected_subjects.is_empty(),
             ack: batch.ack,
+            ingest,
         }
     }
 
@@ -50,6 +53,7 @@ impl Rules {
             atomic: self.atomic,
             ack: self.ack,
             settles: None,
+            ingest: Some(self.ingest),
         }
     }
 }

@@ -259,7 +259,8 @@ impl Ingest {
         let flight = meter.in_flight(caller.principal(), &limits, batch.events.bytes() as u64)?;
         let submitted = match self.leader_of(placement.group).await? {
             leader if leader == self.parts.node => {
-                self.submit_here(caller, &allowed, stream, partition, batch).await?
+                let to = (stream, partition, leader);
+                self.submit_here(caller, &allowed, to, batch).await?
             }
             leader => {
                 let (events, packed) = batch.events.split();
@@ -277,6 +278,7 @@ impl Ingest {
                     expected_offset: batch.expected_offset.map(Offset::get),
                     ack: batch.ack.to_wire().into(),
                     expected_subjects: batch.expected_subjects,
+                    ingest: self.parts.node.get(),
                 };
                 self.parts.forwarder.append(leader, append).await?
             }
@@ -307,21 +309,21 @@ impl Ingest {
             expected_subjects: append.expected_subjects,
             ack,
         };
-        self.submit_here(&caller, &allowed, &stream, PartitionId(append.partition), batch).await
+        let to = (&stream, PartitionId(append.partition), NodeId(append.ingest));
+        self.submit_here(&caller, &allowed, to, batch).await
     }
 
     async fn submit_here(
         &self,
         caller: &Caller,
         allowed: &Decision,
-        stream: &StreamView,
-        partition: PartitionId,
+        (stream, partition, ingest): (&StreamView, PartitionId, NodeId),
         batch: Batch,
     ) -> Result<Submitted> {
         self.parts.guard.check()?;
         let placement = stream.placement(partition)?;
         let group = self.group(placement.group)?;
-        let rules = Rules::of(&batch);
+        let rules = Rules::of(&batch, ingest);
         let (events, packed) = batch.events.open()?;
         check_size(&events)?;
         let bytes = events.iter().map(Bytes::len).sum::<usize>() as u64;
@@ -368,6 +370,7 @@ impl Ingest {
             atomic: batch.atomic,
             ack: batch.ack,
             settles: None,
+            ingest: Some(ingest),
         };
         let answer = group.sequencer.append(append).await?;
         Ok(Box::pin(async move {

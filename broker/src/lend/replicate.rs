@@ -68,6 +68,7 @@ impl Writing {
                 atomic: false,
                 ack: AckLevel::Durable,
                 settles: Some(settles),
+                ingest: None,
             };
             let answer = group.sequencer.append(append).await?;
             answer.await.map_err(|_closed| elsewhere())??;

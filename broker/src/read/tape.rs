@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use weft_proto::{Error, Offset, PartitionUid, Reason, Result, SchemaId, Timestamp, v1};
+use weft_proto::{Error, NodeId, Offset, PartitionUid, Reason, Result, SchemaId, Timestamp, v1};
 
 use super::History;
 use crate::data::{Bounds, DataGroup};
@@ -29,6 +29,8 @@ pub struct Run {
     pub time: Timestamp,
     /// What they fitted; 0 = no schema governed them.
     pub schema: SchemaId,
+    /// The node at which their publisher asked, where one is known.
+    pub ingest: Option<NodeId>,
     /// The events as they were published.
     pub events: Vec<Bytes>,
     /// The same, compressed, if they were published so.
@@ -263,7 +265,9 @@ impl Tape {
                 _ => {
                     runs.extend(last.take());
                     let events = vec![event];
-                    last = Some(Run { first: offset, time, schema, events, packed: None });
+                    let ingest = batch.header.ingest;
+                    let packed = None;
+                    last = Some(Run { first: offset, time, schema, ingest, events, packed });
                 }
             }
             self.next = Offset(offset.0.saturating_add(1));

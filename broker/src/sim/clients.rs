@@ -89,6 +89,7 @@ pub(crate) fn plain(
         atomic: false,
         ack: AckLevel::Durable,
         settles: None,
+        ingest: None,
     }
 }
 

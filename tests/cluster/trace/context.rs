@@ -1,12 +1,17 @@
 //! Trace context comes in by headers, stays in events, and goes on to functions.
 
 use serde_json::{Value, json};
+use tonic::Request;
+use weft_proto::packed::{self, Codec};
 use weft_proto::resource::Kind;
+use weft_proto::v1;
+use weft_proto::v1::publish_client::PublishClient;
+use weft_proto::v1::publish_stream_request::Frame;
 
-use super::{PARENT, STREAM, confirming, dispatcher, encoded, lines, order, publish};
+use super::{PARENT, STREAM, channel, confirming, dispatcher, encoded, lines, order, publish};
 use crate::harness::http::ask;
 use crate::harness::process::{SOON, run};
-use crate::harness::{Cluster, eventually, put};
+use crate::harness::{Cluster, eventually, put, within};
 
 const OWN: &str = "00-11111111111111111111111111111111-2222222222222222-00";
 
@@ -80,6 +85,60 @@ async fn headers_of_a_request_are_kept_in_events_that_have_no_context_of_their_o
     // Another trace makes no other event of a repeat.
     publish(&cluster, &[order("1", &json!({}))], &[("traceparent", OWN)]).await;
     assert_eq!(stored(&cluster, STREAM).await, events);
+}
+
+#[tokio::test]
+async fn a_stream_of_batches_that_was_opened_in_a_trace_gives_it_to_its_events() {
+    let cluster = Cluster::start(1).await;
+    put(&cluster.client(), Kind::Stream, STREAM, &json!({})).await;
+    let own = json!({"traceparent": OWN});
+    let events = |numbers: [u64; 2], own: &Value| {
+        let [first, second] = numbers.map(|number| number.to_string());
+        vec![encoded(&order(&first, &json!({}))), encoded(&order(&second, own))]
+    };
+    let batch = |tag, events, packed| {
+        let batch =
+            v1::PublishBatch { tag, partition: Some(0), events, packed, ..Default::default() };
+        v1::PublishStreamRequest { frame: Some(Frame::Batch(batch)) }
+    };
+    let open = v1::PublishOpen { stream: STREAM.to_owned(), ..v1::PublishOpen::default() };
+    let packed = packed::pack(Codec::Zstd, events([3, 4], &own)).unwrap();
+    let all_own = packed::pack(Codec::Lz4, events([5, 6], &own).split_off(1)).unwrap();
+    let frames = [
+        v1::PublishStreamRequest { frame: Some(Frame::Open(open)) },
+        batch(1, events([1, 2], &own), None),
+        batch(2, Vec::new(), Some(packed)),
+        batch(3, Vec::new(), Some(all_own)),
+    ];
+    let mut request = Request::new(futures::stream::iter(frames));
+    request.metadata_mut().insert("traceparent", PARENT.parse().unwrap());
+    request.metadata_mut().insert("tracestate", "a=1".parse().unwrap());
+
+    let mut client = PublishClient::new(channel(&cluster).await);
+    let mut answers = client.publish_stream(request).await.unwrap().into_inner();
+
+    let mut acked = 0;
+    while let Some(answer) = within(SOON, "the acks", answers.message()).await.unwrap() {
+        if let Some(v1::publish_stream_response::Frame::Acks(acks)) = answer.frame {
+            acked += acks.acks.iter().filter(|ack| ack.failure.is_none()).count();
+        }
+    }
+    assert_eq!(acked, 3);
+    let told: Vec<_> = stored(&cluster, STREAM)
+        .await
+        .iter()
+        .map(|event| {
+            let text = |name: &str| event[name].as_str().map(str::to_owned);
+            (text("id").unwrap(), text("traceparent").unwrap(), text("tracestate"))
+        })
+        .collect();
+    let expected = [("1", PARENT, Some("a=1")), ("2", OWN, None)];
+    let expected = expected.into_iter().chain([("3", PARENT, Some("a=1")), ("4", OWN, None)]);
+    let expected: Vec<_> = expected
+        .chain([("6", OWN, None)])
+        .map(|(id, parent, state)| (id.into(), parent.into(), state.map(str::to_owned)))
+        .collect();
+    assert_eq!(told, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! From where an event came and what became of it: trace context, spans, and its story.
 
-mod collector;
+pub(crate) mod collector;
 mod context;
 mod export;
 mod story;

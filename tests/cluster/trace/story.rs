@@ -1,5 +1,6 @@
 //! `weft event trace`: what became of an event, in every state that there is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,6 +10,8 @@ use weft_client::{
 use weft_proto::resource::Kind;
 
 use super::{PARENT, STREAM, TRACE, confirming, dispatcher, order, publish, traced};
+use crate::delayed::now;
+use crate::harness::http::ask;
 use crate::harness::process::{SOON, run};
 use crate::harness::{Cluster, eventually, put, within};
 
@@ -146,10 +149,45 @@ async fn each_subscription_tells_where_the_event_is() {
         "again with weft subscription redrive default/dead --letter 0/0",
         "default/lent: lent to lent-1, delivery 1, until ",
         "default/late: not for it: it begins later",
-        "which node took the event in is not stored",
+        "node       came in at node 1; node 1 leads the partition now",
     ] {
         assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_node_at_which_the_publisher_asked_is_told_whoever_leads() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, STREAM, &json!({"partitions": 1})).await;
+    let soon = now().saturating_add(Duration::from_millis(500)).to_string();
+    let (soon, none) = (json!({"deliverat": soon}), json!({}));
+    let all = [("a", 1, &none), ("b", 2, &none), ("c", 3, &none), ("later", 2, &soon)];
+    for (id, node, more) in all {
+        let body = order(id, more).to_string();
+        let headers = [("content-type", "application/cloudevents+json")];
+        let port = cluster.nodes[node - 1].ports.http;
+        let path = "/v1/streams/orders/events";
+        let answer = ask(port, "POST", path, &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
+    let mut leaders = BTreeSet::new();
+    for (id, ingest, _) in all {
+        let line = ["event", "trace", id, "--stream", STREAM, "--json", "--endpoint"];
+        for node in &cluster.nodes {
+            let endpoint = node.endpoint();
+            let line: Vec<_> = line.into_iter().chain([endpoint.as_str()]).collect();
+            let story = eventually(SOON, "the event", async || {
+                serde_json::from_str::<Value>(&run(&line, "").await.stdout).ok()
+            })
+            .await;
+            assert_eq!(story["events"][0]["ingest"], ingest, "{id}: {story}");
+            leaders.extend(story["events"][0]["leader"].as_u64());
+        }
+    }
+    // So at least two of them were passed on.
+    assert_eq!(leaders.len(), 1, "{leaders:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

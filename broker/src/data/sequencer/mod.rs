@@ -23,7 +23,7 @@ pub use proposer::{Inbox, Loop, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use weft_proto::packed::Codec;
 use weft_proto::{
-    AckLevel, Error, GroupId, Offset, PartitionUid, Reason, ResourceUid, Result, SchemaId,
+    AckLevel, Error, GroupId, NodeId, Offset, PartitionUid, Reason, ResourceUid, Result, SchemaId,
     Timestamp,
 };
 
@@ -87,6 +87,8 @@ pub struct NewAppend {
     pub ack: AckLevel,
     /// What it takes the place of, in another partition of the group.
     pub settles: Option<Settles>,
+    /// The node at which its publisher asked.
+    pub ingest: Option<NodeId>,
 }
 
 /// Where some consecutive events of a batch are.

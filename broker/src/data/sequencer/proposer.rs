@@ -549,6 +549,7 @@ fn build(cargo: &[(Append, Offset)], time: Timestamp) -> Result<Bytes, String> {
         new.subject_hashes = &batch.subjects;
         new.producer = batch.producer;
         new.settles = batch.settles.as_ref();
+        new.ingest = batch.ingest;
         builder.push(new).map_err(|error| error.to_string())?;
     }
     Ok(builder.finish(time))

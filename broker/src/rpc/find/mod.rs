@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use weft_proto::event::EventView;
 use weft_proto::filter::Candidate;
-use weft_proto::{GroupId, Offset, Result, SchemaId, Timestamp, v1};
+use weft_proto::{GroupId, NodeId, Offset, Result, SchemaId, Timestamp, v1};
 
 pub(in crate::rpc) use self::place::Spot;
 pub(in crate::rpc) use self::scan::{Budget, Which};
@@ -33,6 +33,8 @@ pub(in crate::rpc) struct Found {
     pub(in crate::rpc) offset: Offset,
     pub(in crate::rpc) time: Timestamp,
     pub(in crate::rpc) schema: SchemaId,
+    /// The node at which its publisher asked.
+    pub(in crate::rpc) ingest: Option<NodeId>,
     pub(in crate::rpc) event: Bytes,
 }
 
@@ -139,7 +141,14 @@ impl Finder<'_> {
         let runs = tape.read(Offset(offset.get().saturating_add(1)), 1).await?;
         let found = runs.into_iter().next().and_then(|run| {
             let event = run.events.into_iter().next()?;
-            Some(Found { placement, offset: run.first, time: run.time, schema: run.schema, event })
+            Some(Found {
+                placement,
+                offset: run.first,
+                time: run.time,
+                schema: run.schema,
+                ingest: run.ingest,
+                event,
+            })
         });
         Ok(found)
     }

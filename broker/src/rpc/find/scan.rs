@@ -104,6 +104,7 @@ impl Finder<'_> {
                             offset: Offset(run.first.get().saturating_add(number)),
                             time: run.time,
                             schema: run.schema,
+                            ingest: run.ingest,
                             event: Bytes::clone(event),
                         };
                         match look(found) {

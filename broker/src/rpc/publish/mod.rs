@@ -374,6 +374,7 @@ impl Publish for Service {
         request: Request<Streaming<v1::PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let caller = caller_of(&request)?;
+        let trace = trace_of(&request);
         let mut frames = request.into_inner();
         let first = frames.message().await?.and_then(|first| first.frame);
         let Some(v1::publish_stream_request::Frame::Open(open)) = first else {
@@ -394,7 +395,7 @@ impl Publish for Service {
         _ = answers.send(Ok(v1::PublishStreamResponse { frame })).await;
         let room = self.room.clone();
         let (ingest, tracer) = (self.ingest.clone(), self.tracer.clone());
-        let session = Session { ingest, room, caller, stream, answers, tracer };
+        let session = Session { ingest, room, caller, stream, answers, tracer, trace };
         self.tasks.spawn_short(session.run(frames, self.closing.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -425,6 +426,8 @@ struct Session {
     stream: StreamView,
     answers: mpsc::Sender<Result<v1::PublishStreamResponse, Status>>,
     tracer: Tracer,
+    /// What the stream was opened with: the context of its events that have none.
+    trace: Option<TraceContext>,
 }
 
 /// The answer to one frame, and the bytes it held.
@@ -498,10 +501,14 @@ impl Session {
     async fn take(&self, size: usize, mut batch: v1::PublishBatch) -> Landing {
         let tag = batch.tag;
         let stream = || self.stream.name.to_string();
-        let publishing = Publishing::of_batch(&self.tracer, stream, &batch);
+        let trace = self.trace.clone();
+        let publishing = Publishing::of_batch(&self.tracer, stream, trace, &batch);
         publishing.put(&self.stream, &mut batch.events);
         let submitted = async {
             let room = self.room.take(size, batch.events.len()).await?;
+            if let Some(packed) = &mut batch.packed {
+                Publishing::put_packed(&self.stream, self.trace.as_ref(), packed)?;
+            }
             Ok::<_, Error>((room, self.submit(batch, &publishing).await?))
         };
         match submitted.await {

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use weft_proto::event::EventView;
+use weft_proto::packed::{self, Codec, PACKED_BYTES_MAX};
 use weft_proto::trace::{Role, Span, TraceContext, Tracer};
 use weft_proto::{Error, PartitionId, Result, v1};
 
@@ -48,13 +49,14 @@ impl Publishing {
         Self { tracer: tracer.clone(), span, start: trace.or(own) }
     }
 
-    /// A batch of a stream of batches, which has no context: a stream lasts for days.
+    /// A batch of a stream of batches that was opened with this context.
     pub(super) fn of_batch(
         tracer: &Tracer,
         stream: impl FnOnce() -> String,
+        trace: Option<TraceContext>,
         batch: &v1::PublishBatch,
     ) -> Self {
-        let mut publishing = Self::of_message(tracer, stream, None, &batch.events);
+        let mut publishing = Self::of_message(tracer, stream, trace, &batch.events);
         if let Some(packed) = &batch.packed {
             publishing.span.number(COUNT, packed.count.into());
         }
@@ -66,6 +68,28 @@ impl Publishing {
         if let Some(start) = &self.start {
             start.put_all(events, stream.event_bytes_max, BATCH_BYTES_MAX);
         }
+    }
+
+    /// The same with compressed events, which are compressed again, if the stream of batches was
+    /// opened with a context. What cannot be decompressed stays what it is, for the leader to refuse.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` when they cannot be compressed.
+    pub(super) fn put_packed(
+        stream: &StreamView,
+        trace: Option<&TraceContext>,
+        packed: &mut v1::PackedEvents,
+    ) -> Result<()> {
+        let Some((trace, codec)) = trace.zip(Codec::from_wire(packed.codec)) else { return Ok(()) };
+        let Ok(mut events) = packed::unpack(packed, PACKED_BYTES_MAX) else { return Ok(()) };
+        let bytes = |events: &[Bytes]| events.iter().map(Bytes::len).sum::<usize>();
+        let before = bytes(&events);
+        trace.put_all(&mut events, stream.event_bytes_max, BATCH_BYTES_MAX);
+        if bytes(&events) > before {
+            *packed = packed::pack(codec, events)?;
+        }
+        Ok(())
     }
 
     /// A batch of it is appended to a partition.

@@ -15,7 +15,7 @@ use weft_broker::subscription::{Failure, Parked};
 use weft_fuzz::sample;
 use weft_proto::packed::Codec;
 use weft_proto::{
-    Epoch, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence, Timestamp,
+    Epoch, NodeId, Offset, PartitionUid, ProducerId, ResourceUid, SchemaId, Sequence, Timestamp,
 };
 
 weft_fuzz::target!();
@@ -94,6 +94,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             event_schemas: &[SchemaId(1), SchemaId(2)],
             id_hashes: &[1, 2],
             subject_hashes: &hashes,
+            ingest: Some(NodeId(3)),
             ..NewBatch::new(uid, Offset(0), Payload::Events(&events))
         })
         .expect("fits");

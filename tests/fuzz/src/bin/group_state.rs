@@ -15,7 +15,9 @@ use weft_broker::state::{GroupState, Reply};
 use weft_broker::subjects::SubjectHash;
 use weft_broker::subscription::Parked;
 use weft_fuzz::{Input, chosen};
-use weft_proto::{Epoch, Offset, PartitionUid, ProducerId, ResourceUid, Sequence, Timestamp};
+use weft_proto::{
+    Epoch, NodeId, Offset, PartitionUid, ProducerId, ResourceUid, Sequence, Timestamp,
+};
 
 weft_fuzz::target!();
 
@@ -124,6 +126,7 @@ fn payload(input: &mut Input<'_>) -> Bytes {
                 subject_hashes: &subjects,
                 producer: named,
                 settles: settles.as_ref(),
+                ingest: settles.is_none().then_some(NodeId(2)),
                 ..NewBatch::new(uid(input), Offset(input.number()), Payload::Events(&events))
             };
             builder.push(batch).expect("it is small");

@@ -79,13 +79,14 @@ impl Service {
     }
 
     fn described(&self, found: &Found) -> v1::EventTrace {
-        let Found { placement, offset, time, schema, event } = found;
+        let Found { placement, offset, time, schema, ingest, event } = found;
         v1::EventTrace {
             partition: placement.partition.get(),
             offset: offset.get(),
             append_time_us: time.as_micros(),
             event: event.clone(),
             schema: self.ingest.resources().schema_ref(*schema),
+            ingest: ingest.map(NodeId::get),
             leader: self.leader(placement.group).map(NodeId::get),
             ..v1::EventTrace::default()
         }
