@@ -369,10 +369,6 @@ impl Node {
                 tasks.clone(),
             );
             tasks.spawn("sequencer", move |stop| task.run(stop));
-            let policies = Arc::new(resources.clone());
-            let bytes = membership.checkpoint_bytes;
-            let leader = Leader::new(group.clone(), policies, history.clone(), pace, bytes);
-            tasks.spawn("retention", move |stop| leader.run(stop));
             let replica = Replica::new(group.clone(), history.clone(), parts.writer.clone());
             tasks.spawn("trim", move |stop| replica.run(stop));
             data.insert(id, group);
@@ -396,6 +392,13 @@ impl Node {
             tasks.spawn("delayed", move |stop| mover.run(stop));
         }
         let lender = Lender::new(node, ingest.clone(), history.clone(), lending, tasks.clone());
+        for group in ingest.groups() {
+            let policies = Arc::new(resources.clone());
+            let bytes = membership.checkpoint_bytes;
+            let leader = Leader::new(group.clone(), policies, history.clone(), pace, bytes)
+                .parting_by(lender.clone());
+            tasks.spawn("retention", move |stop| leader.run(stop));
+        }
         remote.open(ingest.clone(), lender.clone());
         if let Some(inbox) = inbox {
             let bootstrapped = resources.clone();

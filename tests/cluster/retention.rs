@@ -1,14 +1,17 @@
 //! What policy lets go is gone on every node, for readers and on the disk; the rest stays.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use serde_json::json;
 use weft_client::{
-    Client, Position, PublisherOptions, ReadItem, ReadOptions, Reason, SubscriptionOptions,
+    Client, Nack, Position, PublisherOptions, ReadItem, ReadOptions, Reason, SubscriptionItem,
+    SubscriptionOptions,
 };
 use weft_proto::cloudevents::{CloudEvent, cloud_event};
+use weft_proto::event::EventView;
 use weft_proto::resource::Kind;
 use weft_proto::v1::{GroupStatus, PartitionOffset};
 
@@ -229,4 +232,76 @@ async fn floor_snapshot_catch_up() {
     cluster.nodes[2].ready().await;
     on_each(&cluster, "orders", |at| (at.earliest, at.latest) == (2_600, 3_100)).await;
     assert_eq!(ids(&cluster.nodes[2], "orders").await, (2_600..3_100).collect::<Vec<_>>());
+}
+
+/// The numbers of a subscription's dead letters, and what they say of why.
+async fn letters(client: &Client, subscription: &str) -> BTreeMap<u64, (String, String)> {
+    let answer = client.dead_letters(subscription, 100, "").await.unwrap();
+    let letters = answer.letters.into_iter().map(|letter| {
+        let view = EventView::parse(&letter.event).unwrap();
+        let said = |name: &str| view.attribute(name).unwrap().into_owned();
+        let number = view.id.parse().unwrap();
+        let plain = view.without_broker_attributes().unwrap();
+        assert_eq!(plain, event(number), "the letter is the event, byte for byte");
+        (number, (said("weftreason"), said("weftlasterror")))
+    });
+    letters.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_back_becomes_a_dead_letter_before_retention_takes_it() {
+    let cluster = eager(3).await;
+    let client = cluster.client();
+    put(&client, Kind::Stream, "orders", &json!({ "retention": { "max_events": 10 } })).await;
+    let spec = json!({ "stream": "orders", "mode": "shared", "start": "earliest", "lease": "1h" });
+    for name in ["attached", "left"] {
+        put(&client, Kind::Subscription, name, &spec).await;
+    }
+    publish(&client, "orders", 0..6).await;
+    let mut members = Vec::new();
+    for name in ["attached", "left"] {
+        let mut member = client.subscribe(name, SubscriptionOptions::default());
+        let acker = member.acker();
+        let mut held = BTreeMap::new();
+        within(READ_MAX, "six events", async {
+            while held.len() < 6 {
+                if let SubscriptionItem::Delivery(delivery) = member.next().await.unwrap() {
+                    for (place, (_, event)) in delivery.batch.events.iter().enumerate() {
+                        let id = EventView::parse(event).unwrap().id.parse::<u64>().unwrap();
+                        held.insert(id, delivery.one(place));
+                    }
+                }
+            }
+        })
+        .await;
+        let later = |reason: &str| Nack {
+            reason: reason.to_owned(),
+            delay: Some(Duration::from_hours(1)),
+            ..Nack::default()
+        };
+        acker.nack(held[&1].clone(), later("one")).await.unwrap().await.unwrap();
+        acker.nack(held[&4].clone(), later("four")).await.unwrap().await.unwrap();
+        // One keeps the others; to leave with them would be to give them back.
+        let settled: &[u64] = if name == "attached" { &[2] } else { &[0, 2, 3, 5] };
+        for number in settled {
+            acker.ack(held[number].clone()).await.unwrap().await.unwrap();
+        }
+        members.push(member);
+    }
+    // Nobody is there to whom its events could come.
+    members.pop().unwrap().close().await;
+
+    publish(&client, "orders", 6..100).await;
+
+    on_each(&cluster, "orders", |at| at.earliest == 90).await;
+    let why = |text: &str| ("retention".to_owned(), text.to_owned());
+    let expected = BTreeMap::from([(1, why("one")), (4, why("four"))]);
+    for name in ["attached", "left"] {
+        assert_eq!(letters(&client, name).await, expected, "{name}");
+    }
+    // What was never given back is only counted.
+    let status = client.status().await.unwrap();
+    for one in &status.subscriptions {
+        assert!(one.cursors[0].overtaken > 0, "{status:?}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::subscription::desk::{Cause, DeadLetter};
 
 /// Names of the attributes.
 mod name {
-    /// Why: `attempts`, `rejected`, `too-old`, `held`.
+    /// Why: `attempts`, `rejected`, `too-old`, `held`, `retention`.
     pub(super) const REASON: &str = "weftreason";
     /// Deliveries that failed.
     pub(super) const ATTEMPTS: &str = "weftattempts";
@@ -92,6 +92,7 @@ const fn reason(cause: Cause) -> &'static str {
         Cause::Rejected => "rejected",
         Cause::TooOld => "too-old",
         Cause::Held => "held",
+        Cause::Retention => "retention",
     }
 }
 
@@ -116,7 +117,7 @@ pub struct Story {
     pub partition: PartitionId,
     /// Its offset there.
     pub offset: Offset,
-    /// A word: `attempts`, `rejected`, `too-old`, `held`.
+    /// A word: `attempts`, `rejected`, `too-old`, `held`, `retention`.
     pub reason: String,
     /// Deliveries that failed.
     pub attempts: u32,

@@ -11,6 +11,7 @@ mod host;
 mod lane;
 mod link;
 mod pace;
+mod parting;
 mod replicate;
 mod shelf;
 mod trunk;

@@ -13,6 +13,7 @@ use super::{Pace, Policies, Policy, weigh};
 use crate::clock::{self, Steadiness};
 use crate::data::{Bounds, DataGroup};
 use crate::entry::{Command, Trim};
+use crate::lend::Lender;
 use crate::metrics as names;
 use crate::read::{History, locate};
 
@@ -22,6 +23,10 @@ const FLOORS_LEN: usize = 4_096;
 /// would be all that there is to free.
 const FREED_BYTES_MIN: u64 = 1 << 20;
 
+/// Looks in a row that a floor waits until what was given back below it is moved away; then it rises
+/// anyway.
+const HELD_LOOKS: u32 = 6;
+
 /// The task of one group; it works while this node leads it.
 pub struct Leader {
     group: DataGroup,
@@ -29,6 +34,9 @@ pub struct Leader {
     history: History,
     pace: Pace,
     freed_min: u64,
+    lender: Option<Lender>,
+    /// Partitions of which not everything is moved away, and since how many looks.
+    held: BTreeMap<PartitionUid, u32>,
     finder: Finder,
     clock: Steadiness,
 }
@@ -54,9 +62,17 @@ impl Leader {
             history,
             pace,
             freed_min: FREED_BYTES_MIN.min(checkpoint_bytes / 2),
+            lender: None,
+            held: BTreeMap::new(),
             finder: Finder::default(),
             clock: Steadiness::new(),
         }
+    }
+
+    /// What subscriptions gave back becomes a dead letter before it is taken.
+    #[must_use]
+    pub fn parting_by(self, lender: Lender) -> Self {
+        Self { lender: Some(lender), ..self }
     }
 
     /// Runs until the node stops.
@@ -76,6 +92,7 @@ impl Leader {
             let leads = leadership.borrow().is_self_ready;
             if !leads {
                 self.finder = Finder::default();
+                self.held.clear();
                 continue;
             }
             let looked = tokio::select! {
@@ -104,6 +121,8 @@ impl Leader {
         for policy in &policies {
             let bounds = self.group.bounds(policy.partition);
             let floor = self.floor(policy, bounds, by_age.then_some(now)).await?;
+            let floor =
+                if floor > bounds.floor { self.part(policy.partition, floor).await } else { floor };
             if floor > bounds.floor && floors.len() < FLOORS_LEN {
                 floors.push((policy.partition, floor));
             }
@@ -120,6 +139,26 @@ impl Leader {
             debug!(group, partitions, "floors rise");
         }
         Ok(())
+    }
+
+    /// Moves away what was given back below a floor; gives the floor up to which this is done. Only for a
+    /// while: a subscription must not hold the disk.
+    async fn part(&mut self, partition: PartitionUid, floor: Offset) -> Offset {
+        let Some(lender) = &self.lender else { return floor };
+        let result = lender.part(&self.group, partition, floor).await;
+        if result.as_ref().is_ok_and(|reached| *reached == floor) {
+            self.held.remove(&partition);
+            return floor;
+        }
+        let looks = self.held.entry(partition).or_default();
+        *looks += 1;
+        if *looks > HELD_LOOKS {
+            let error = result.err().map(|error| error.to_string());
+            warn!(%partition, %floor, error, "not all that was given back could be kept as dead letters");
+            self.held.remove(&partition);
+            return floor;
+        }
+        result.unwrap_or_default()
     }
 
     fn trusts_the_clock(&mut self) -> bool {

@@ -319,6 +319,23 @@ impl Cursors {
             .filter(|(_, lost)| *lost > 0)
     }
 
+    /// What was given back and lies below an offset of a partition, and whose it is, under which
+    /// epoch; by whose it is, then by offset.
+    pub fn parked_below(
+        &self,
+        partition: PartitionUid,
+        floor: Offset,
+    ) -> Vec<((ResourceUid, Epoch), Offset, Parked)> {
+        let own = self.by_key.iter().filter(|((_, own), _)| *own == partition);
+        own.flat_map(|(&(subscription, _), cursor)| {
+            let below = cursor.parked.range(..floor);
+            below.map(move |(&offset, parked)| {
+                ((subscription, cursor.epoch), offset, parked.clone())
+            })
+        })
+        .collect()
+    }
+
     /// Forgets the cursors of a subscription.
     pub(crate) fn forget(&mut self, subscription: ResourceUid) {
         self.by_key.retain(|&(own, _), _| own != subscription);

@@ -201,6 +201,24 @@ fn a_moved_cursor_forgets_and_fences() {
 }
 
 #[test]
+fn what_was_given_back_below_an_offset_is_found() {
+    let mut state = group(10);
+    lease(&mut state, 0);
+    give_back(&mut state, 1, vec![], &[(1, 1), (4, 2), (8, 1)]);
+    settle(&mut state, 1, &[(0, 1)]);
+    let below = |partition, floor| -> Vec<(u64, u32)> {
+        let all = state.cursors().parked_below(partition, Offset(floor));
+        assert!(all.iter().all(|(holder, _, _)| *holder == (SUBSCRIPTION, Epoch(1))));
+        all.into_iter().map(|(_, offset, parked)| (offset.0, parked.attempts)).collect()
+    };
+
+    assert_eq!(below(UID, 8), [(4, 2)]);
+    assert_eq!(below(UID, 9), [(4, 2), (8, 1)]);
+    assert_eq!(below(UID, 4), []);
+    assert_eq!(below(PartitionUid(9), 9), []);
+}
+
+#[test]
 fn an_appended_batch_settles_what_it_takes_the_place_of() {
     const DEAD: PartitionUid = PartitionUid(2);
     let mut state = group(5);

@@ -23,6 +23,8 @@ pub enum Cause {
     TooOld,
     /// Too many events waited behind it.
     Held,
+    /// Retention takes it before it comes again.
+    Retention,
 }
 
 /// An event that is settled by being set aside.
