@@ -42,7 +42,7 @@ pub(crate) trait Runs: Send + Sync + 'static {
     type Order: Send + 'static;
 
     /// Reads a definition.
-    fn plan(resource: &Resource) -> Result<Self::Plan>;
+    fn plan(&self, resource: &Resource) -> Result<Self::Plan>;
     /// The definition changed.
     fn revised(plan: Self::Plan) -> Self::Order;
     /// The definition changed into something that cannot be run; the text says why.
@@ -214,7 +214,7 @@ impl<K: Runs> Roster<K> {
             }
             return;
         }
-        let plan = match K::plan(resource) {
+        let plan = match self.kind.plan(resource) {
             Ok(plan) => plan,
             Err(error) => {
                 warn!(kind = K::WORD, %name, %error, "cannot be run");

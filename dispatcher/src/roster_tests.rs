@@ -29,7 +29,7 @@ impl Runs for Toys {
     type Plan = String;
     type Order = String;
 
-    fn plan(resource: &Resource) -> Result<String> {
+    fn plan(&self, resource: &Resource) -> Result<String> {
         let spec = String::from_utf8_lossy(&resource.spec).into_owned();
         if spec == "bad" { Err(Error::invalid("it is bad")) } else { Ok(spec) }
     }

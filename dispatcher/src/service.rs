@@ -30,7 +30,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     let mesh = WireMesh::connect(&config)?;
-    let webhooks = |tasks| Webhooks::new(&config, tasks, member());
+    let webhooks = |tasks| Webhooks::new(&config, tasks, member(), tracer.clone());
     let webhooks = config.webhooks.enabled.then(|| webhooks(TaskTracker::new())).transpose()?;
     let launcher: Arc<dyn Launcher> = if config.process.enabled {
         let process = process::Config {

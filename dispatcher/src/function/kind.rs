@@ -36,7 +36,7 @@ impl Runs for Functions {
     type Plan = Plan;
     type Order = Order;
 
-    fn plan(resource: &Resource) -> Result<Plan> {
+    fn plan(&self, resource: &Resource) -> Result<Plan> {
         Plan::of(resource)
     }
 

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Span, info_span};
 use weft_client::{Client, Options, Secret, Tls};
 use weft_proto::resource::WEBHOOK_LABEL;
+use weft_proto::trace::Tracer;
 use weft_proto::v1::Resource;
 use weft_proto::{Error, Generation, QualifiedName, Result};
 
@@ -26,6 +27,7 @@ pub(crate) struct Webhooks {
     outside: Arc<Outside>,
     tasks: TaskTracker,
     member: String,
+    tracer: Tracer,
 }
 
 impl Webhooks {
@@ -34,10 +36,15 @@ impl Webhooks {
     /// # Errors
     ///
     /// `Invalid` when the settings cannot work.
-    pub(crate) fn new(config: &Config, tasks: TaskTracker, member: String) -> Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        tasks: TaskTracker,
+        member: String,
+        tracer: Tracer,
+    ) -> Result<Self> {
         let client = Client::connect(&options(config)?)?;
         let outside = Arc::new(Outside::new(&config.webhooks)?);
-        Ok(Self { client, outside, tasks, member })
+        Ok(Self { client, outside, tasks, member, tracer })
     }
 
     /// Where what ends by itself runs.
@@ -53,8 +60,10 @@ impl Runs for Webhooks {
     type Plan = Plan;
     type Order = Order;
 
-    fn plan(resource: &Resource) -> Result<Plan> {
-        Plan::of(resource)
+    fn plan(&self, resource: &Resource) -> Result<Plan> {
+        let plan = Plan::of(resource)?;
+        self.outside.check_plain(&plan.spec.url)?;
+        Ok(plan)
     }
 
     fn revised(plan: Plan) -> Order {
@@ -98,6 +107,7 @@ impl Runs for Webhooks {
             tasks: self.tasks.clone(),
             member: self.member.clone(),
             seed,
+            tracer: self.tracer.clone(),
         };
         Box::pin(runner::run(plan, parts, orders, stop))
     }

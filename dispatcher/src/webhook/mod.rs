@@ -16,6 +16,7 @@ mod report;
 mod runner;
 mod secret;
 mod sign;
+mod spans;
 
 pub(crate) use kind::Webhooks;
 pub(crate) use outside::Outside;

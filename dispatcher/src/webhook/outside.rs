@@ -8,10 +8,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
+use weft_proto::resource::{Host, WebhookUrl};
 use weft_proto::{Error, Result};
 
 use crate::config;
-use crate::egress::address::Range;
+use crate::egress::address::{Range, is_allowed_by_name};
 
 /// Where systems keep the authorities that they trust, in one file.
 const BUNDLES: [&str; 4] = [
@@ -59,6 +60,27 @@ impl Outside {
             secrets: settings.secrets.clone(),
             consent_every: settings.consent_every.0,
         })
+    }
+
+    /// Says at once what is certain: whether a receiver may be spoken to by `http`. The catalog, which
+    /// does not know who may be dialled, takes any that is near by its name.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, for the status of the webhook.
+    pub(super) fn check_plain(&self, url: &WebhookUrl) -> Result<()> {
+        let may_be = match url.host() {
+            _ if !url.is_plain() => true,
+            Host::Address(address) => is_allowed_by_name(*address, &self.allowed),
+            // Where it leads is found out by whoever dials it.
+            Host::Name(_) => !self.allowed.is_empty(),
+        };
+        if may_be {
+            return Ok(());
+        }
+        let message = "spec.url is http, which the dispatcher sends only to what \
+                       webhooks.allow_private in its configuration names";
+        Err(Error::invalid(message).with_field("spec.url"))
     }
 }
 
@@ -115,5 +137,25 @@ mod tests {
 
         let outside = Outside::new(&config::Webhooks::default()).unwrap();
         assert!(!outside.origin.is_empty() && outside.ports == [443, 8443]);
+    }
+
+    #[test]
+    fn plain_text_to_what_nobody_allows_is_refused_at_once() {
+        let refused = |url: &str, allowed: &[&str]| {
+            let settings = config::Webhooks {
+                allow_private: allowed.iter().map(|range| range.parse().unwrap()).collect(),
+                ..config::Webhooks::default()
+            };
+            let outside = Outside::new(&settings).unwrap();
+            let told = outside.check_plain(&WebhookUrl::parse(url).unwrap());
+            told.is_err_and(|error| error.field() == Some("spec.url"))
+        };
+
+        assert!(refused("http://127.0.0.1/", &[]) && refused("http://localhost/", &[]));
+        assert!(refused("http://127.0.0.1/", &["10.0.0.0/8"]));
+        assert!(!refused("http://127.0.0.1/", &["127.0.0.0/8"]));
+        // Where a name leads is not known yet.
+        assert!(!refused("http://localhost/", &["10.0.0.0/8"]));
+        assert!(!refused("https://127.0.0.1/", &[]));
     }
 }

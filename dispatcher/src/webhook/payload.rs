@@ -26,10 +26,8 @@ pub(super) fn encode(mode: WebhookMode, events: &[Bytes]) -> Result<(HeaderMap, 
     match (mode, events) {
         (WebhookMode::Binary, [event, ..]) => push::binary(event),
         (WebhookMode::Structured, [event, ..]) => {
-            let view = parse(event)?;
-            let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, STRUCTURED)]);
-            trace(&mut headers, &view);
-            Ok((headers, to_json(&view).into()))
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, STRUCTURED)]);
+            Ok((headers, to_json(&parse(event)?).into()))
         }
         (WebhookMode::Batch(_), events) => {
             let mut body = String::from("[");
@@ -49,15 +47,6 @@ pub(super) fn encode(mode: WebhookMode, events: &[Bytes]) -> Result<(HeaderMap, 
 
 fn parse(event: &Bytes) -> Result<EventView<'_>, String> {
     EventView::parse(event).ok_or_else(|| "the stored bytes are no CloudEvent".to_owned())
-}
-
-fn trace(headers: &mut HeaderMap, event: &EventView<'_>) {
-    for name in ["traceparent", "tracestate"] {
-        let value = event.attribute(name).and_then(|text| HeaderValue::from_str(&text).ok());
-        if let Some(value) = value {
-            headers.insert(name, value);
-        }
-    }
 }
 
 /// An event of a batch that the receiver did not take.
@@ -123,7 +112,6 @@ mod tests {
 
         let (headers, body) = encode(WebhookMode::Structured, &events).unwrap();
         assert_eq!((attributes(&headers), &headers[CONTENT_TYPE]), (0, &STRUCTURED));
-        assert_eq!(headers["traceparent"], "00-a-b-01");
         assert_eq!(from_json(&body).unwrap().id, "1");
 
         let (headers, body) = encode(WebhookMode::Batch(9), &events).unwrap();

@@ -51,6 +51,39 @@ pub(super) enum Outcome {
     Unsendable,
 }
 
+impl Outcome {
+    /// In a word.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Throttled(_) => "throttled",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed out",
+            Self::NotReceived => "not received",
+            Self::Gone => "gone",
+            Self::TooLarge => "too large",
+            Self::Refused => "refused",
+            Self::Unsendable => "unsendable",
+        }
+    }
+}
+
+/// What came of a request, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Posted {
+    pub(super) outcome: Outcome,
+    /// A sentence, unless all went well.
+    pub(super) error: String,
+    /// What was answered.
+    pub(super) status: Option<u16>,
+}
+
+impl Posted {
+    fn unanswered(outcome: Outcome, error: String) -> Self {
+        Self { outcome, error, status: None }
+    }
+}
+
 /// One receiver.
 #[derive(Debug)]
 pub(super) struct Receiver {
@@ -94,7 +127,7 @@ impl Receiver {
         }
     }
 
-    /// Sends events in one request. With the outcome comes a sentence, unless all went well.
+    /// Sends events in one request.
     ///
     /// # Cancel safety
     ///
@@ -104,14 +137,14 @@ impl Receiver {
         mode: WebhookMode,
         events: &[Bytes],
         delivery: &push::Delivery,
-    ) -> (Outcome, String) {
+    ) -> Posted {
         let prepared = match payload::encode(mode, events) {
             Ok(prepared) => prepared,
-            Err(error) => return (Outcome::Unsendable, error),
+            Err(error) => return Posted::unanswered(Outcome::Unsendable, error),
         };
         let request = match self.prepare(prepared, delivery).await {
             Ok(request) => request,
-            Err(error) => return (Outcome::NotReceived, error),
+            Err(error) => return Posted::unanswered(Outcome::NotReceived, error),
         };
         let deadline = Instant::now() + delivery.timeout;
         let (response, connection) = match self.connections.send(request, deadline).await {
@@ -122,15 +155,16 @@ impl Receiver {
                     Failure::Broken(_) => Outcome::Failed,
                     Failure::TimedOut => Outcome::TimedOut,
                 };
-                return (outcome, describe(failure, delivery.timeout));
+                return Posted::unanswered(outcome, describe(failure, delivery.timeout));
             }
         };
         let is_batch = matches!(mode, WebhookMode::Batch(_));
+        let status = Some(response.status().as_u16());
         let (outcome, error, is_reusable) = read(response, is_batch, deadline).await;
         if is_reusable {
             self.connections.keep(connection);
         }
-        (outcome, error)
+        Posted { outcome, error, status }
     }
 
     /// A request with everything that goes with events.

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::resource::{WebhookMode, WebhookUrl};
 
-use super::post::{Outcome, Receiver};
+use super::post::{Outcome, Posted, Receiver};
 use super::secret::Secrets;
 use super::{Outside, payload};
 use crate::{config, egress::consent, push};
@@ -63,7 +63,7 @@ fn receiver(url: &str, tasks: TaskTracker) -> Receiver {
     Receiver::new(WebhookUrl::parse(url).unwrap(), outside, secrets, tasks)
 }
 
-async fn post(receiver: &Receiver, mode: WebhookMode) -> (Outcome, String) {
+async fn post(receiver: &Receiver, mode: WebhookMode) -> Posted {
     let event = CloudEvent {
         id: "1".to_owned(),
         source: "/s".to_owned(),
@@ -102,8 +102,10 @@ async fn nothing_that_a_receiver_writes_is_told_and_no_redirect_is_followed() {
         ("503 Busy\r\nretry-after: 864000", Outcome::Throttled(Some(Duration::from_hours(240)))),
     ] {
         let server = server(whole(head, SECRET), Duration::ZERO).await;
-        let (found, error) = post(&server.receiver, WebhookMode::Binary).await;
+        let Posted { outcome: found, error, status } =
+            post(&server.receiver, WebhookMode::Binary).await;
         assert_eq!(found, outcome, "{head}");
+        assert_eq!(status.map(|status| status.to_string()).as_deref(), head.get(..3));
         assert!(!error.contains(SECRET), "{error}");
         assert_eq!(server.connections.load(Ordering::SeqCst), 1);
         server.tasks.close();
@@ -114,7 +116,7 @@ async fn nothing_that_a_receiver_writes_is_told_and_no_redirect_is_followed() {
 async fn an_answer_is_read_up_to_a_limit_and_up_to_a_time() {
     let endless = whole("200 OK", &"x".repeat(push::REPLY_BYTES_MAX + 1));
     let large = server(endless, Duration::ZERO).await;
-    let (outcome, error) = post(&large.receiver, WebhookMode::Batch(2)).await;
+    let Posted { outcome, error, .. } = post(&large.receiver, WebhookMode::Batch(2)).await;
     assert_eq!(outcome, Outcome::Failed);
     assert!(error.contains("65536"), "{error}");
 
@@ -122,15 +124,15 @@ async fn an_answer_is_read_up_to_a_limit_and_up_to_a_time() {
     let drops = std::iter::repeat_n(b"x".to_vec(), 99);
     let slow: Vec<_> = std::iter::once(head).chain(drops).collect();
     let slow = server(slow, Duration::from_millis(100)).await;
-    assert_eq!(post(&slow.receiver, WebhookMode::Batch(2)).await.0, Outcome::TimedOut);
+    assert_eq!(post(&slow.receiver, WebhookMode::Batch(2)).await.outcome, Outcome::TimedOut);
 
     let silent = server(Vec::new(), Duration::ZERO).await;
-    assert_eq!(post(&silent.receiver, WebhookMode::Binary).await.0, Outcome::Failed);
+    assert_eq!(post(&silent.receiver, WebhookMode::Binary).await.outcome, Outcome::Failed);
     let hanging = server(vec![Vec::new(); 99], Duration::from_millis(100)).await;
-    assert_eq!(post(&hanging.receiver, WebhookMode::Binary).await.0, Outcome::TimedOut);
+    assert_eq!(post(&hanging.receiver, WebhookMode::Binary).await.outcome, Outcome::TimedOut);
 
     let nobody = receiver("http://127.0.0.1:1/", TaskTracker::new());
-    assert_eq!(post(&nobody, WebhookMode::Binary).await.0, Outcome::NotReceived);
+    assert_eq!(post(&nobody, WebhookMode::Binary).await.outcome, Outcome::NotReceived);
 }
 
 #[tokio::test]

@@ -86,7 +86,6 @@ async fn webhook_to_an_address_inside_is_never_dialled() {
     let inside = Receiver::start("127.0.0.2", &bed.authority).await;
     let urls = [
         ("inside", format!("https://127.0.0.2:{}/x", inside.port)),
-        ("plain", format!("http://127.0.0.2:{}/x", inside.port)),
         ("six", format!("https://[::1]:{}/x", inside.port)),
     ];
     for (name, url) in &urls {
@@ -96,6 +95,11 @@ async fn webhook_to_an_address_inside_is_never_dialled() {
         let told = bed.until(name, |status| status.consent.reason.contains(nowhere)).await;
         assert_eq!(ready(&told), (false, "ConsentPending"), "{told:?}");
     }
+    // Of plain text it is certain, and said at once.
+    bed.webhook("plain", &json!({"url": format!("http://127.0.0.2:{}/x", inside.port)})).await;
+    bed.publish("plain", 0..1).await;
+    let told = bed.until("plain", |status| ready(status) == (false, "Invalid")).await;
+    assert!(told.conditions[0].message.contains("spec.url is http"), "{told:?}");
     assert_eq!(inside.connections(), 0);
 
     // What cannot be meant well is refused before it is stored.

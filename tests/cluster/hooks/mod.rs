@@ -4,6 +4,7 @@ mod answers;
 mod consent;
 mod modes;
 mod receiver;
+mod traced;
 
 use std::fs;
 use std::time::Duration;
@@ -38,6 +39,11 @@ struct Bed {
 
 impl Bed {
     async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With more TOML for the dispatcher.
+    async fn start_with(more: &str) -> Self {
         let cluster = Cluster::start(1).await;
         let authority = Authority::new("receivers");
         let receiver = Receiver::start("127.0.0.1", &authority).await;
@@ -52,7 +58,7 @@ impl Bed {
         let config = format!(
             "endpoints = [{:?}]\n[webhooks]\norigin = {ORIGIN:?}\nports = []\n\
              allow_private = [\"127.0.0.1/32\"]\nca_file = {}\nsecrets = {}\n\
-             consent_every = \"1s\"\n",
+             consent_every = \"1s\"\n{more}",
             address(cluster.nodes[0].ports.grpc),
             quoted(&ca),
             quoted(&secrets),

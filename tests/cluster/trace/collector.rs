@@ -30,24 +30,24 @@ use tonic::{Request, Response, Status};
 
 /// What came.
 #[derive(Debug, Default)]
-pub(super) struct Came {
+pub(crate) struct Came {
     /// Spans, and the service that sent them.
-    pub(super) spans: Vec<(String, Span)>,
+    pub(crate) spans: Vec<(String, Span)>,
     /// The services that sent each metric.
-    pub(super) metrics: BTreeMap<String, Vec<String>>,
+    pub(crate) metrics: BTreeMap<String, Vec<String>>,
     /// Values of the header `x-tenant`.
-    pub(super) tenants: Vec<String>,
+    pub(crate) tenants: Vec<String>,
 }
 
 /// Ends when it is dropped.
-pub(super) struct Collector {
-    pub(super) port: u16,
+pub(crate) struct Collector {
+    pub(crate) port: u16,
     came: Arc<Mutex<Came>>,
     _serving: JoinSet<()>,
 }
 
 impl Collector {
-    pub(super) async fn grpc() -> Self {
+    pub(crate) async fn grpc() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let came = Arc::<Mutex<Came>>::default();
@@ -61,7 +61,7 @@ impl Collector {
         Self { port, came, _serving: serving }
     }
 
-    pub(super) async fn http() -> Self {
+    pub(crate) async fn http() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let came = Arc::<Mutex<Came>>::default();
@@ -75,12 +75,12 @@ impl Collector {
     }
 
     /// Looks at what came.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Came) -> T) -> T {
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Came) -> T) -> T {
         look(&self.came.lock().unwrap())
     }
 
     /// The spans of this name in this trace.
-    pub(super) fn spans(&self, name: &str, trace: &[u8]) -> Vec<(String, Span)> {
+    pub(crate) fn spans(&self, name: &str, trace: &[u8]) -> Vec<(String, Span)> {
         self.look(|came| {
             let own = came.spans.iter();
             own.filter(|(_, span)| span.name == name && span.trace_id == trace).cloned().collect()
@@ -89,7 +89,7 @@ impl Collector {
 }
 
 /// An attribute that is a text.
-pub(super) fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
+pub(crate) fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     let found = attributes.iter().find(|pair| pair.key == key)?;
     match found.value.clone()?.value? {
         any_value::Value::StringValue(text) => Some(text),

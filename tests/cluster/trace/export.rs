@@ -13,7 +13,7 @@ use crate::harness::{Cluster, eventually, put};
 
 const METRIC: &str = "weft_ingest_appended_events_total";
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     let pair = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
     (0..hex.len()).step_by(2).map(pair).collect()
 }

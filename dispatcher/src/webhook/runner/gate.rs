@@ -9,6 +9,8 @@ use super::{Pushed, Runner};
 use crate::clock;
 use crate::egress::circuit::State;
 use crate::push;
+use crate::webhook::post::Posted;
+use crate::webhook::spans::Spans;
 
 /// A group with as many bytes of events is large enough.
 const GROUP_BYTES_MAX: usize = 1 << 20;
@@ -65,6 +67,8 @@ impl Runner {
 
     fn push(&mut self, group: Vec<super::Item>) {
         let Some(first) = group.first() else { return };
+        let tracer = &self.parts.tracer;
+        let (spans, trace) = Spans::begin(tracer, &self.plan.name, &group);
         let delivery = push::Delivery {
             id: self.id_of(&group),
             attempt: first.attempt,
@@ -72,14 +76,16 @@ impl Runner {
             offset: first.offset,
             timeout: self.plan.spec.timeout.0,
             takes_reply: false,
-            trace: None,
+            trace,
         };
         let receiver = Arc::clone(&self.receiver);
         let mode = self.plan.spec.mode;
         self.pushes.push(Box::pin(async move {
             let started = Instant::now();
             let events: Vec<_> = group.iter().map(|item| item.event.clone()).collect();
-            let (outcome, error) = receiver.post(mode, &events, &delivery).await;
+            let posted = receiver.post(mode, &events, &delivery).await;
+            spans.end(&posted, &group);
+            let Posted { outcome, error, .. } = posted;
             Pushed { group, outcome, error, took: started.elapsed() }
         }));
         self.mark_changed();

@@ -28,6 +28,7 @@ use tracing::info;
 use weft_client::{Client, Held, SubscriptionItem};
 use weft_proto::Result;
 use weft_proto::resource::{Disabled, WebhookStatus};
+use weft_proto::trace::Tracer;
 
 use super::Outside;
 use super::plan::Plan;
@@ -63,20 +64,21 @@ pub(super) struct Parts {
     /// Name of this dispatcher among the members of a subscription.
     pub(super) member: String,
     pub(super) seed: u64,
+    pub(super) tracer: Tracer,
 }
 
 /// An event that is lent to us.
 #[derive(Clone, Debug)]
-struct Item {
+pub(super) struct Item {
     held: Held,
-    event: Bytes,
-    partition: u32,
-    offset: u64,
+    pub(super) event: Bytes,
+    pub(super) partition: u32,
+    pub(super) offset: u64,
     is_redriven: bool,
     /// The uid of the replay job for which it comes.
     replay_job: Option<u64>,
     /// Which delivery it is, from 1.
-    attempt: u32,
+    pub(super) attempt: u32,
 }
 
 /// A request that ended.
