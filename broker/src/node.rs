@@ -395,9 +395,9 @@ impl Node {
         for group in ingest.groups() {
             let policies = Arc::new(resources.clone());
             let bytes = membership.checkpoint_bytes;
-            let leader = Leader::new(group.clone(), policies, history.clone(), pace, bytes)
+            let floors = Leader::new(group.clone(), policies, history.clone(), pace, bytes)
                 .parting_by(lender.clone());
-            tasks.spawn("retention", move |stop| leader.run(stop));
+            tasks.spawn("retention", move |stop| floors.run(stop));
         }
         remote.open(ingest.clone(), lender.clone());
         if let Some(inbox) = inbox {

@@ -279,12 +279,12 @@ async fn what_was_given_back_becomes_a_dead_letter_before_retention_takes_it() {
             delay: Some(Duration::from_hours(1)),
             ..Nack::default()
         };
-        acker.nack(held[&1].clone(), later("one")).await.unwrap().await.unwrap();
-        acker.nack(held[&4].clone(), later("four")).await.unwrap().await.unwrap();
+        acker.nack(held[&1], later("one")).await.unwrap().await.unwrap();
+        acker.nack(held[&4], later("four")).await.unwrap().await.unwrap();
         // One keeps the others; to leave with them would be to give them back.
         let settled: &[u64] = if name == "attached" { &[2] } else { &[0, 2, 3, 5] };
         for number in settled {
-            acker.ack(held[number].clone()).await.unwrap().await.unwrap();
+            acker.ack(held[number]).await.unwrap().await.unwrap();
         }
         members.push(member);
     }

@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(told(&place("/s")), "default/orders has no event 7 of /s");
         let since = Some(Timestamp::from_micros(1_000_000).into());
         let told = told(&v1::EventPlace { since, ..place("") });
-        assert_eq!(told, "default/orders has no event 7 since 1970-01-01T00:00:01Z");
+        assert_eq!(told, "default/orders has no event 7 since 1970-01-01T00:00:01.000000Z");
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub(super) struct Book {
 
 /// What is known of a subscription.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "as it is recorded")]
 pub(super) struct Terms {
     pub(super) stream: u32,
     pub(super) keyed: bool,

@@ -53,7 +53,7 @@ fn check_range(desk: &Desk, book: &Book, stored: &Stored, books: &Books, found: 
 fn check_reach(
     number: u64,
     job: &Job,
-    (asked, from): (Micros, u64),
+    (began, from): (Micros, u64),
     books: &Books,
     sends: &Sends,
     found: &mut Found,
@@ -66,7 +66,7 @@ fn check_reach(
         let Some((acked, key, offsets)) = &op.acked else { continue };
         let last = offsets.iter().copied().max();
         let missing = last.filter(|&last| last >= from && !is_in(key, last));
-        if *acked < asked
+        if *acked < began
             && key.stream == terms.stream
             && let Some(last) = missing
         {

@@ -31,6 +31,7 @@ fn exclusive() -> Story {
     subscription(false, true).joins(1).joins(2)
 }
 
+#[expect(clippy::fn_params_excessive_bools, reason = "as it is recorded")]
 fn subscription(keyed: bool, exclusive: bool) -> Story {
     story().then(|story| {
         let t = story.now();
