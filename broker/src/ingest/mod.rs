@@ -507,7 +507,7 @@ pub fn entry_of(payload: Payload) -> Result<(Vec<Bytes>, Bytes)> {
         _ => Stored::Events(&events),
     };
     let mut builder = EntryBuilder::new();
-    let batch = NewBatch::new(weft_proto::PartitionUid(1), Offset(0), stored);
+    let batch = NewBatch::new(PartitionUid(1), Offset(0), stored);
     builder.push(batch).map_err(|error| Error::internal(error.to_string()))?;
     let entry = builder.finish(weft_proto::Timestamp::from_micros(1));
     Ok((events, entry))

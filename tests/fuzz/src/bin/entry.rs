@@ -68,6 +68,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             partition: uid,
             start: Offset(0),
             member: Member::new("me").expect("short"),
+            lends: true,
         }]),
         Command::Settle(vec![Settlement {
             subscription,
@@ -75,6 +76,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             epoch: Epoch(1),
             ranges: vec![range(0, 3), range(5, 5)],
             parked: vec![(Offset(6), Parked { failure: Failure::new("no"), ..Parked::default() })],
+            lends: true,
         }]),
         Command::Seek(vec![Seek { subscription, partition: uid, to: Offset(3) }]),
         Command::Drop(vec![uid]),

@@ -86,6 +86,7 @@ fn payload(input: &mut Input<'_>) -> Bytes {
             partition: uid(input),
             start: Offset(input.number()),
             member: Member::default(),
+            lends: input.u8() % 2 == 0,
         }]),
         4 | 5 => {
             let (partition, epoch) = (uid(input), Epoch(input.number()));
@@ -99,7 +100,9 @@ fn payload(input: &mut Input<'_>) -> Bytes {
                 (offset, Parked { attempts, ..Parked::default() })
             });
             let parked = parked.collect();
-            Command::Settle(vec![Settlement { subscription, partition, epoch, ranges, parked }])
+            let lends = input.u8() % 2 == 0;
+            let settlement = Settlement { subscription, partition, epoch, ranges, parked, lends };
+            Command::Settle(vec![settlement])
         }
         6 => Command::Drop(vec![uid(input)]),
         7 => Command::Forget(subscription),
