@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Span, info_span};
@@ -116,12 +116,20 @@ fn start(mesh: MemoryMesh) -> Ran {
 }
 
 impl Ran {
-    /// Waits for what was told so far; without it, for ever.
+    /// Waits for what was told so far.
     async fn told(&self, lines: &[&str]) {
-        while *self.told.0.lock().unwrap() != lines {
+        until(async || *self.told.0.lock().unwrap() == lines).await;
+    }
+}
+
+/// Waits for something; the time is paused, so that the limit only ends what would hang.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is_so().await {
             sleep(Duration::from_millis(1)).await;
         }
-    }
+    };
+    timeout(Duration::from_mins(10), waiting).await.expect("it never came");
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,9 +164,7 @@ async fn what_never_ran_is_refused_in_its_status() {
         let found = ran.mesh.get(TOY, &name("default/a")).await.unwrap().unwrap();
         String::from_utf8_lossy(&found.status).into_owned()
     };
-    while told().await != "1: it is bad" {
-        sleep(Duration::from_millis(1)).await;
-    }
+    until(async || told().await == "1: it is bad").await;
     assert_eq!(*ran.told.0.lock().unwrap(), Vec::<String>::new());
 }
 
@@ -179,9 +185,7 @@ async fn subscriptions_of_what_went_unseen_are_deleted_and_no_others() {
     let _ran = start(mesh.clone());
 
     let left = || async { mesh.list(SUBSCRIPTION).await.unwrap() };
-    while left().await.len() == 3 {
-        sleep(Duration::from_millis(1)).await;
-    }
+    until(async || left().await.len() != 3).await;
     let left: Vec<_> = left().await.into_iter().map(|one| one.name).collect();
     assert_eq!(left, ["of-gone-13", "of-here-8"]);
 }

@@ -20,8 +20,7 @@ use tower::{Layer, Service};
 use weft_proto::resource::Verb;
 use weft_proto::{Error, Method};
 
-use super::meter::whole_seconds;
-use super::{Access, Caller, Certificate, Left, Refused, Shown, Taken};
+use super::{Access, Caller, Certificate, Left, Refused, Shown, Taken, whole_seconds};
 use crate::listen::Connection;
 
 /// Health checks come from machines without credentials, and tell nothing else.

@@ -205,7 +205,7 @@ impl Meter {
 }
 
 /// A wait as headers tell it: never too short.
-pub(super) fn whole_seconds(wait: Duration) -> u64 {
+pub fn whole_seconds(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
 }
 

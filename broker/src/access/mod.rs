@@ -28,7 +28,7 @@ use caller::Identity;
 pub use door::{Admitted, Door, DoorLayer, Need, needs, tell_left};
 use identify::Failures;
 pub use identify::{Certificate, Shown};
-pub use meter::{Left, Meter, Refused, Taken};
+pub use meter::{Left, Meter, Refused, Taken, whole_seconds};
 pub use rules::{Decision, Explanation, Limits, Rules, Table};
 
 use crate::access::jwt::Issuers;

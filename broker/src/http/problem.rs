@@ -8,6 +8,8 @@ use axum::response::Response;
 use serde::Serialize;
 use weft_proto::{Error, ErrorKind, Reason, Result, v1};
 
+use crate::access::whole_seconds;
+
 /// Before something is tried again that did not say when.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -225,8 +227,7 @@ impl Details {
             }
         };
         if let Some(millis) = self.retry_after_ms {
-            // Whole seconds, and never too early.
-            put(header::RETRY_AFTER, millis.div_ceil(1_000).max(1).to_string());
+            put(header::RETRY_AFTER, whole_seconds(Duration::from_millis(millis)).to_string());
         }
         if !self.allow.is_empty() {
             put(header::ALLOW, self.allow.join(", "));

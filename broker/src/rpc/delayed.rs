@@ -21,7 +21,7 @@ use crate::subscription::OffsetSet;
 /// Events of one page.
 const PAGE_MAX: u32 = 1_000;
 const PAGE: u32 = 100;
-/// Bytes that one page looks through: whoever may read few of them gets few on it.
+/// Bytes that one page looks through, of whatever it shows in the end: it may show nothing, and go on.
 const PAGE_BYTES: usize = 64 << 20;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -57,16 +57,20 @@ pub(super) async fn list(
     while let Ok(placement) = stream.placement(PartitionId(partition)) {
         let mut walk = Walk::new(finder, &stream, placement, from)?;
         while let Some(stored) = walk.next().await? {
+            bytes = bytes.saturating_add(walk.looked);
             for (offset, time, event) in stored {
-                if answer.events.len() as u64 >= u64::from(most) || bytes >= PAGE_BYTES {
+                if answer.events.len() as u64 >= u64::from(most) {
                     answer.next_page = format!("{partition}.{offset}");
                     return Ok(answer);
                 }
-                bytes = bytes.saturating_add(event.len());
                 let view = EventView::parse(&event);
                 if let Some(view) = view.filter(|view| visible.passes(&Candidate::new(*view))) {
                     answer.events.push(out(placement.partition, time, &view));
                 }
+            }
+            if bytes >= PAGE_BYTES {
+                answer.next_page = format!("{partition}.{}", walk.tape.next());
+                return Ok(answer);
             }
         }
         (partition, from) = (partition.saturating_add(1), Offset(0));
@@ -104,6 +108,13 @@ impl Settled {
         })
     }
 
+    /// The first offset from here on that is not.
+    fn after(&self, offset: Offset) -> Offset {
+        let offset = offset.max(self.watermark);
+        let range = self.above.range_at(offset);
+        range.and_then(|range| range.last().checked_add(1)).unwrap_or(offset)
+    }
+
     fn has(&self, offset: Offset) -> bool {
         offset < self.watermark || self.above.contains(offset)
     }
@@ -114,6 +125,8 @@ struct Walk {
     tape: Tape,
     settled: Settled,
     end: Offset,
+    /// Bytes of what was read last, settled or not.
+    looked: usize,
 }
 
 type Stored = (Offset, Timestamp, bytes::Bytes);
@@ -128,21 +141,25 @@ impl Walk {
         let group = finder.ingest.group(placement.group)?.clone();
         let settled = Settled::of(&group, stream, &placement);
         let bounds = group.bounds(placement.delayed);
-        let from = from.max(settled.watermark).max(bounds.floor);
+        let from = settled.after(from.max(bounds.floor));
         let tape = Tape::new(group, placement.delayed, finder.history.clone(), from);
-        Ok(Self { tape, settled, end: bounds.end })
+        Ok(Self { tape, settled, end: bounds.end, looked: 0 })
     }
 
     /// Some of them; nothing at the end.
     async fn next(&mut self) -> Result<Option<Vec<Stored>>> {
+        // One that waits for long may have very many behind it that were delivered.
+        self.tape.seek(self.settled.after(self.tape.next()));
         let runs = self.tape.read(self.end, READ_BYTES).await?;
         if runs.is_empty() {
             return Ok(None);
         }
+        self.looked = 0;
         let mut found = Vec::new();
         for run in runs {
             for (number, event) in (0_u64..).zip(run.events) {
                 let offset = Offset(run.first.get().saturating_add(number));
+                self.looked = self.looked.saturating_add(event.len());
                 if !self.settled.has(offset) {
                     found.push((offset, run.time, event));
                 }
@@ -254,7 +271,10 @@ async fn copies(
     let earliest = v1::Position { at: Some(v1::position::At::Earliest(v1::Earliest {})) };
     let searched = finder.scan((stream, Which::Delayed), &earliest, budget, look).await?;
     if searched.cut {
-        let message = format!("more events wait in {} than can be looked through", stream.name);
+        let message = format!(
+            "{} has more events that wait, or waited, than can be looked through",
+            stream.name
+        );
         return Err(Error::new(Reason::Overloaded, message).with_not_applied());
     }
     Ok(copies)
@@ -290,7 +310,8 @@ async fn settled(
         let due = Timestamp::from_micros(last.due.as_micros().saturating_sub(early));
         v1::Position { at: Some(v1::position::At::Time(due.max(last.appended).into())) }
     });
-    let wanted = Wanted { id: &request.id, source: &request.source, from };
+    let source = last.map_or(&request.source, |last| &last.source);
+    let wanted = Wanted { id: &request.id, source, from };
     let (found, searched) = finder.find(stream, own, &wanted, budget).await?;
     let newest = found.iter().max_by_key(|one| (one.time, one.placement.partition, one.offset));
     let mut answer = v1::CancelDelayedResponse {
@@ -337,6 +358,8 @@ mod tests {
         let settled = Settled { watermark: Offset(5), above: [range].into_iter().collect() };
         let has: Vec<u64> = (0..12).filter(|offset| settled.has(Offset(*offset))).collect();
         assert_eq!(has, [0, 1, 2, 3, 4, 7, 8]);
+        let after = [0, 4, 5, 6, 7, 8, 9].map(|offset| settled.after(Offset(offset)).get());
+        assert_eq!(after, [5, 5, 5, 6, 9, 9, 9]);
     }
 
     #[test]
