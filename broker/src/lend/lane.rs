@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_proto::event::{EventView, ordering_hash};
+use weft_proto::event::EventView;
 use weft_proto::filter::{Candidate, Compiled};
-use weft_proto::resource::ReplayState;
+use weft_proto::resource::{OrderKey, ReplayState};
 use weft_proto::{Epoch, Offset, PartitionUid, Reason, ResourceUid, Result, Timestamp};
 
 use super::dead::replayed;
@@ -43,7 +43,8 @@ pub(super) struct Lane {
     /// Whose cursor it has: that of the subscription, or of the replay job.
     pub(super) cursor: ResourceUid,
     pub(super) kind: LaneKind,
-    mode: Mode,
+    /// What keeps events in order; nothing in modes without keys.
+    key: Option<OrderKey>,
     /// Dead letters that are delivered again; the desk takes all others for settled.
     redriven: BTreeSet<Offset>,
     tape: Tape,
@@ -110,6 +111,7 @@ pub(super) struct Source {
     pub(super) partition: PartitionUid,
     pub(super) cursor: ResourceUid,
     pub(super) filters: Compiled,
+    pub(super) key: OrderKey,
     pub(super) subscription: weft_proto::QualifiedName,
     pub(super) kind: LaneKind,
 }
@@ -145,12 +147,12 @@ impl Replay {
 
 impl Lane {
     pub(super) fn open(source: Source, policy: Policy, opened: Opened, seed: u64) -> Self {
-        let Source { group, history, budget, partition, cursor, filters, subscription, kind } =
+        let Source { group, history, budget, partition, cursor, filters, key, subscription, kind } =
             source;
         let is_own = matches!(kind, LaneKind::Own);
         let Opened { previous, epoch, watermark, settled, parked } =
             if is_own { opened.damaged() } else { opened };
-        let mode = policy.mode;
+        let key = (policy.mode == Mode::KeyShared).then_some(key);
         // Dead letters are lent only where somebody asked for it: all others count as settled.
         let is_redriven = matches!(kind, LaneKind::Redriven);
         let redriven = if is_redriven { parked.keys().copied().collect() } else { BTreeSet::new() };
@@ -174,7 +176,7 @@ impl Lane {
             partition,
             cursor,
             kind,
-            mode,
+            key,
             redriven,
             group,
             shelf: Shelf::new(budget),
@@ -415,10 +417,10 @@ impl Lane {
             LaneKind::Redriven => is_of(view, &self.subscription),
             LaneKind::Replay(replay) => self.filters.passes(event) && replay.filters.passes(event),
         };
-        let key = match self.mode {
-            Mode::KeyShared if planted::is(Bug::KeysNotHeld) => offset.get(),
-            Mode::KeyShared => ordering_hash(view),
-            Mode::Shared | Mode::Exclusive => 0,
+        let key = match &self.key {
+            Some(_) if planted::is(Bug::KeysNotHeld) => offset.get(),
+            Some(key) => key.hash_of(view),
+            None => 0,
         };
         is_wanted.then(|| Offered {
             offset,

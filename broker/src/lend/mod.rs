@@ -31,6 +31,7 @@ use weft_proto::{
     Error, GroupId, NodeId, Offset, PartitionId, PartitionUid, QualifiedName, ResourceUid, Result,
     Timestamp, internal, v1,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::access::{Caller, authorize};
 use crate::data::lock;
@@ -339,5 +340,6 @@ fn policy(spec: &SubscriptionSpec) -> Policy {
         unsettled_max: UnsettledMax { events, bytes: UNSETTLED_BYTES },
         hold_max: spec.hold_max,
         counts_detach: spec.retry.count_disconnect,
+        sole: spec.sole.as_ref().map(|text| xxh3_64(text.as_bytes())),
     }
 }

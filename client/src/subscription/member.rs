@@ -263,6 +263,10 @@ impl Member {
             Some(ResponseFrame::Revoked(revoked)) => {
                 self.revoked(revoked.partition, revoked.epoch);
             }
+            Some(ResponseFrame::Turn(turn)) => {
+                let partition = PartitionId(turn.partition);
+                self.outbox.push_back(SubscriptionItem::Turn { partition, is_own: turn.own });
+            }
             Some(ResponseFrame::Idle(idle)) => {
                 let waits = |item: &SubscriptionItem| matches!(item, SubscriptionItem::Idle { .. });
                 // An unread older one says nothing more.

@@ -80,6 +80,15 @@ pub enum SubscriptionItem {
         /// The holding that ended.
         epoch: Epoch,
     },
+    /// Whose turn it is, in subscriptions with a sole member at a time. What was lent before stays
+    /// lent, whoever's turn it is.
+    Turn {
+        /// The partition.
+        partition: PartitionId,
+        /// True: this member gets events. False: another one does; this one stands by. Before it
+        /// is told anything, it stands by.
+        is_own: bool,
+    },
     /// Nothing else happened for a while.
     Idle {
         /// Partition, settled offset and end of each held partition.

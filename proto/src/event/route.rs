@@ -31,27 +31,38 @@ pub fn partition_of(event: &EventView<'_>, partitions: u32) -> PartitionId {
 
 /// The hash of what keeps events in order: the ordering key, else source and id.
 pub fn ordering_hash(event: &EventView<'_>) -> u64 {
-    if let Some(key) = ordering_key(event) {
-        xxh3_64(key.as_bytes())
-    } else {
-        let (source, id) = (event.source.as_bytes(), event.id.as_bytes());
-        // In one piece, where it is short: the hash is the same, and setting a hasher up costs more.
-        let mut whole = [0; 256];
-        let len = source.len() + 1 + id.len();
-        if let Some(whole) = whole.get_mut(..len)
-            && let Some((head, tail)) = whole.split_at_mut_checked(source.len())
-            && let Some(tail) = tail.get_mut(1..)
-        {
-            head.copy_from_slice(source);
-            tail.copy_from_slice(id);
-            return xxh3_64(whole);
-        }
-        let mut hasher = Xxh3::new();
-        hasher.update(source);
-        hasher.update(&[0]);
-        hasher.update(id);
-        hasher.digest()
+    match ordering_key(event) {
+        Some(key) => xxh3_64(key.as_bytes()),
+        None => identity_hash(event),
     }
+}
+
+/// The hash of an attribute of the event; without it, of source and id.
+pub fn attribute_hash(event: &EventView<'_>, name: &str) -> u64 {
+    match event.attribute(name) {
+        Some(value) => xxh3_64(value.as_bytes()),
+        None => identity_hash(event),
+    }
+}
+
+fn identity_hash(event: &EventView<'_>) -> u64 {
+    let (source, id) = (event.source.as_bytes(), event.id.as_bytes());
+    // In one piece, where it is short: the hash is the same, and setting a hasher up costs more.
+    let mut whole = [0; 256];
+    let len = source.len() + 1 + id.len();
+    if let Some(whole) = whole.get_mut(..len)
+        && let Some((head, tail)) = whole.split_at_mut_checked(source.len())
+        && let Some(tail) = tail.get_mut(1..)
+    {
+        head.copy_from_slice(source);
+        tail.copy_from_slice(id);
+        return xxh3_64(whole);
+    }
+    let mut hasher = Xxh3::new();
+    hasher.update(source);
+    hasher.update(&[0]);
+    hasher.update(id);
+    hasher.digest()
 }
 
 fn place(hash: u64, partitions: u32) -> PartitionId {

@@ -6,6 +6,8 @@ use super::value::Value;
 use super::view::{Attribute, EventView};
 use crate::{Error, Reason, Result};
 
+/// Longest name by which an attribute can be asked for.
+const ATTRIBUTE_NAME_LEN_MAX: usize = 64;
 /// Largest encoded event, in bytes. The specification demands at least 64 KiB.
 pub const EVENT_BYTES_MAX: usize = 1_000_000;
 
@@ -46,10 +48,19 @@ pub fn check(bytes: &[u8], bytes_max: usize) -> Result<EventView<'_>> {
     Ok(view)
 }
 
+/// Whether an attribute may be called so.
+pub fn is_attribute_name(name: &str) -> bool {
+    has_name_characters(name) && name.len() <= ATTRIBUTE_NAME_LEN_MAX && name != "data"
+}
+
+fn has_name_characters(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    !name.is_empty() && name.bytes().all(allowed)
+}
+
 fn check_attribute(attribute: &Attribute<'_>) -> Result<()> {
     let name = attribute.name;
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    if name.is_empty() || !name.bytes().all(allowed) {
+    if !has_name_characters(name) {
         let message = format!("attribute name {name:?} has characters outside a-z and 0-9");
         return Err(malformed(name, message));
     }

@@ -38,7 +38,7 @@ pub use stream::{
     BindingMode, BindingSpec, BindingVersion, MaxAge, PARTITIONS_MAX, PlacementStatus, Retention,
     StreamSpec, StreamStatus,
 };
-pub use subscription::{Start, SubscriptionMode, SubscriptionRetry, SubscriptionSpec};
+pub use subscription::{OrderKey, Start, SubscriptionMode, SubscriptionRetry, SubscriptionSpec};
 pub use webhook::{
     ConsentStatus, Disabled, SecretRef, WEBHOOK_LABEL, WebhookMode, WebhookRetry, WebhookSpec,
     WebhookStatus,

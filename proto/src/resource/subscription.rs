@@ -3,11 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DurationText, problem};
+use crate::event::{EventView, attribute_hash, is_attribute_name, ordering_hash};
 use crate::filter::{self, Filter};
 use crate::{QualifiedName, Result, Timestamp};
 
 /// Most events that are delivered and unsettled, or wait to be delivered again, in one partition.
 const UNSETTLED_MAX: u32 = 16_000;
+/// Longest text by which a sole member is picked.
+const SOLE_LEN_MAX: usize = 256;
 /// Longest lease, wait and grace: a week.
 const WAIT_MAX: DurationText = DurationText::from_secs(7 * 24 * 3_600);
 
@@ -43,6 +46,53 @@ pub struct SubscriptionSpec {
     /// becomes a dead letter, so that its key goes on.
     #[serde(default = "default_hold", skip_serializing_if = "is_default_hold")]
     pub hold_max: u32,
+    /// Mode `key-shared`: of what at most one event is unsettled at a time.
+    #[serde(default, skip_serializing_if = "OrderKey::is_default")]
+    pub key: OrderKey,
+    /// One member at a time gets events, the others stand by: of those that are there, it is the one
+    /// that a hash of this text and its name picks. Subscriptions with the same text pick alike, so
+    /// that one member may have all of them; those with different texts spread over their members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sole: Option<String>,
+}
+
+/// What events have in common that keep their order in mode `key-shared`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrderKey {
+    /// Their `partitionkey`, else `subject`; else they have nothing in common.
+    #[default]
+    PartitionKey,
+    /// This attribute; without it they have nothing in common. Events of one key keep their order
+    /// within a partition, so streams should be partitioned by the same attribute.
+    Attribute(String),
+    /// All events of a partition: one at a time.
+    Partition,
+}
+
+impl OrderKey {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Events with the same hash keep their order.
+    pub fn hash_of(&self, event: &EventView<'_>) -> u64 {
+        match self {
+            Self::PartitionKey => ordering_hash(event),
+            Self::Attribute(name) => attribute_hash(event, name),
+            Self::Partition => 0,
+        }
+    }
+
+    pub(super) fn check(&self, field: &str) -> Result<()> {
+        match self {
+            Self::Attribute(name) if !is_attribute_name(name) => Err(problem(
+                field,
+                format!("{name:?} is no name of an attribute: a-z and 0-9, up to 64 of them"),
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What becomes of events whose delivery fails.
@@ -169,6 +219,8 @@ impl SubscriptionSpec {
             retry: SubscriptionRetry::default(),
             unsettled_max: default_unsettled(),
             hold_max: default_hold(),
+            key: OrderKey::default(),
+            sole: None,
         }
     }
 
@@ -214,7 +266,19 @@ impl SubscriptionSpec {
         if !(1..=UNSETTLED_MAX).contains(&self.hold_max) {
             return Err(problem("spec.hold_max", "1 to 16,000 are possible"));
         }
-        Ok(())
+        self.key.check("spec.key")?;
+        if self.mode != SubscriptionMode::KeyShared && !self.key.is_default() {
+            return Err(problem("spec.key", "only mode key-shared keeps the order of keys"));
+        }
+        match &self.sole {
+            Some(_) if self.mode == SubscriptionMode::Exclusive => {
+                Err(problem("spec.sole", "in mode exclusive the newest member is served"))
+            }
+            Some(text) if text.is_empty() || text.len() > SOLE_LEN_MAX => {
+                Err(problem("spec.sole", "1 to 256 bytes are possible"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -241,6 +305,15 @@ mod tests {
             (r#"{"stream":"s","unsettled_max":16001}"#, Some("spec.unsettled_max")),
             (r#"{"stream":"s","hold_max":0}"#, Some("spec.hold_max")),
             (r#"{"stream":"s","mode":"key-shared","lease":"1m","retry":{"attempts":0}}"#, None),
+            (r#"{"stream":"s","mode":"key-shared","key":"partition","sole":"a"}"#, None),
+            (r#"{"stream":"s","mode":"key-shared","key":{"attribute":"customerid"}}"#, None),
+            (
+                r#"{"stream":"s","mode":"key-shared","key":{"attribute":"Customer"}}"#,
+                Some("spec.key"),
+            ),
+            (r#"{"stream":"s","mode":"shared","key":"partition"}"#, Some("spec.key")),
+            (r#"{"stream":"s","mode":"shared","sole":""}"#, Some("spec.sole")),
+            (r#"{"stream":"s","sole":"a"}"#, Some("spec.sole")),
         ];
         for (json, field) in cases {
             let spec: SubscriptionSpec = serde_json::from_str(json).unwrap();

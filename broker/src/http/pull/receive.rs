@@ -304,7 +304,11 @@ impl Session {
                 }
             }
             // Events come with their leases here: nobody asked for leases alone.
-            Frame::Granted(_) | Frame::Opened(_) | Frame::Settled(_) | Frame::Position(_) => {}
+            Frame::Turn(_)
+            | Frame::Granted(_)
+            | Frame::Opened(_)
+            | Frame::Settled(_)
+            | Frame::Position(_) => {}
         }
         Ok(())
     }

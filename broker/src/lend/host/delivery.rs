@@ -232,6 +232,30 @@ impl Host {
         self.answer(member, Frame::Opened(opened));
     }
 
+    /// Tells a member that attached whether it is its turn: it may have been at an earlier desk.
+    pub(super) fn tell_stand(&mut self, member: MemberId) {
+        if let Some(serves) = self.lanes.first().and_then(|own| own.desk.serves()) {
+            let own = serves == member;
+            let turn = v1::Turn { partition: self.placement.partition.get(), own };
+            self.answer(member, Frame::Turn(turn));
+        }
+    }
+
+    /// Tells members whose turn it is, where one is served at a time.
+    pub(super) fn tell_turn(&mut self) {
+        let serves = self.lanes.first().and_then(|own| own.desk.serves());
+        if serves == self.served {
+            return;
+        }
+        let before = std::mem::replace(&mut self.served, serves);
+        for (member, own) in
+            before.map(|id| (id, false)).into_iter().chain(serves.map(|id| (id, true)))
+        {
+            let turn = v1::Turn { partition: self.placement.partition.get(), own };
+            self.answer(member, Frame::Turn(turn));
+        }
+    }
+
     /// Tells positions, if there is news, and not too often: an idle desk sleeps.
     pub(super) fn tell_positions(&mut self) {
         let Some(own) = self.lanes.first() else { return };

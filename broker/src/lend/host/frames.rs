@@ -86,6 +86,7 @@ impl Host {
         self.caught_up = None;
         tracing::trace!(partition = %self.placement.uid, ?member, "attached");
         self.tell_opened(member, void);
+        self.tell_stand(member);
         if reply.send(Ok(member)).is_err() {
             self.leave(member);
         }

@@ -120,6 +120,8 @@ pub(super) struct Host {
     /// What members were told last, and when they are told the next one.
     position: Option<weft_proto::v1::SubscriptionPosition>,
     positions_at: Option<Instant>,
+    /// Who gets all events, as members were told.
+    served: Option<MemberId>,
     /// Whether members were told that they see the end.
     caught_up: Option<bool>,
 }
@@ -162,6 +164,7 @@ impl Host {
             passes_at: None,
             position: None,
             positions_at: None,
+            served: None,
             caught_up: None,
         })
     }
@@ -202,6 +205,7 @@ impl Host {
             if self.is_done() {
                 return Ok(());
             }
+            self.tell_turn();
             self.tell_seam();
             self.tell_positions();
             let timer = self.next_timer();

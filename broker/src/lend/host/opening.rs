@@ -106,6 +106,7 @@ impl Host {
             partition,
             cursor,
             filters: self.subscription.filters.clone(),
+            key: self.known.spec.key.clone(),
             subscription: self.subscription.name.clone(),
             kind,
         };

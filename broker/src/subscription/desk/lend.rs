@@ -4,7 +4,7 @@ use weft_proto::{Epoch, Offset, Timestamp};
 
 use super::event::{Event, NEVER};
 use super::leases::{End, Fate};
-use super::{Cause, Desk, HolderId, LeaseId, MemberId, Mode, RANGES_LEN, Token};
+use super::{Cause, Desk, HolderId, LeaseId, MemberId, Mode, RANGES_LEN, Token, policy};
 use crate::planted::{self, Bug};
 
 /// Leases of earlier desks, beside parked events, that are taken on before their event is offered;
@@ -46,7 +46,8 @@ impl Desk {
         if self.members.holder(id).is_some() {
             return;
         }
-        let holder = self.members.attach(id, name);
+        let rank = self.policy.ranks_by().map_or(0, |seed| policy::rank(seed, name));
+        let holder = self.members.attach(id, name, rank);
         if self.policy.mode != Mode::Exclusive || self.members.newest() != Some(holder) {
             return;
         }
@@ -71,6 +72,11 @@ impl Desk {
         self.tick(now);
         self.members.detach(id, self.now.saturating_add(self.policy.grace));
         self.elect();
+    }
+
+    /// The member that gets all events, where one is served at a time. Others keep what they hold.
+    pub fn serves(&self) -> Option<MemberId> {
+        self.policy.ranks_by().and_then(|_| self.members.first())
     }
 
     /// Whether the member has credit left.
@@ -100,6 +106,9 @@ impl Desk {
         if self.ready.is_empty() || !self.is_in_order() {
             return None;
         }
+        if self.policy.ranks_by().is_some() && !planted::is(Bug::EverybodyServed) {
+            return self.members.first().filter(|&first| self.members.wants(first));
+        }
         match self.policy.mode {
             Mode::Exclusive if !planted::is(Bug::EverybodyServed) => {
                 self.members.wanting(self.active?)
@@ -122,6 +131,10 @@ impl Desk {
         let Some(holder) = self.members.holder(id).filter(|&holder| self.may_take(holder)) else {
             return;
         };
+        let is_served = self.serves().is_none_or(|served| served == id);
+        if !(is_served || planted::is(Bug::EverybodyServed)) {
+            return;
+        }
         if !self.is_announced || !self.is_in_order() {
             return;
         }

@@ -16,6 +16,8 @@ pub(super) struct HolderId(u64);
 struct Holder {
     name: String,
     attached: Option<MemberId>,
+    /// Among members of which one is served.
+    rank: u64,
     /// When a member that is gone loses its leases.
     grace_end: Timestamp,
     /// Its leases need no attachment.
@@ -33,12 +35,14 @@ pub(super) struct Members {
     /// Whose turn it was last.
     turn: MemberId,
     graces: BTreeSet<(Timestamp, HolderId)>,
+    /// Those that are attached, by rank.
+    ranked: BTreeSet<(u64, HolderId)>,
     last: HolderId,
 }
 
 impl Members {
     /// A member attaches; an older attachment of its name ends.
-    pub(super) fn attach(&mut self, id: MemberId, name: &str) -> HolderId {
+    pub(super) fn attach(&mut self, id: MemberId, name: &str, rank: u64) -> HolderId {
         // A number stands for one attachment.
         if let Some(&known) = self.attached.get(&id) {
             return known;
@@ -51,6 +55,7 @@ impl Members {
         let holder = self.holders.entry(holder_id).or_insert_with(|| Holder {
             name: name.to_owned(),
             attached: None,
+            rank,
             grace_end: Timestamp::default(),
             lingers: false,
             lent: 0,
@@ -61,6 +66,7 @@ impl Members {
             self.attached.remove(&older);
             self.wanting.remove(&older);
         }
+        self.ranked.insert((holder.rank, holder_id));
         self.attached.insert(id, holder_id);
         holder_id
     }
@@ -80,6 +86,7 @@ impl Members {
         };
         if let Some(holder) = self.holders.get_mut(&holder_id) {
             holder.attached = None;
+            self.ranked.remove(&(holder.rank, holder_id));
             holder.grace_end = grace_end;
             if !holder.lingers {
                 self.graces.insert((grace_end, holder_id));
@@ -94,6 +101,10 @@ impl Members {
         } else {
             self.wanting.remove(&id);
         }
+    }
+
+    pub(super) fn wants(&self, id: MemberId) -> bool {
+        self.wanting.contains(&id)
     }
 
     /// The next wanting member in rotation.
@@ -134,6 +145,12 @@ impl Members {
     /// The newest attachment.
     pub(super) fn newest(&self) -> Option<HolderId> {
         self.attached.last_key_value().map(|(_, &holder)| holder)
+    }
+
+    /// The attachment that ranks highest.
+    pub(super) fn first(&self) -> Option<MemberId> {
+        let (_, holder) = self.ranked.last()?;
+        self.holders.get(holder)?.attached
     }
 
     pub(super) fn lent(&self, holder: HolderId) -> u64 {

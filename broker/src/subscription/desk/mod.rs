@@ -52,7 +52,7 @@ pub use leases::{LeaseId, Token};
 pub use lend::{Grant, Old};
 pub use look::Whereabouts;
 pub use members::MemberId;
-pub use policy::{Backoff, Mode, Policy};
+pub use policy::{Backoff, Mode, Policy, rank};
 pub use settle::{Act, Settle, Verdict};
 
 /// Lends the events of one partition to the members of one subscription.

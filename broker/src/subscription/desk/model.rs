@@ -289,6 +289,17 @@ impl Model {
         (self.policy.mode != Mode::Exclusive || self.active == Some(name)).then_some(name)
     }
 
+    /// The member that gets everything, if one is served at a time.
+    fn served(&self) -> Option<u64> {
+        let seed = self.policy.sole.filter(|_| self.policy.mode != Mode::Exclusive)?;
+        let ranked = self.attached.iter().map(|(&id, name)| (rank(seed, name), id));
+        ranked.max().map(|(_, id)| id)
+    }
+
+    fn may_be_served(&self, id: u64) -> Option<&'static str> {
+        self.may_take(id).filter(|_| self.served().is_none_or(|served| served == id))
+    }
+
     fn attach(&mut self, name: &'static str) {
         self.ids += 1;
         self.desk.attach(MemberId(self.ids), name, self.now);
@@ -381,7 +392,7 @@ impl Model {
         let mut grants = Vec::new();
         self.desk.take(MemberId(id), events, u64::MAX, self.now, &mut grants);
         self.pass_time();
-        let may_take = self.may_take(id);
+        let may_take = self.may_be_served(id);
         let free = (0..END).filter(|&offset| self.may_be_lent(offset)).count() as u64;
         // In order: what was handed on comes first.
         let is_open = |(offset, no): (&u64, &ChangeNo)| {
@@ -830,8 +841,9 @@ fn policy() -> impl Strategy<Value = Policy> {
     let lease = prop::option::weighted(0.8, (1_u32..15).prop_map(|seconds| seconds * SECOND));
     let age_max = prop::option::weighted(0.4, (1_u32..15).prop_map(|seconds| seconds * SECOND));
     let attempts_max = prop::option::weighted(0.8, 1_u32..4);
-    (mode, lease, 0_u32..8, attempts_max, age_max, 0_u32..5, any::<bool>()).prop_map(
-        |(mode, lease, grace, attempts_max, age_max, hold_max, counts_detach)| Policy {
+    let sole = prop::option::weighted(0.3, any::<u64>());
+    (mode, lease, 0_u32..8, attempts_max, age_max, 0_u32..5, any::<bool>(), sole).prop_map(
+        |(mode, lease, grace, attempts_max, age_max, hold_max, counts_detach, sole)| Policy {
             mode,
             lease,
             grace: grace * SECOND,
@@ -841,6 +853,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             unsettled_max: UnsettledMax { events: EVENTS_MAX, bytes: 1_000 },
             hold_max,
             counts_detach,
+            sole,
         },
     )
 }
@@ -862,7 +875,7 @@ fn run(model: &mut Model, action: Action) {
         Action::Offer(events) => {
             if let Some(member) = model.desk.next_offer() {
                 assert!(model.is_announced);
-                assert!(model.may_take(member.0).is_some(), "{member:?} gets nothing");
+                assert!(model.may_be_served(member.0).is_some(), "{member:?} gets nothing");
                 model.take(member.0, events);
             }
         }

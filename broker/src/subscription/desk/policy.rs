@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use weft_proto::Timestamp;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::subscription::{Parked, UnsettledMax};
 
@@ -51,9 +52,22 @@ pub struct Policy {
     pub hold_max: u32,
     /// Whether the leases of a member that is gone count as failed deliveries.
     pub counts_detach: bool,
+    /// One member at a time gets events: the attached one with the highest [`rank`] under this seed.
+    /// Nothing in mode `Exclusive`.
+    pub sole: Option<u64>,
+}
+
+/// How a member ranks among those of which one is served: the same at every desk.
+pub fn rank(seed: u64, member: &str) -> u64 {
+    xxh3_64_with_seed(member.as_bytes(), seed)
 }
 
 impl Policy {
+    /// The seed by which members rank, if one of them is served.
+    pub(super) fn ranks_by(&self) -> Option<u64> {
+        self.sole.filter(|_| self.mode != Mode::Exclusive)
+    }
+
     /// When an event that was given back becomes a dead letter, whatever comes.
     pub(super) fn too_old(&self, history: &Parked) -> Option<Timestamp> {
         Some(history.ages_from()?.saturating_add(self.age_max?))

@@ -29,6 +29,7 @@ fn policy(mode: Mode) -> Policy {
         unsettled_max: UnsettledMax { events: 1_000, bytes: 1_000_000 },
         hold_max: 100,
         counts_detach: true,
+        sole: None,
     }
 }
 
@@ -433,6 +434,52 @@ fn exclusive_failure_does_not_stop_later_events() {
     world.pass_time(10 * SECOND);
     assert_eq!(world.offsets(1, 2), [0, 2]);
     assert_eq!(world.desk.next_timer(), None, "leases without an end");
+}
+
+#[test]
+fn sole_member_gets_everything_until_one_that_ranks_higher_is_there() {
+    let seed = 7;
+    let (low, high) = if rank(seed, "a") < rank(seed, "b") { ("a", "b") } else { ("b", "a") };
+    let mut world = World::new(Policy { sole: Some(seed), ..policy(Mode::KeyShared) });
+    world.offer(&[1, 2, 3, 4, 5]);
+    assert_eq!(world.desk.serves(), None);
+    world.attach(1, low);
+    world.desk.wants(MemberId(1), true);
+    assert_eq!(world.desk.next_offer(), Some(MemberId(1)));
+    assert_eq!(world.offsets(1, 2), [0, 1]);
+
+    world.attach(2, high);
+    assert_eq!(world.desk.serves(), Some(MemberId(2)));
+    // Without credit it gets nothing, and no other does in its place.
+    assert_eq!(world.desk.next_offer(), None);
+    assert_eq!(world.offsets(1, 2), [] as [u64; 0]);
+    world.desk.wants(MemberId(2), true);
+    assert_eq!(world.desk.next_offer(), Some(MemberId(2)));
+    assert_eq!(world.offsets(2, 1), [2]);
+    // What was lent before stays lent, and its key with it.
+    assert!(matches!(world.settle(low, 1, &Act::Ack), Verdict::Pending(_)));
+
+    world.detach(2);
+    assert_eq!(world.desk.serves(), Some(MemberId(1)));
+    assert_eq!(world.offsets(1, 9), [3, 4]);
+}
+
+#[test]
+fn members_stay_with_the_leases_of_an_earlier_leader_though_another_is_served() {
+    let seed = 7;
+    let (low, high) = if rank(seed, "a") < rank(seed, "b") { ("a", "b") } else { ("b", "a") };
+    let rules = Policy { sole: Some(seed), ..policy(Mode::Shared) };
+    let mut world = World::new(rules.clone());
+    world.offer(&[1, 2]);
+    world.attach(1, low);
+    let grants = world.take(1, 1);
+    world.reopen(rules);
+    world.attach(2, high);
+    world.attach(3, low);
+
+    let token = Token { epoch: EPOCH, lease: grants[0].lease };
+    assert!(world.adopt(3, token, grants[0].offset, 1));
+    assert_eq!(world.desk.serves(), Some(MemberId(2)));
 }
 
 #[test]

@@ -233,6 +233,10 @@ impl Session {
                 slot.queue.push_back(Frame::Granted(granted));
                 self.advance(number).await
             }
+            Frame::Turn(turn) => {
+                self.tell(Told::Turn(turn)).await?;
+                Ok(true)
+            }
             Frame::Returned(left) => {
                 self.pool.returned(number, &left);
                 Ok(false)
