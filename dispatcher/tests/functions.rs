@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_dispatcher::launch::fake::{Dies, Fakes, Program, Programs};
+use weft_dispatcher::launch::fake::{Dies, Fakes, Handler, Program, Programs};
 use weft_dispatcher::launch::{Launch, LaunchError};
 use weft_dispatcher::port::memory::MemoryMesh;
 use weft_dispatcher::port::{FUNCTION, Mesh, SUBSCRIPTION};
@@ -65,11 +65,24 @@ impl Bench {
         Self::start_on(mesh, respond)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the dispatcher under test is the task")]
+    /// The same with a program that sees requests as they are.
+    fn start_with(mesh: MemoryMesh, handler: Handler) -> Self {
+        let programs = move |_: &Launch| {
+            let handler = Some(Arc::clone(&handler));
+            Ok(Program { lines: Vec::new(), handler, obeys_stop: true })
+        };
+        Self::run(mesh, Arc::default(), Arc::new(programs))
+    }
+
     fn start_on(mesh: MemoryMesh, respond: Arc<Respond>) -> Self {
         let seen = Arc::new(Seen::default());
-        let tasks = TaskTracker::new();
-        let launcher = Fakes::new(programs(Arc::clone(&seen), respond), tasks);
+        let programs = programs(Arc::clone(&seen), respond);
+        Self::run(mesh, seen, programs)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the dispatcher under test is the task")]
+    fn run(mesh: MemoryMesh, seen: Arc<Seen>, programs: Programs) -> Self {
+        let launcher = Fakes::new(programs, TaskTracker::new());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let running =
@@ -236,8 +249,8 @@ async fn the_first_event_starts_an_instance_and_quiet_ends_it() {
 #[tokio::test]
 async fn failing_events_are_tried_until_they_succeed_and_others_go_on() {
     let bench = Bench::start(Arc::new(|id, before| match id {
-        "3" if before < 5 => answer(500),
-        "4" if before < 2 => answer(400),
+        "3" if before < 2 => answer(500),
+        "4" => answer(400),
         "5" if before < 2 => answer(429),
         _ => answer(204),
     }));
@@ -248,29 +261,63 @@ async fn failing_events_are_tried_until_they_succeed_and_others_go_on() {
 
     let calls = bench.calls();
     let count = |id: &str| calls.iter().filter(|call| *call == id).count();
-    assert_eq!((count("3"), count("4"), count("5"), count("6")), (6, 3, 3, 1));
-    bench.wait("counting", |bench| bench.status()["triggers"][0]["delivered"] == 20).await;
+    assert_eq!((count("3"), count("4"), count("5"), count("6")), (3, 1, 3, 1));
+    let refused = "f-00001: answered 400".to_owned();
+    assert_eq!(bench.mesh.dead(&name("fn-f-t")), BTreeMap::from([(4, refused)]));
+    bench
+        .wait("counting", |bench| {
+            let trigger = &bench.status()["triggers"][0];
+            trigger["delivered"] == 19 && trigger["dead"] == 1
+        })
+        .await;
     assert!(!bench.status()["last_errors"].as_array().unwrap().is_empty());
     bench.stop().await;
 }
 
 #[tokio::test]
-async fn a_hopeless_event_blocks_its_key_says_so_and_is_never_dropped() {
+async fn a_hopeless_event_becomes_a_dead_letter_and_its_key_goes_on() {
     let bench = Bench::start(Arc::new(|id, _| answer(if id == "0" { 500 } else { 204 })));
     bench.define(|_| {}).await;
     bench.publish(0..2, Some("k")).await;
     bench.publish(2..5, Some("other")).await;
 
+    bench.wait_acked(5).await;
+
+    let calls = bench.calls();
+    let place = |id: &str| calls.iter().position(|call| call == id).unwrap();
+    let failed = calls.iter().filter(|call| *call == "0").count();
+    assert_eq!(failed, 3);
+    let last = calls.iter().rposition(|call| call == "0").unwrap();
+    assert!(place("1") > last, "{calls:?}");
+    assert_eq!(bench.mesh.dead(&name("fn-f-t")).into_keys().collect::<Vec<_>>(), [0]);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_hopeless_event_blocks_its_key_says_so_and_stays_where_that_is_wanted() {
+    let bench = Bench::start(Arc::new(|id, _| {
+        answer(match id {
+            "0" => 500,
+            "2" => 400,
+            _ => 204,
+        })
+    }));
+    bench.define(|spec| spec["triggers"][0]["on_exhausted"] = json!("block")).await;
+    bench.publish(0..2, Some("k")).await;
+    bench.publish(2..5, None).await;
+
     bench
         .wait("blocking", |bench| {
-            bench.condition("Delivering").is_some_and(|found| found["reason"] == "Blocked")
-                && bench.acked() == BTreeSet::from([2, 3, 4])
+            bench
+                .condition("Delivering")
+                .is_some_and(|found| found["message"].to_string().contains("2 events are blocked"))
+                && bench.acked() == BTreeSet::from([3, 4])
         })
         .await;
 
     assert!(!bench.calls().contains(&"1".to_owned()));
-    let message = bench.condition("Delivering").unwrap()["message"].to_string();
-    assert!(message.contains("1 events are blocked"), "{message}");
+    assert_eq!(bench.condition("Delivering").unwrap()["reason"], "Blocked");
+    assert!(bench.mesh.dead(&name("fn-f-t")).is_empty());
     bench.stop().await;
 }
 
@@ -372,19 +419,106 @@ async fn broken_connections_and_lost_answers_lose_and_repeat_nothing_that_was_do
 }
 
 #[tokio::test]
-async fn a_memory_full_of_lost_acknowledgements_does_not_stall() {
+async fn batches_carry_many_and_a_poisonous_event_is_found_among_them() {
+    let mesh = MemoryMesh::default();
+    for stream in ["orders", "confirmations"] {
+        mesh.create_stream(&name(stream));
+    }
+    let calls: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
+    let seen = Arc::clone(&calls);
+    let respond = move |body: &Bytes| {
+        let events: Vec<Value> = serde_json::from_slice(body).unwrap();
+        let ids: Vec<String> =
+            events.iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+        let is_bad = ids.contains(&"17".to_owned());
+        seen.lock().unwrap().push(ids);
+        answer(if is_bad { 500 } else { 200 })
+    };
+    let bench = Bench::start_with(
+        mesh,
+        Arc::new(move |request: Request<Bytes>| {
+            let answer = respond(request.body());
+            Box::pin(async move { answer })
+        }),
+    );
+    bench.publish(0..64, None).await;
+    bench
+        .define(|spec| {
+            spec["triggers"][0]["batch"] = json!({ "max_events": 64, "linger": "50ms" });
+            spec["triggers"][0]["retry"]["attempts"] = json!(2);
+            spec["scaling"]["max"] = json!(1);
+            spec["concurrency"] = json!({ "hard": 1 });
+        })
+        .await;
+
+    bench.wait_acked(64).await;
+
+    let calls = calls.lock().unwrap().clone();
+    assert_eq!(calls[0].len(), 64);
+    // By the seventh call it is known which one it is: sent alone, or left over.
+    assert!(calls.len() <= 14, "{} calls", calls.len());
+    let count = |id: &str| calls.iter().flatten().filter(|other| *other == id).count();
+    assert!((0..64).all(|id| id == 17 || count(&id.to_string()) <= 8));
+    assert_eq!(bench.mesh.dead(&name("fn-f-t")).into_keys().collect::<Vec<_>>(), [17]);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn traffic_is_split_by_key_and_a_rollback_takes_all_of_it_back() {
     let bench = Bench::start(Arc::new(|_, _| answer(204)));
-    bench.mesh.hold_settles(true);
-    bench.define(|spec| spec["concurrency"]["hard"] = json!(64)).await;
-    // More than a trigger may hold: all that can be leased is done, and nothing is acknowledged.
-    bench.publish(0..1_100, None).await;
-    bench.wait("all that is leased", |bench| bench.calls().len() == 1_024).await;
+    bench.define(|_| {}).await;
+    bench
+        .define(|spec| {
+            spec["command"] = json!(["serve", "v2"]);
+            spec["traffic"] = json!([
+                { "revision": "f-00001", "percent": 50 },
+                { "revision": "latest", "percent": 50 },
+            ]);
+        })
+        .await;
+    for round in 0..2 {
+        for key in 0..20 {
+            let id = round * 20 + key;
+            bench.publish(id..id + 1, Some(&key.to_string())).await;
+        }
+    }
+    bench.wait_acked(40).await;
+    let by_key = |bench: &Bench| {
+        let calls = bench.calls();
+        let served = bench.seen.served_by.lock().unwrap().clone();
+        let pairs = calls.into_iter().zip(served);
+        let of = |(id, command): (String, String)| (id.parse::<u32>().unwrap() % 20, command);
+        pairs.map(of).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(by_key(&bench).len(), 20, "a key has been with two revisions");
+    let commands: BTreeSet<String> =
+        by_key(&bench).into_iter().map(|(_, command)| command).collect();
+    assert_eq!(commands.len(), 2);
+    bench
+        .wait("both revisions", |bench| {
+            let revisions = bench.status()["revisions"].clone();
+            revisions.as_array().is_some_and(|all| all.iter().all(|one| one["percent"] == 50))
+        })
+        .await;
 
-    bench.mesh.hold_settles(false);
-    bench.mesh.disconnect_members();
-
-    bench.wait_acked(1_100).await;
-    assert_eq!(bench.calls().len(), 1_100, "what was done was done again");
+    // Back to the first: one change of the definition.
+    bench
+        .define(|spec| {
+            spec["command"] = json!(["serve", "v2"]);
+            spec["traffic"] = json!([{ "revision": "f-00001", "percent": 100 }]);
+        })
+        .await;
+    bench
+        .wait("the rollback", |bench| {
+            let revisions = bench.status()["revisions"].clone();
+            revisions.as_array().is_some_and(|all| all.iter().any(|one| one["percent"] == 100))
+        })
+        .await;
+    bench.publish(40..60, None).await;
+    bench.wait_acked(60).await;
+    let served = bench.seen.served_by.lock().unwrap().clone();
+    assert!(served[40..].iter().all(|command| command == "serve"), "{served:?}");
+    assert_eq!(served.len(), 60, "something was delivered twice");
     bench.stop().await;
 }
 

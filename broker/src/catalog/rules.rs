@@ -1,9 +1,9 @@
 //! Rules between resources: what refers to what, and what may change.
 
 use weft_proto::resource::{
-    self, BindingMode, BindingVersion, FunctionSpec, Kind, MaxAge, ReplayJobSpec, ReplayState,
-    ReplayTarget, Retention, StreamSpec, SubscriptionMode, SubscriptionSpec, WEBHOOK_LABEL,
-    WebhookSpec,
+    self, BindingMode, BindingVersion, FunctionSpec, FunctionTarget, Kind, MaxAge, ReplayJobSpec,
+    ReplayState, ReplayTarget, Retention, Revision, StreamSpec, SubscriptionMode, SubscriptionSpec,
+    WEBHOOK_LABEL, WebhookSpec,
 };
 use weft_proto::{Error, QualifiedName, Reason, v1};
 
@@ -70,6 +70,7 @@ impl State {
             Kind::Function => {
                 let spec: FunctionSpec = resource::parse(kind, &new.spec)?;
                 self.check_triggers(name, &spec, old)?;
+                check_revisions(name, &spec, old)?;
                 for (place, trigger) in spec.triggers.iter().enumerate() {
                     self.check_stream(&trigger.stream, &format!("spec.triggers[{place}].stream"))?;
                 }
@@ -111,17 +112,30 @@ impl State {
 
     fn check_replay_target(&self, spec: &ReplayJobSpec) -> Result<(), Error> {
         let name = spec.target.subscription()?;
-        if let ReplayTarget::Webhook(_) = &spec.target {
-            let webhook = spec.target.name()?;
-            if self.get(Kind::Webhook, &webhook).is_none() {
-                let message = format!("there is no Webhook {webhook}");
+        let owner = match &spec.target {
+            ReplayTarget::Subscription(_) => None,
+            ReplayTarget::Webhook(_) => Some(Kind::Webhook),
+            ReplayTarget::Function(_) => Some(Kind::Function),
+        };
+        if let Some(kind) = &owner {
+            let owner = spec.target.name()?;
+            let Some(stored) = self.get(*kind, &owner) else {
+                let message = format!("there is no {kind} {owner}");
                 let error = Error::new(Reason::UnknownResource, message);
                 return Err(error.with_field(spec.target.field()));
+            };
+            if let ReplayTarget::Function(target) = &spec.target {
+                check_function_target(target, &resource::parse(*kind, &stored.spec)?)?;
             }
         }
         let target = self.subscription(&name);
         let Some(target) = target else {
-            let message = format!("there is no Subscription {name}; create it first");
+            let message = match &owner {
+                None => format!("there is no Subscription {name}; create it first"),
+                Some(kind) => format!(
+                    "the subscription {name} of the {kind} is not made yet: does a dispatcher run?"
+                ),
+            };
             let error = Error::new(Reason::UnknownResource, message);
             return Err(error.with_field(spec.target.field()));
         };
@@ -152,12 +166,13 @@ impl State {
         for (place, trigger) in spec.triggers.iter().enumerate() {
             let moved = old.iter().find(|old| {
                 let same = old.stream.parse::<QualifiedName>() == trigger.stream.parse();
-                old.name == trigger.name && !(same && old.start == trigger.start)
+                let fixed = (&old.start, old.ordering) == (&trigger.start, trigger.ordering);
+                old.name == trigger.name && !(same && fixed)
             });
             if moved.is_some() {
                 let message = format!(
-                    "stream and start of the trigger {} cannot change, its cursor belongs to them; \
-                     give the new trigger another name",
+                    "stream, start and ordering of the trigger {} cannot change, its cursor belongs \
+                     to them; give the new trigger another name",
                     trigger.name
                 );
                 return Err(fixed(&format!("spec.triggers[{place}]"), message));
@@ -320,6 +335,41 @@ pub(super) fn warnings(kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Er
         Kind::Schema | Kind::Subscription | Kind::ReplayJob | Kind::Grant | Kind::Limit => {}
     }
     Ok(warnings)
+}
+
+/// Revisions are carried on from what is stored, and not from what was stored when somebody looked.
+fn check_revisions(
+    name: &QualifiedName,
+    spec: &FunctionSpec,
+    old: Option<&v1::Resource>,
+) -> Result<(), Error> {
+    let Some(old) = old else { return Ok(()) };
+    let old: FunctionSpec = resource::parse(Kind::Function, &old.spec)?;
+    let same = |stored: &Revision| spec.revisions.iter().any(|revision| revision == stored);
+    if old.revisions.last().is_none_or(same) {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!("the function {name} was changed meanwhile; try again")))
+}
+
+/// A replay job names what is there.
+fn check_function_target(target: &FunctionTarget, function: &FunctionSpec) -> Result<(), Error> {
+    let missing = |field: &str, what: &str, names: Vec<&str>| {
+        let message = format!("there is no {what}; there are {}", names.join(", "));
+        let error = Error::new(Reason::UnknownResource, message);
+        Err(error.with_field(format!("spec.target.function.{field}")))
+    };
+    if !function.triggers.iter().any(|trigger| trigger.name == target.trigger) {
+        let names = function.triggers.iter().map(|trigger| trigger.name.as_str()).collect();
+        return missing("trigger", &format!("trigger {}", target.trigger), names);
+    }
+    match &target.revision {
+        Some(revision) if function.revision(revision).is_none() => {
+            let names = function.revisions.iter().map(|kept| kept.name.as_str()).collect();
+            missing("revision", &format!("revision {revision}"), names)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn fixed(field: &str, message: String) -> Error {

@@ -66,6 +66,9 @@ impl Service {
         if kind == Kind::ReplayJob {
             self.resolve_range(caller, &name, &mut wanted).await?;
         }
+        if kind == Kind::Function {
+            self.revise(caller, &name, &mut wanted)?;
+        }
         let mut warnings = Self::warnings(kind, &wanted);
         let put = internal::CatalogPut {
             resource: Some(wanted),
@@ -117,6 +120,10 @@ impl Service {
                 let target = spec.target.subscription()?;
                 match spec.target {
                     ReplayTarget::Subscription(_) => authorize(caller, Verb::Edit, &target)?,
+                    // Nobody but the function gets them: who may change it may send it the past.
+                    ReplayTarget::Function(_) => {
+                        authorize(caller, Verb::Edit, &spec.target.name()?)?
+                    }
                     // It carries events out of the cluster.
                     ReplayTarget::Webhook(_) => {
                         authorize(caller, Verb::Govern, &spec.target.name()?)?
@@ -180,6 +187,25 @@ impl Service {
                 Err(error) => return Err(error),
             };
         }
+        wanted.spec = serde_json::to_vec(&spec)
+            .map_err(|error| Error::internal("a spec cannot be written").with_source(error))?
+            .into();
+        Ok(())
+    }
+
+    /// Carries the revisions of a function on, with another one if its template changed.
+    fn revise(
+        &self,
+        caller: &Caller,
+        name: &QualifiedName,
+        wanted: &mut v1::Resource,
+    ) -> Result<()> {
+        let mut spec: FunctionSpec = resource::parse(Kind::Function, &wanted.spec)?;
+        let state = self.resources.snapshot();
+        let old = state.get(Kind::Function, name);
+        let old = old.map(|old| resource::parse::<FunctionSpec>(Kind::Function, &old.spec));
+        let by = caller.principal().to_string();
+        spec.revise(&name.name, old.transpose()?.as_ref(), &by, crate::clock::now())?;
         wanted.spec = serde_json::to_vec(&spec)
             .map_err(|error| Error::internal("a spec cannot be written").with_source(error))?
             .into();

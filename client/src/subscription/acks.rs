@@ -21,6 +21,17 @@ pub struct Held {
 }
 
 impl Held {
+    /// The event of one lease, for who was told of it otherwise than by a
+    /// [`Delivery`](super::Delivery).
+    pub const fn of_lease(partition: u32, epoch: u64, lease: u64) -> Self {
+        Self { partition, epoch, redriven: false, replay_job: 0, first: lease, last: lease }
+    }
+
+    /// The first lease; where nothing is lent, the first offset.
+    pub const fn first(&self) -> u64 {
+        self.first
+    }
+
     fn to_wire(self) -> v1::SettledRange {
         let Self { partition, epoch, redriven, replay_job, first, last } = self;
         v1::SettledRange { partition, epoch, first, last, redriven, replay_job }

@@ -1,11 +1,10 @@
 //! Values that go into and come out of the rules of delivery.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use weft_proto::{Epoch, Offset, PartitionId};
-
 /// A trigger of the function, by its number in this run of the function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedId(pub u32);
 
 /// A running copy of the function; never reused within a dispatcher.
@@ -18,37 +17,68 @@ impl std::fmt::Display for InstanceId {
     }
 }
 
-/// Where an event came from.
+/// What instances are made of, by its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RevisionNo(pub u64);
+
+/// An event that is lent to us, from its delivery by the cluster until it is settled; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct Ticket(pub u64);
+
+/// A request that is under way; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PushId(pub u64);
+
+/// An event that was lent to us.
+#[derive(Clone, Copy, Debug)]
+pub struct Lent {
+    /// Names it.
+    pub ticket: Ticket,
     /// The trigger.
     pub feed: FeedId,
-    /// The partition of its stream.
-    pub partition: PartitionId,
-    /// The offset in the partition.
-    pub offset: Offset,
+    /// Who shall get it.
+    pub revision: RevisionNo,
+    /// Which delivery it is, from 1: by that many less it failed before.
+    pub attempt: u32,
+    /// Its size.
+    pub bytes: u32,
 }
 
-/// How the events of a function are delivered.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// Longest wait after the first failure.
-    pub backoff_base: Duration,
-    /// Longest wait after any number of failures.
-    pub backoff_cap: Duration,
+/// Rules of one trigger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedPolicy {
+    /// Events of one request.
+    pub batch_events: usize,
+    /// With at most so many bytes, unless the first has more.
+    pub batch_bytes: u64,
+    /// How long the first event of a batch waits for others.
+    pub linger: Duration,
     /// Longest `Retry-After` that is obeyed.
     pub retry_after_max: Duration,
-    /// An event that failed this often is reported as blocked. It is still tried.
-    pub attempts: u32,
-    /// Most events that one instance may have at once; 0 = the default.
-    pub permits_hard: u32,
+    /// Whether what the function refuses for good is given up at once.
+    pub gives_up: bool,
+}
+
+impl Default for FeedPolicy {
+    fn default() -> Self {
+        Self {
+            batch_events: 1,
+            batch_bytes: 1 << 20,
+            linger: Duration::ZERO,
+            retry_after_max: Duration::from_mins(5),
+            gives_up: true,
+        }
+    }
 }
 
 /// What became of one push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Answered with success, and its replies are stored.
     Done,
+    /// The same, but for these events of the batch, by their place in it; they may come again after the
+    /// time, if one is given.
+    Partly(Vec<(usize, Option<Duration>)>),
     /// The instance asked for patience; no attempt.
     Throttled {
         /// How long it asked for.
@@ -58,9 +88,11 @@ pub enum Outcome {
     Failed,
     /// As `Failed`, and for lack of time: the instance may be overloaded.
     TimedOut,
-    /// Refused in a way that a repetition will hardly change; an attempt. The event is blocked.
+    /// Too many bytes at once; an attempt if it was a single event.
+    TooLarge,
+    /// Refused in a way that a repetition will hardly change; an attempt.
     Refused,
-    /// The function never saw the event; no attempt.
+    /// The function never saw it; no attempt.
     NotReceived,
     /// The function did its work, but its reply could not be stored; no attempt.
     ReplyFailed,
@@ -68,54 +100,60 @@ pub enum Outcome {
     Died,
 }
 
-/// What the caller must do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send the event to the instance, then call `handle_outcome`.
-    Push {
-        /// Which event.
-        place: Place,
-        /// To which instance.
-        instance: InstanceId,
-        /// Number of the attempt, from 1.
-        attempt: u32,
+/// How an event leaves us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// It is done.
+    Ack,
+    /// It comes again.
+    GiveBack {
+        /// When, from now; by the backoff of the subscription otherwise.
+        delay: Option<Duration>,
+        /// Whether it was an attempt.
+        is_counted: bool,
+        /// Why.
+        reason: Arc<str>,
     },
-    /// Settle the event, then call `handle_settled`.
-    Ack {
-        /// Which event.
-        place: Place,
-        /// Under which epoch it was leased.
-        epoch: Epoch,
-    },
-    /// The payload is no longer needed: forget it. May come twice for one event.
-    Forget {
-        /// Which event.
-        place: Place,
+    /// It is a dead letter.
+    Reject {
+        /// Why.
+        reason: Arc<str>,
     },
 }
 
-/// Whether a leased event is new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leased {
-    /// It waits for its turn.
-    Taken,
-    /// It is already here; the older payload serves.
-    Known,
+/// What the caller must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send the events to the instance in one request, then call `handle_outcome`.
+    Push {
+        /// Names the request.
+        push: PushId,
+        /// Which events, in this order; at least one.
+        tickets: Vec<Ticket>,
+        /// To which instance.
+        instance: InstanceId,
+    },
+    /// Settle the event at the cluster, and forget it.
+    Settle {
+        /// Which event.
+        ticket: Ticket,
+        /// How.
+        how: Settle,
+    },
+    /// The event is no longer ours, and nothing is to be settled: forget it.
+    Forget {
+        /// Which event.
+        ticket: Ticket,
+    },
 }
 
 /// How many events are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Waiting for a permit or for an earlier event of their key.
+    /// Waiting for their turn.
     pub queued: u64,
     /// At an instance.
     pub in_flight: u64,
-    /// Waiting for their next try.
-    pub parked: u64,
-    /// Failed at least once and not yet done.
+    /// Of both: failed before.
     pub retrying: u64,
-    /// Refused for good, or failed too often.
-    pub blocked: u64,
-    /// Done, acknowledgement under way.
-    pub settling: u64,
 }

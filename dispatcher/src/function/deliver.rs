@@ -1,4 +1,4 @@
-//! One event to one instance, and its replies to their stream, before anything is acknowledged.
+//! Events to one instance, and their replies to their stream, before anything is acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use weft_proto::event::EventView;
 use weft_proto::trace::{Role, Span, TraceContext, Tracer};
 use weft_proto::{Error, ErrorKind, QualifiedName, Reason};
 
-use crate::delivery::{InstanceId, Outcome, Place, Random, backoff_max};
+use crate::delivery::{InstanceId, Outcome, PushId, Random, Ticket, backoff_max};
 use crate::port::Mesh;
 use crate::push::{Delivery, Target};
 
@@ -21,10 +21,12 @@ const PAUSE_CAP: Duration = Duration::from_secs(1);
 
 /// Everything one push needs.
 pub(super) struct Push {
-    pub(super) place: Place,
+    pub(super) push: PushId,
     pub(super) instance: InstanceId,
     pub(super) target: Arc<Target>,
-    pub(super) event: Bytes,
+    /// The first of them.
+    pub(super) ticket: Ticket,
+    pub(super) events: Vec<Bytes>,
     pub(super) delivery: Delivery,
     pub(super) function: QualifiedName,
     pub(super) reply_to: Option<QualifiedName>,
@@ -35,9 +37,9 @@ pub(super) struct Push {
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Pushed {
-    pub(super) place: Place,
+    pub(super) push: PushId,
     pub(super) instance: InstanceId,
-    pub(super) attempt: u32,
+    pub(super) ticket: Ticket,
     pub(super) outcome: Outcome,
     pub(super) error: Option<String>,
     pub(super) replies: usize,
@@ -47,11 +49,11 @@ pub(super) struct Pushed {
 pub(super) async fn deliver(mut push: Push) -> Pushed {
     let started = Instant::now();
     let mut span = begin(&mut push);
-    let answer = push.target.push(&push.event, &push.delivery, &push.function).await;
+    let answer = push.target.push(&push.events, &push.delivery, &push.function).await;
     let mut pushed = Pushed {
-        place: push.place,
+        push: push.push,
         instance: push.instance,
-        attempt: push.delivery.attempt,
+        ticket: push.ticket,
         outcome: answer.outcome,
         error: answer.error,
         replies: 0,
@@ -62,7 +64,7 @@ pub(super) async fn deliver(mut push: Push) -> Pushed {
     }
     let Some(stream) = push.reply_to.filter(|_| !answer.replies.is_empty()) else { return pushed };
     let count = answer.replies.len();
-    let random = Random::new(push.place.offset.get());
+    let random = Random::new(push.delivery.offset);
     match publish(push.mesh.as_ref(), &stream, answer.replies, random).await {
         Ok(()) => pushed.replies = count,
         Err(error) => {
@@ -84,14 +86,18 @@ pub(super) async fn deliver(mut push: Push) -> Pushed {
 /// Begins the span of a push, and says to the function what comes before its own: that span, or, if
 /// nobody records it, the one in which the event began.
 fn begin(push: &mut Push) -> Span {
-    let began = EventView::parse(&push.event).and_then(|event| TraceContext::of_event(&event));
+    let first = push.events.first().cloned().unwrap_or_default();
+    let began = EventView::parse(&first).and_then(|event| TraceContext::of_event(&event));
     let mut span = push.tracer.begin("push", Role::Client, || began.clone());
     let delivery = &push.delivery;
     span.text("faas.invoked_name", || push.function.to_string());
     span.text("messaging.destination.partition.id", || delivery.partition.to_string());
     span.number("weft.offset", delivery.offset);
     span.number("weft.attempt", delivery.attempt.into());
-    if let Some(event) = EventView::parse(&push.event) {
+    if push.events.len() > 1 {
+        span.number("messaging.batch.message_count", push.events.len() as u64);
+    }
+    if let Some(event) = EventView::parse(&first) {
         span.text("cloudevents.event_id", || event.id.to_owned());
         span.text("cloudevents.event_source", || event.source.to_owned());
         span.text("cloudevents.event_type", || event.ty.to_owned());

@@ -2,7 +2,7 @@
 //!
 //! *Owns* the handles of all instances. *Never* decides how many there should be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use crate::delivery::InstanceId;
+use crate::delivery::{InstanceId, RevisionNo};
 use crate::launch::{Exit, Instance, Launch, LaunchError, Launcher, Line, Stop};
 use crate::push::Target;
 
 /// What happened in the fleet.
 #[derive(Debug)]
 pub(super) enum Happening {
-    Started { id: InstanceId },
-    NotStarted { error: LaunchError },
+    Started { id: InstanceId, revision: RevisionNo },
+    NotStarted { revision: RevisionNo, error: LaunchError },
     Wrote { id: InstanceId, line: Line },
-    Ended { id: InstanceId, exit: Exit, last_lines: Vec<Line> },
+    Ended { id: InstanceId, revision: RevisionNo, exit: Exit, last_lines: Vec<Line> },
 }
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Member {
     target: Arc<Target>,
     stop: Stop,
     is_draining: bool,
-    revision: u64,
+    revision: RevisionNo,
 }
 
 struct Watched {
@@ -40,7 +40,7 @@ struct Watched {
 }
 
 enum Event {
-    Start { id: InstanceId, revision: u64, result: Result<Instance, LaunchError> },
+    Start { id: InstanceId, revision: RevisionNo, result: Result<Instance, LaunchError> },
     Line(Watched, Line),
     Exit(Watched, Exit),
 }
@@ -51,7 +51,7 @@ pub(super) struct Fleet {
     tasks: TaskTracker,
     members: BTreeMap<InstanceId, Member>,
     /// Starts under way, by revision.
-    starting: BTreeMap<InstanceId, u64>,
+    starting: BTreeMap<InstanceId, RevisionNo>,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
 }
 
@@ -66,7 +66,7 @@ impl Fleet {
         }
     }
 
-    pub(super) fn start(&mut self, launch: Launch, revision: u64) {
+    pub(super) fn start(&mut self, launch: Launch, revision: RevisionNo) {
         let id = launch.id;
         self.starting.insert(id, revision);
         let launcher = Arc::clone(&self.launcher);
@@ -86,7 +86,7 @@ impl Fleet {
                 self.starting.remove(&id);
                 match result {
                     Ok(instance) => self.admit(id, revision, instance),
-                    Err(error) => Happening::NotStarted { error },
+                    Err(error) => Happening::NotStarted { revision, error },
                 }
             }
             Event::Line(watched, line) => {
@@ -96,23 +96,28 @@ impl Fleet {
             }
             Event::Exit(mut watched, exit) => {
                 let last_lines = std::iter::from_fn(|| watched.lines.try_recv().ok()).collect();
-                self.members.remove(&watched.id);
-                Happening::Ended { id: watched.id, exit, last_lines }
+                let member = self.members.remove(&watched.id);
+                let revision = member.map_or_else(RevisionNo::default, |member| member.revision);
+                Happening::Ended { id: watched.id, revision, exit, last_lines }
             }
         })
     }
 
-    fn admit(&mut self, id: InstanceId, revision: u64, instance: Instance) -> Happening {
+    fn admit(&mut self, id: InstanceId, revision: RevisionNo, instance: Instance) -> Happening {
         let target = Arc::new(Target::new(instance.address, self.tasks.clone()));
         let member = Member { target, stop: instance.stop, is_draining: false, revision };
         self.members.insert(id, member);
         let watched = Watched { id, lines: instance.lines, exit: instance.exit };
         self.events.push(Box::pin(watch(watched)));
-        Happening::Started { id }
+        Happening::Started { id, revision }
     }
 
-    pub(super) fn target(&self, id: InstanceId) -> Option<Arc<Target>> {
-        self.members.get(&id).map(|member| Arc::clone(&member.target))
+    pub(super) fn target(&self, id: InstanceId) -> Option<(RevisionNo, Arc<Target>)> {
+        self.members.get(&id).map(|member| (member.revision, Arc::clone(&member.target)))
+    }
+
+    pub(super) fn revision_of(&self, id: InstanceId) -> Option<RevisionNo> {
+        self.members.get(&id).map(|member| member.revision)
     }
 
     /// Marks an instance as one that gets no further event.
@@ -123,29 +128,36 @@ impl Fleet {
     }
 
     /// Asks draining instances to end that have nothing in flight.
-    pub(super) fn stop_idle(&self, is_idle: impl Fn(InstanceId) -> bool, grace: Duration) {
+    pub(super) fn stop_idle(
+        &self,
+        is_idle: impl Fn(InstanceId) -> bool,
+        grace: impl Fn(RevisionNo) -> Duration,
+    ) {
         for (&id, member) in &self.members {
             if member.is_draining && is_idle(id) {
-                member.stop.stop(grace);
+                member.stop.stop(grace(member.revision));
             }
         }
     }
 
     /// Instances that take events, the youngest first.
-    pub(super) fn serving(&self) -> impl Iterator<Item = InstanceId> {
+    pub(super) fn serving(&self) -> impl Iterator<Item = (InstanceId, RevisionNo)> {
         let members = self.members.iter().rev();
-        members.filter(|(_, member)| !member.is_draining).map(|(&id, _)| id)
+        members.filter(|(_, member)| !member.is_draining).map(|(&id, member)| (id, member.revision))
     }
 
-    /// Instances of older revisions that still take events.
-    pub(super) fn outdated(&self, revision: u64) -> Vec<InstanceId> {
-        let members = self.members.iter();
-        let outdated =
-            members.filter(|(_, member)| !member.is_draining && member.revision < revision);
-        outdated.map(|(&id, _)| id).collect()
+    /// Those of one revision.
+    pub(super) fn serving_of(&self, revision: RevisionNo) -> impl Iterator<Item = InstanceId> {
+        self.serving().filter(move |&(_, of)| of == revision).map(|(id, _)| id)
     }
 
-    pub(super) fn starting_len(&self, revision: u64) -> usize {
+    /// Revisions that have instances, or will have.
+    pub(super) fn revisions(&self) -> BTreeSet<RevisionNo> {
+        let starting = self.starting.values().copied();
+        self.serving().map(|(_, revision)| revision).chain(starting).collect()
+    }
+
+    pub(super) fn starting_len(&self, revision: RevisionNo) -> usize {
         self.starting.values().filter(|&&of| of == revision).count()
     }
 

@@ -1,11 +1,13 @@
 //! What the catalog is told about a function: status with a bounded past.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use weft_proto::resource::{Condition, FunctionStatus, Instances, LogLine, TriggerStatus};
+use weft_proto::resource::{
+    Condition, FunctionStatus, Instances, LogLine, RevisionStatus, TriggerStatus,
+};
 use weft_proto::{Error, Generation, Timestamp};
 
-use crate::delivery::{Counts, FeedId, InstanceId, Place};
+use crate::delivery::{Counts, FeedId, InstanceId};
 
 /// Errors that are kept.
 const ERRORS_LEN: usize = 10;
@@ -13,14 +15,25 @@ const ERRORS_LEN: usize = 10;
 const LOGS_LEN: usize = 100;
 /// Characters of a message or line that are kept.
 const TEXT_LEN_MAX: usize = 300;
+/// Blocked events that are remembered of a trigger; with more, the number is a lower bound.
+const BLOCKED_LEN: usize = 10_000;
 
 /// A push that failed, or an instance.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) time: Timestamp,
     pub(super) message: String,
-    /// The event and the number of the attempt, for a push.
-    pub(super) push: Option<(Place, u32)>,
+    /// For a push.
+    pub(super) push: Option<Tried>,
+}
+
+/// An event that was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tried {
+    pub(super) feed: FeedId,
+    pub(super) partition: u32,
+    pub(super) offset: u64,
+    pub(super) attempt: u32,
 }
 
 /// Counters and positions of one trigger.
@@ -29,7 +42,11 @@ pub(super) struct TriggerReport {
     pub(super) name: String,
     pub(super) delivered: u64,
     pub(super) failed: u64,
-    pub(super) positions: BTreeMap<u32, u64>,
+    pub(super) dead: u64,
+    /// How much of each partition is not settled.
+    pub(super) lags: BTreeMap<u32, u64>,
+    /// Failed more often than they should, and are tried on: partition, offset.
+    pub(super) blocked: BTreeSet<(u32, u64)>,
     /// Why the subscription does not work right now.
     pub(super) trouble: Option<String>,
     pub(super) is_joined: bool,
@@ -41,9 +58,18 @@ impl TriggerReport {
             name,
             delivered: 0,
             failed: 0,
-            positions: BTreeMap::new(),
+            dead: 0,
+            lags: BTreeMap::new(),
+            blocked: BTreeSet::new(),
             trouble: None,
             is_joined: false,
+        }
+    }
+
+    /// An event failed so often that it holds up what it holds up.
+    pub(super) fn block(&mut self, partition: u32, offset: u64) {
+        if self.blocked.len() < BLOCKED_LEN {
+            self.blocked.insert((partition, offset));
         }
     }
 }
@@ -67,6 +93,13 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Whether something keeps the function from being run here.
+    pub(super) fn has_trouble(&self) -> bool {
+        self.launch_trouble.is_some()
+            || self.spec_trouble.is_some()
+            || self.triggers.values().any(|trigger| trigger.trouble.is_some())
+    }
+
     pub(super) fn add_error(&mut self, mut error: Failure) {
         shorten(&mut error.message);
         if self.errors.len() == ERRORS_LEN {
@@ -89,6 +122,7 @@ impl Report {
         &self,
         generation: Generation,
         instances: Instances,
+        revisions: Vec<RevisionStatus>,
         counts: impl Fn(FeedId) -> (Counts, Option<Timestamp>),
         now: Timestamp,
     ) -> FunctionStatus {
@@ -96,17 +130,19 @@ impl Report {
         let mut blocked = 0;
         for (&feed, trigger) in &self.triggers {
             let (counts, oldest) = counts(feed);
-            blocked += counts.blocked;
-            let held = counts.queued + counts.in_flight + counts.parked + counts.settling;
+            blocked += trigger.blocked.len() as u64;
+            let held = counts.queued + counts.in_flight;
             let age = oldest.map(|oldest| now.since(oldest).as_millis()).unwrap_or_default();
             triggers.push(TriggerStatus {
                 name: trigger.name.clone(),
                 // Positions come rarely; what is held here is behind for certain.
-                lag: trigger.positions.values().sum::<u64>().max(held),
+                lag: trigger.lags.values().sum::<u64>().max(held),
                 in_flight: counts.in_flight,
                 retrying: counts.retrying,
                 delivered: trigger.delivered,
                 failed: trigger.failed,
+                dead: trigger.dead,
+                blocked: trigger.blocked.len() as u64,
                 oldest_unacked_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
             });
         }
@@ -114,6 +150,7 @@ impl Report {
             observed_generation: generation.get(),
             conditions: self.conditions(blocked),
             instances,
+            revisions,
             triggers,
             last_errors: self.errors.iter().map(|error| self.sentence(error)).collect(),
             logs: self.logs.iter().cloned().collect(),
@@ -122,9 +159,9 @@ impl Report {
 
     fn sentence(&self, failure: &Failure) -> String {
         let Failure { time, message, push } = failure;
-        let Some((place, attempt)) = push else { return format!("{time} {message}") };
-        let trigger = self.triggers.get(&place.feed).map_or("?", |trigger| trigger.name.as_str());
-        let Place { partition, offset, .. } = place;
+        let Some(tried) = push else { return format!("{time} {message}") };
+        let Tried { feed, partition, offset, attempt } = tried;
+        let trigger = self.triggers.get(feed).map_or("?", |trigger| trigger.name.as_str());
         format!(
             "{time} trigger {trigger}, partition {partition}, offset {offset}, attempt {attempt}: \
              {message}"
@@ -204,7 +241,8 @@ pub(crate) fn refusal(generation: Generation, error: &Error) -> Vec<u8> {
     let spec_trouble = Some(error.message().to_owned());
     let report = Report { spec_trouble, ..Report::default() };
     let none = |_| (Counts::default(), None);
-    let status = report.status(generation, Instances::default(), none, crate::clock::now());
+    let status =
+        report.status(generation, Instances::default(), Vec::new(), none, crate::clock::now());
     serde_json::to_vec(&status).unwrap_or_default()
 }
 
@@ -213,8 +251,9 @@ mod tests {
     use super::*;
 
     fn status(report: &Report) -> FunctionStatus {
-        let counts = |_| (Counts { blocked: 2, ..Counts::default() }, None);
-        report.status(Generation(1), Instances::default(), counts, Timestamp::default())
+        let counts = |_| (Counts::default(), None);
+        let instances = Instances::default();
+        report.status(Generation(1), instances, Vec::new(), counts, Timestamp::default())
     }
 
     #[test]
@@ -242,6 +281,9 @@ mod tests {
         report.triggers.values_mut().for_each(|trigger| trigger.is_joined = true);
         assert!(status(&report).conditions[0].status);
 
+        for offset in 0..2 {
+            report.triggers.values_mut().for_each(|trigger| trigger.block(0, offset));
+        }
         report.launch_trouble =
             Some(LaunchTrouble { reason: "CrashLoop", message: "instance 3 ended".to_owned() });
 

@@ -1,31 +1,29 @@
 //! The mesh over gRPC.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Request, Response, Status, Streaming};
-use weft_client::{Credential, Secret};
+use tonic::{Request, Response, Status};
+use weft_client::{
+    Acker, Client, Credential, Held, Options, Secret, Subscription, SubscriptionItem,
+    SubscriptionOptions, Tls,
+};
 use weft_proto::v1::catalog_client::CatalogClient;
 use weft_proto::v1::publish_client::PublishClient;
-use weft_proto::v1::subscribe_client::SubscribeClient;
-use weft_proto::v1::subscribe_request::Frame as Sent;
-use weft_proto::v1::subscribe_response::Frame;
 use weft_proto::v1::{
-    Credit, DeleteRequest, GetRequest, ListRequest, PublishRequest, PutRequest, Resource,
-    SetStatusRequest, Settle, SettledRange, SubscribeOpen, SubscribeRequest, SubscribeResponse,
+    DeleteRequest, GetRequest, ListRequest, PublishRequest, PutRequest, Resource, SetStatusRequest,
     WatchRequest, publish_result, watch_response,
 };
-use weft_proto::{Error, ErrorKind, QualifiedName, ResourceUid, Result};
+use weft_proto::{Error, ErrorKind, Offset, PartitionId, QualifiedName, ResourceUid, Result};
 
-use super::{Change, Member, Mesh};
+use super::{Act, Change, Item, Joining, Lent, Membership, Mesh, Settler};
 use crate::Config;
 
 /// Longest wait for the answer to one call.
@@ -35,14 +33,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Largest message that is taken from a broker.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Frames to the server that may wait.
-const FRAMES_LEN: usize = 16;
 
 /// The mesh, reached through any of several brokers.
 #[derive(Clone, Debug)]
 pub struct WireMesh {
     channel: Channel,
     credential: Credential,
+    client: Client,
 }
 
 /// A channel that shows the credential with every call.
@@ -63,7 +60,9 @@ impl WireMesh {
             Some(path) => Credential::file(path)?,
             None => Credential::none(),
         };
-        Ok(Self { channel: Channel::balance_list(endpoints.into_iter()), credential })
+        let client = Client::connect(&options(config)?)?;
+        let channel = Channel::balance_list(endpoints.into_iter());
+        Ok(Self { channel, credential, client })
     }
 
     fn transport(&self) -> Transport {
@@ -106,30 +105,6 @@ impl WireMesh {
         Ok(changes.boxed())
     }
 
-    async fn join(&self, subscription: &QualifiedName, member: &str) -> Result<Box<dyn Member>> {
-        let (frames_tx, frames_rx) = mpsc::channel(FRAMES_LEN);
-        let open = SubscribeOpen {
-            subscription: subscription.to_string(),
-            member: member.to_owned(),
-            min_generation: 0,
-            leases: false,
-        };
-        let sender = WireMember { frames_tx, frames: None };
-        sender.send(Sent::Open(open)).await?;
-        let mut client =
-            SubscribeClient::new(self.transport()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let shown = self.credential.version();
-        let opened = client.subscribe(ReceiverStream::new(frames_rx)).await.map_err(Error::from);
-        let frames = opened.map_err(|error| {
-            let denied = error.kind() == ErrorKind::Denied;
-            // Whoever joins tries again after what is unavailable.
-            let again = denied && self.credential.has_changed_since(shown);
-            if again { Error::unavailable(error.message()) } else { error }
-        })?;
-        let frames = frames.into_inner();
-        Ok(Box::new(WireMember { frames: Some(frames), ..sender }))
-    }
-
     async fn publish_all(
         &self,
         stream: &QualifiedName,
@@ -153,6 +128,26 @@ impl WireMesh {
         };
         Ok(results.into_iter().map(result).collect())
     }
+}
+
+/// How this dispatcher reaches the brokers, for the client library.
+pub(crate) fn options(config: &Config) -> Result<Options> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| {
+            Error::invalid(format!("cannot read {}: {error}", path.display())).with_source(error)
+        })
+    };
+    let mut options = Options::new(config.endpoints.iter().cloned());
+    options.token_file.clone_from(&config.token_file);
+    if config.tls.enabled {
+        let identity = match (&config.tls.certificate, &config.tls.key) {
+            (Some(certificate), Some(key)) => Some((read(certificate)?, Secret::new(read(key)?))),
+            _ => None,
+        };
+        let ca_pem = config.tls.ca_file.as_deref().map(read).transpose()?.unwrap_or_default();
+        options.tls = Some(Tls { ca_pem, identity_pem: identity, server_name: None });
+    }
+    Ok(options)
 }
 
 fn tls(config: &Config) -> Result<Option<ClientTlsConfig>> {
@@ -324,13 +319,15 @@ impl Mesh for WireMesh {
         })
     }
 
-    fn open(
-        &self,
-        subscription: &QualifiedName,
-        member: &str,
-    ) -> BoxFuture<'_, Result<Box<dyn Member>>> {
-        let (subscription, member) = (subscription.clone(), member.to_owned());
-        Box::pin(async move { self.join(&subscription, &member).await })
+    fn join(&self, subscription: &QualifiedName, joining: Joining) -> Box<dyn Membership> {
+        let Joining { member, events_max, bytes_max } = joining;
+        let options =
+            SubscriptionOptions { member, events_max, bytes_max, ..SubscriptionOptions::default() };
+        let subscription = self.client.subscribe(&subscription.to_string(), options);
+        Box::new(WireMembership {
+            settler: Arc::new(WireSettler(subscription.acker())),
+            subscription,
+        })
     }
 
     fn publish(
@@ -343,38 +340,84 @@ impl Mesh for WireMesh {
     }
 }
 
-struct WireMember {
-    frames_tx: mpsc::Sender<SubscribeRequest>,
-    frames: Option<Streaming<SubscribeResponse>>,
+#[derive(Debug)]
+struct WireMembership {
+    settler: Arc<WireSettler>,
+    subscription: Subscription,
 }
 
-impl WireMember {
-    async fn send(&self, frame: Sent) -> Result<()> {
-        let broken = |_| Error::unavailable("the subscription's stream is broken");
-        self.frames_tx.send(SubscribeRequest { frame: Some(frame) }).await.map_err(broken)
+#[derive(Debug)]
+struct WireSettler(Acker);
+
+impl Settler for WireSettler {
+    fn settle(&self, held: Held, act: Act) -> BoxFuture<'static, Result<()>> {
+        let acker = self.0.clone();
+        Box::pin(async move {
+            let settling = match act {
+                Act::Ack => acker.ack(held).await?,
+                Act::Nack(nack) => acker.nack(held, nack).await?,
+                Act::Reject(reason) => acker.reject(held, reason).await?,
+                Act::Extend => acker.extend(held, None).await?,
+            };
+            // The membership is over when nobody could ask it for anything any more.
+            drop(acker);
+            settling.await
+        })
     }
 }
 
-impl Member for WireMember {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<Frame>>> {
+impl WireMembership {
+    fn item(item: SubscriptionItem) -> Option<Item> {
+        match item {
+            SubscriptionItem::Delivery(delivery) => {
+                let lent = |(place, (offset, event)): (usize, &(Offset, Bytes))| Lent {
+                    held: delivery.one(place),
+                    partition: delivery.batch.partition.get(),
+                    offset: offset.get(),
+                    appended: delivery.batch.append_time,
+                    event: event.clone(),
+                    attempt: delivery.attempt(place),
+                    is_redriven: delivery.is_redriven,
+                    replay_job: delivery.replay_job,
+                };
+                Some(Item::Lent(delivery.batch.events.iter().enumerate().map(lent).collect()))
+            }
+            SubscriptionItem::Turn { partition, is_own } => {
+                Some(Item::Turn { partition: partition.get(), is_own })
+            }
+            SubscriptionItem::Idle { positions } => {
+                let lag = |(partition, watermark, end): (PartitionId, Offset, Offset)| {
+                    (partition.get(), end.get().saturating_sub(watermark.get()))
+                };
+                Some(Item::Lags(positions.into_iter().map(lag).collect()))
+            }
+            // What is lent stays lent, whoever leads.
+            SubscriptionItem::Assigned { .. }
+            | SubscriptionItem::Revoked { .. }
+            | SubscriptionItem::Seam { .. } => None,
+        }
+    }
+}
+
+impl Membership for WireMembership {
+    fn next(&mut self) -> BoxFuture<'_, Result<Item>> {
         Box::pin(async {
-            let Some(frames) = &mut self.frames else { return Ok(None) };
-            // A frame of a newer server that this one does not know is passed over.
-            while let Some(answer) = frames.message().await? {
-                if answer.frame.is_some() {
-                    return Ok(answer.frame);
+            loop {
+                if let Some(item) = Self::item(self.subscription.next().await?) {
+                    return Ok(item);
                 }
             }
-            Ok(None)
         })
     }
 
-    fn credit(&mut self, events: u32, bytes: u64) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.send(Sent::Credit(Credit { events, bytes })))
+    fn settler(&self) -> Arc<dyn Settler> {
+        Arc::clone(&self.settler) as Arc<dyn Settler>
     }
 
-    fn settle(&mut self, tag: u64, acks: Vec<SettledRange>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.send(Sent::Settle(Settle { tag, acks, ..Settle::default() })))
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        let Self { settler, subscription } = *self;
+        drop(settler);
+        Box::pin(subscription.close())
     }
 }
 
@@ -456,7 +499,7 @@ mod tests {
 
         async fn publish_stream(
             &self,
-            _: Request<Streaming<v1::PublishStreamRequest>>,
+            _: Request<tonic::Streaming<v1::PublishStreamRequest>>,
         ) -> Result<Response<Self::PublishStreamStream>, Status> {
             Err(Status::unimplemented("not here"))
         }

@@ -5,6 +5,7 @@
 
 mod connection;
 mod header;
+pub(crate) mod payload;
 mod reply;
 mod request;
 #[cfg(test)]
@@ -88,18 +89,18 @@ impl Target {
         }
     }
 
-    /// Sends the event and waits for the answer, at most `delivery.timeout`.
+    /// Sends the events in one request and waits for the answer, at most `delivery.timeout`.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection; the function may have seen the event.
     pub async fn push(
         &self,
-        event: &Bytes,
+        events: &[Bytes],
         delivery: &Delivery,
         function: &QualifiedName,
     ) -> Answer {
-        let request = match request::build(event, delivery) {
+        let request = match request::build(events, delivery) {
             Ok(request) => request,
             Err(error) => return Answer::failed(Outcome::Refused, error),
         };
@@ -110,7 +111,8 @@ impl Target {
             Err(failure) => return self.failed(failure, delivery.timeout),
         };
         self.has_answered.store(true, Ordering::Relaxed);
-        let read = timeout_at(deadline, read(response, self.started.elapsed()));
+        let batch = if delivery.is_batch { events } else { &[] };
+        let read = timeout_at(deadline, read(response, self.started.elapsed(), batch));
         let Ok(answer) = read.await else {
             return Answer::failed(Outcome::TimedOut, "the body of the answer came too late");
         };
@@ -119,8 +121,10 @@ impl Target {
         }
         match answer.result {
             Err((outcome, error)) => Answer::failed(outcome, error),
+            Ok(replies) if replies.is_empty() => Answer::done(Vec::new()),
             Ok(replies) => {
-                let Some(cause) = EventView::parse(event) else {
+                // Of several events, the first stands for all.
+                let Some(cause) = events.first().and_then(|first| EventView::parse(first)) else {
                     return Answer::failed(Outcome::Refused, "the stored bytes are no CloudEvent");
                 };
                 match reply::complete(replies, function, &cause, delivery.trace.as_ref()) {
@@ -156,7 +160,7 @@ struct Read {
     is_reusable: bool,
 }
 
-async fn read(response: Response<Incoming>, age: Duration) -> Read {
+async fn read(response: Response<Incoming>, age: Duration, batch: &[Bytes]) -> Read {
     let (parts, body) = response.into_parts();
     let outcome = verdict::of_status(parts.status, &parts.headers, age, clock::now());
     if outcome != Outcome::Done {
@@ -168,7 +172,11 @@ async fn read(response: Response<Incoming>, age: Duration) -> Read {
         }
         return Read { result: Err((outcome, error)), is_reusable };
     }
-    if parts.status != StatusCode::OK || reply::form(&parts.headers) == reply::Form::None {
+    let has_events = reply::form(&parts.headers) != reply::Form::None;
+    if parts.status == StatusCode::OK && !has_events && !batch.is_empty() {
+        return read_partly(body, batch).await;
+    }
+    if parts.status != StatusCode::OK || !has_events {
         let (_, is_reusable) = discard(body).await;
         return Read { result: Ok(Vec::new()), is_reusable };
     }
@@ -188,6 +196,24 @@ async fn read(response: Response<Incoming>, age: Duration) -> Read {
             Read { result: Err((Outcome::Failed, error)), is_reusable: false }
         }
     }
+}
+
+/// Reads which events of a batch the function did not take.
+async fn read_partly(body: Incoming, batch: &[Bytes]) -> Read {
+    let Ok(body) = Limited::new(body, REPLY_BYTES_MAX).collect().await else {
+        let error = format!("the answer has more than {REPLY_BYTES_MAX} bytes, or broke off");
+        return Read { result: Err((Outcome::Failed, error)), is_reusable: false };
+    };
+    let untaken = payload::untaken(&body.to_bytes());
+    let find = |event: &Bytes| untaken.iter().find(|untaken| untaken.is(event));
+    let left = batch.iter().enumerate();
+    let left = left.filter_map(|(place, event)| Some((place, find(event)?.retry_after())));
+    let left: Vec<_> = left.collect();
+    if left.is_empty() {
+        return Read { result: Ok(Vec::new()), is_reusable: true };
+    }
+    let error = format!("{} events of the batch were not taken", left.len());
+    Read { result: Err((Outcome::Partly(left), error)), is_reusable: true }
 }
 
 /// Reads a body that does not matter, so that its connection can serve again, and returns its

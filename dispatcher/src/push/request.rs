@@ -8,9 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::Full;
 use prost::Message as _;
 use weft_proto::event::{Data, EventView, Value};
+use weft_proto::resource::WebhookMode;
 use weft_proto::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use super::header::encode;
+use super::payload::encode as encode_all;
 
 /// What accompanies an event on its way to a function.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Delivery {
     pub offset: u64,
     /// How long the function may take.
     pub timeout: Duration,
+    /// Whether events travel as a batch, though it were one of a single event.
+    pub is_batch: bool,
     /// Whether a reply event would be published.
     pub takes_reply: bool,
     /// The span that comes before that of the function.
@@ -34,8 +38,9 @@ pub struct Delivery {
 /// Builds the request. The payload is borrowed from `bytes`, not copied.
 ///
 /// `Err` says why the stored bytes are no event; such an event can never be delivered.
-pub(super) fn build(bytes: &Bytes, delivery: &Delivery) -> Result<Request<Full<Bytes>>, String> {
-    let (mut headers, body) = binary(bytes)?;
+pub(super) fn build(events: &[Bytes], delivery: &Delivery) -> Result<Request<Full<Bytes>>, String> {
+    let mode = if delivery.is_batch { WebhookMode::Batch(0) } else { WebhookMode::Binary };
+    let (mut headers, body) = encode_all(mode, events)?;
     headers.insert(HOST, HeaderValue::from_static("localhost"));
     accompany(&mut headers, delivery)?;
     let mut request = Request::new(Full::new(body));
@@ -122,6 +127,7 @@ mod tests {
             partition: 3,
             offset: 17,
             timeout: Duration::from_secs(30),
+            is_batch: false,
             takes_reply: true,
             trace: None,
         }
@@ -160,7 +166,7 @@ mod tests {
             Some(Payload::TextData("{\"a\": 1}".to_owned())),
         );
 
-        let request = build(&bytes, &delivery()).unwrap();
+        let request = build(&[bytes.clone()], &delivery()).unwrap();
 
         assert_eq!(header(&request, "ce-id"), Some("id%201"));
         assert_eq!(header(&request, "ce-source"), Some("/s/%C3%A4"));
@@ -183,12 +189,12 @@ mod tests {
         let before = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
         let bytes = event(&[("traceparent", Attr::CeString(began.to_owned()))], None);
 
-        let request = build(&bytes, &delivery()).unwrap();
+        let request = build(&[bytes.clone()], &delivery()).unwrap();
         assert_eq!(header(&request, "ce-traceparent"), Some(began));
         assert_eq!((header(&request, "traceparent"), header(&request, "tracestate")), (None, None));
 
         let trace = TraceContext::read(before, Some("a=1,b=2"));
-        let request = build(&bytes, &Delivery { trace, ..delivery() }).unwrap();
+        let request = build(&[bytes.clone()], &Delivery { trace, ..delivery() }).unwrap();
         assert_eq!(header(&request, "ce-traceparent"), Some(began));
         assert_eq!(header(&request, "traceparent"), Some(before));
         assert_eq!(header(&request, "tracestate"), Some("a=1,b=2"));
@@ -198,7 +204,8 @@ mod tests {
     fn without_a_content_type_none_is_invented() {
         let bytes = event(&[], Some(Payload::BinaryData(vec![0, 255].into())));
 
-        let request = build(&bytes, &Delivery { takes_reply: false, ..delivery() }).unwrap();
+        let request =
+            build(&[bytes.clone()], &Delivery { takes_reply: false, ..delivery() }).unwrap();
 
         assert_eq!(header(&request, "content-type"), None);
         assert_eq!(header(&request, "prefer"), None);
@@ -206,8 +213,8 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_an_error_not_a_panic() {
-        assert!(build(&Bytes::from_static(&[0xff; 7]), &delivery()).is_err());
+        assert!(build(&[Bytes::from_static(&[0xff; 7])], &delivery()).is_err());
         let bytes = event(&[("bad name", Attr::CeString("x".to_owned()))], None);
-        assert!(build(&bytes, &delivery()).is_err());
+        assert!(build(&[bytes.clone()], &delivery()).is_err());
     }
 }

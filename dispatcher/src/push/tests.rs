@@ -79,10 +79,11 @@ async fn push_within(target: &Target, timeout: Duration) -> Answer {
         partition: 0,
         offset: 0,
         timeout,
+        is_batch: false,
         takes_reply: true,
         trace: None,
     };
-    target.push(&event(), &delivery, &"default/f".parse().unwrap()).await
+    target.push(&[event()], &delivery, &"default/f".parse().unwrap()).await
 }
 
 async fn push(target: &Target) -> Answer {

@@ -55,7 +55,8 @@ pub(super) fn of_status(
         Verdict::Done => Outcome::Done,
         Verdict::Throttled { retry_after } => Outcome::Throttled { retry_after },
         Verdict::Failed => Outcome::Failed,
-        Verdict::Gone | Verdict::TooLarge | Verdict::Refused => Outcome::Refused,
+        Verdict::TooLarge => Outcome::TooLarge,
+        Verdict::Gone | Verdict::Refused => Outcome::Refused,
     }
 }
 
@@ -94,9 +95,10 @@ mod tests {
         for status in [404, 408, 409, 425, 500, 501, 502, 503, 504, 599] {
             assert_eq!(verdict(status, None, 60), Outcome::Failed);
         }
-        for status in [101, 300, 301, 302, 307, 400, 401, 403, 405, 410, 413, 415, 422, 600] {
+        for status in [101, 300, 301, 302, 307, 400, 401, 403, 405, 410, 415, 422, 600] {
             assert_eq!(verdict(status, None, 60), Outcome::Refused, "{status}");
         }
+        assert_eq!(verdict(413, None, 60), Outcome::TooLarge);
         assert_eq!(verdict(404, None, 1), Outcome::NotReceived);
         assert_eq!(verdict(405, None, 1), Outcome::NotReceived);
     }

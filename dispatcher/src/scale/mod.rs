@@ -26,19 +26,17 @@ pub struct Policy {
     pub idle: Duration,
     /// Demand of the past that still counts when scaling down.
     pub down_delay: Duration,
-    /// Events that one instance is good for at once.
-    pub permits: u32,
 }
 
 /// What there is to do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Demand {
-    /// Events that could be sent at once. Events behind a blocked key do not count.
+    /// Requests that could be sent at once. Events behind a blocked key do not count.
     pub runnable: u64,
-    /// Events at an instance.
+    /// Requests at an instance.
     pub in_flight: u64,
-    /// When the next waiting event is due.
-    pub next_due: Option<Duration>,
+    /// Requests that one instance is good for at once.
+    pub permits: u32,
     /// Instances that run or start.
     pub instances: u32,
 }
@@ -74,7 +72,7 @@ impl Scale {
 
     /// How many instances there should be now.
     pub fn decide(&mut self, demand: Demand, now: Duration) -> Decision {
-        let need = self.need(&demand, now);
+        let need = Self::need(&demand);
         let ceiling = self.policy.max;
         let floor = self.policy.min.min(ceiling);
         if need > 0 {
@@ -95,14 +93,10 @@ impl Scale {
         Decision { want, check_at }
     }
 
-    fn need(&self, demand: &Demand, now: Duration) -> u32 {
+    fn need(demand: &Demand) -> u32 {
         let work = demand.runnable.saturating_add(demand.in_flight);
-        let need = work.div_ceil(u64::from(self.policy.permits.max(1)));
+        let need = work.div_ceil(u64::from(demand.permits.max(1)));
         let need = u32::try_from(need).unwrap_or(u32::MAX);
-        // A retry that is due soon keeps an instance, so that it finds one warm.
-        let soon = now.saturating_add(self.policy.idle);
-        let need = need
-            .max(u32::from(demand.instances > 0 && demand.next_due.is_some_and(|due| due <= soon)));
         match demand.instances {
             0 => need.min(FIRST_STEP_MAX),
             some => need.min(some.saturating_mul(2).max(some.saturating_add(16))),

@@ -5,13 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn policy() -> Policy {
-    Policy {
-        min: 0,
-        max: 10,
-        idle: Duration::from_secs(30),
-        down_delay: Duration::from_secs(5),
-        permits: 4,
-    }
+    Policy { min: 0, max: 10, idle: Duration::from_secs(30), down_delay: Duration::from_secs(5) }
 }
 
 fn at(s: u64) -> Duration {
@@ -19,7 +13,7 @@ fn at(s: u64) -> Duration {
 }
 
 fn demand(runnable: u64, in_flight: u64, instances: u32) -> Demand {
-    Demand { runnable, in_flight, next_due: None, instances }
+    Demand { runnable, in_flight, permits: 4, instances }
 }
 
 #[test]
@@ -70,16 +64,6 @@ fn extra_instances_go_when_demand_was_low_for_a_while() {
 
     assert_eq!(lower, Decision { want: 3, check_at: Some(at(5)) });
     assert_eq!(scale.decide(demand(0, 1, 3), at(6)).want, 1);
-}
-
-#[test]
-fn a_retry_far_away_keeps_no_instance_and_a_near_one_does() {
-    let far = Demand { next_due: Some(at(500)), instances: 1, ..Demand::default() };
-    let near = Demand { next_due: Some(at(120)), instances: 1, ..Demand::default() };
-    let mut scale = Scale::new(policy());
-
-    assert_eq!(scale.decide(far, at(100)).want, 0);
-    assert_eq!(scale.decide(near, at(100)).want, 1);
 }
 
 #[test]

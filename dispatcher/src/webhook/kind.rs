@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Span, info_span};
-use weft_client::{Client, Options, Secret, Tls};
+use weft_client::Client;
 use weft_proto::resource::WEBHOOK_LABEL;
 use weft_proto::trace::Tracer;
 use weft_proto::v1::Resource;
@@ -18,7 +18,7 @@ use super::plan::{Plan, disabled};
 use super::report::{Now, Report};
 use super::runner::{self, Order, Parts};
 use crate::Config;
-use crate::port::WEBHOOK;
+use crate::port::{WEBHOOK, options};
 use crate::roster::Runs;
 
 /// What all webhooks share.
@@ -111,24 +111,4 @@ impl Runs for Webhooks {
         };
         Box::pin(runner::run(plan, parts, orders, stop))
     }
-}
-
-/// How this dispatcher reaches the brokers, for the client library.
-fn options(config: &Config) -> Result<Options> {
-    let read = |path: &std::path::Path| {
-        std::fs::read_to_string(path).map_err(|error| {
-            Error::invalid(format!("cannot read {}: {error}", path.display())).with_source(error)
-        })
-    };
-    let mut options = Options::new(config.endpoints.iter().cloned());
-    options.token_file.clone_from(&config.token_file);
-    if config.tls.enabled {
-        let identity = match (&config.tls.certificate, &config.tls.key) {
-            (Some(certificate), Some(key)) => Some((read(certificate)?, Secret::new(read(key)?))),
-            _ => None,
-        };
-        let ca_pem = config.tls.ca_file.as_deref().map(read).transpose()?.unwrap_or_default();
-        options.tls = Some(Tls { ca_pem, identity_pem: identity, server_name: None });
-    }
-    Ok(options)
 }

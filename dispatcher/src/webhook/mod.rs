@@ -7,7 +7,6 @@
 mod dial;
 mod kind;
 mod outside;
-mod payload;
 mod plan;
 mod post;
 #[cfg(test)]
@@ -25,6 +24,6 @@ pub(crate) use outside::Outside;
 /// when they may come again.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn untaken(body: &[u8]) -> Vec<(String, String, Option<std::time::Duration>)> {
-    let untaken = payload::untaken(body).into_iter();
+    let untaken = crate::push::payload::untaken(body).into_iter();
     untaken.map(|one| (one.id.clone(), one.source.clone(), one.retry_after())).collect()
 }

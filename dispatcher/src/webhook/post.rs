@@ -18,11 +18,11 @@ use weft_proto::resource::{WebhookMode, WebhookUrl};
 
 use super::Outside;
 use super::dial::Dialer;
-use super::payload::{self, Untaken};
 use super::secret::Secrets;
 use super::sign::sign;
 use crate::clock;
 use crate::egress::consent;
+use crate::push::payload::{self, Untaken};
 use crate::push::{self, Connections, Failure, REPLY_BYTES_MAX, Verdict};
 
 /// Longest wait for the answer to the question for consent.

@@ -12,9 +12,10 @@ use tokio_util::task::TaskTracker;
 use weft_proto::cloudevents::CloudEvent;
 use weft_proto::resource::{WebhookMode, WebhookUrl};
 
+use super::Outside;
 use super::post::{Outcome, Posted, Receiver};
 use super::secret::Secrets;
-use super::{Outside, payload};
+use crate::push::payload;
 use crate::{config, egress::consent, push};
 
 const SECRET: &str = "what only the receiver knows";
@@ -77,6 +78,7 @@ async fn post(receiver: &Receiver, mode: WebhookMode) -> Posted {
         partition: 0,
         offset: 0,
         timeout: Duration::from_millis(500),
+        is_batch: false,
         takes_reply: false,
         trace: None,
     };

@@ -53,7 +53,7 @@ impl Spans {
                 span.number("http.response.status_code", status.into());
             }
             let item = group.get(place);
-            let is_left = |item: &Item, untaken: &[super::payload::Untaken]| {
+            let is_left = |item: &Item, untaken: &[crate::push::payload::Untaken]| {
                 untaken.iter().any(|one| one.is(&item.event))
             };
             match &posted.outcome {

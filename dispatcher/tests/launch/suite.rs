@@ -93,10 +93,11 @@ async fn push(target: &Target) -> Outcome {
         partition: 0,
         offset: 0,
         timeout: LONG,
+        is_batch: false,
         takes_reply: false,
         trace: None,
     };
-    target.push(&event(), &delivery, &name()).await.outcome
+    target.push(&[event()], &delivery, &name()).await.outcome
 }
 
 async fn an_instance_takes_events_as_soon_as_it_is_started(bench: Bench) {

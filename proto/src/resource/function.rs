@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Start, problem};
-use crate::filter::{self, Filter};
+use super::{DurationText, Revision, ScalingSpec, TrafficSpec, TriggerSpec, problem};
 use crate::{Error, Name, QualifiedName, Result};
 
 /// Longest name of a function, so that names derived from it stay names.
@@ -11,7 +10,7 @@ const NAME_LEN_MAX: usize = 40;
 /// Each trigger is a subscription with a connection of its own.
 const TRIGGERS_LEN_MAX: usize = 16;
 const ENV_LEN_MAX: usize = 256;
-/// Longest time for one event, and longest pause before another attempt.
+/// Longest time for one event.
 const WAIT_MAX: DurationText = DurationText::from_secs(24 * 3_600);
 
 /// What a function shall be.
@@ -41,6 +40,12 @@ pub struct FunctionSpec {
     /// How many instances run.
     #[serde(default)]
     pub scaling: ScalingSpec,
+    /// Which revisions get which part of the events; without it, the newest gets all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub traffic: Vec<TrafficSpec>,
+    /// What instances were and are made of: the cluster fills it in, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revisions: Vec<Revision>,
 }
 
 /// One variable of the environment.
@@ -53,60 +58,20 @@ pub struct EnvVar {
     pub value: String,
 }
 
-/// Events in one instance at once.
+/// Events in one instance at once. A new instance starts at 1 and works its way up, as long as its
+/// answers do not take longer for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Concurrency {
-    /// Never more than this; a new instance starts at 1 and works its way up.
+    /// Never more than this; 0 = as many as do it good, at most 1,000.
     pub hard: u32,
+    /// Percent of what instances are good for that scaling aims at.
+    pub target: u32,
 }
 
 impl Default for Concurrency {
     fn default() -> Self {
-        Self { hard: 16 }
-    }
-}
-
-/// A stream whose events a function is run for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TriggerSpec {
-    /// Its name within the function.
-    #[serde(default = "trigger_name_default")]
-    pub name: String,
-    /// `name` or `namespace/name`.
-    pub stream: String,
-    /// Where it begins; read once, when its subscription is made.
-    #[serde(default)]
-    pub start: Start,
-    /// Which events; none = all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub filters: Vec<Filter>,
-    /// What happens after a failure.
-    #[serde(default)]
-    pub retry: RetrySpec,
-}
-
-/// When a failed event is tried again: after a random time up to `base` doubled with each attempt,
-/// at most `cap`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetrySpec {
-    /// After so many attempts the trigger is reported as failing; the event stays and is tried on.
-    pub attempts: u32,
-    /// Upper bound of the first pause.
-    pub base: DurationText,
-    /// Upper bound of all pauses.
-    pub cap: DurationText,
-}
-
-impl Default for RetrySpec {
-    fn default() -> Self {
-        Self {
-            attempts: 12,
-            base: DurationText::from_millis(200),
-            cap: DurationText::from_secs(60),
-        }
+        Self { hard: 0, target: 70 }
     }
 }
 
@@ -116,43 +81,6 @@ impl Default for RetrySpec {
 pub struct ReplySpec {
     /// `name` or `namespace/name`.
     pub stream: String,
-}
-
-/// How many instances run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScalingSpec {
-    /// At least so many, even without events.
-    pub min: u32,
-    /// At most so many.
-    pub max: u32,
-    /// An instance without work for this long is stopped.
-    pub idle: DurationText,
-}
-
-impl Default for ScalingSpec {
-    fn default() -> Self {
-        Self { min: 0, max: 1, idle: DurationText::from_secs(30) }
-    }
-}
-
-impl RetrySpec {
-    fn check(&self, field: &str) -> Result<()> {
-        let field = |name: &str| format!("{field}.{name}");
-        if self.attempts == 0 {
-            return Err(problem(field("attempts"), "at least one attempt is needed"));
-        }
-        if self.base.0.is_zero() {
-            return Err(problem(field("base"), "without a pause a failure would spin"));
-        }
-        if self.base > self.cap {
-            return Err(problem(field("base"), "the first pause is longer than the cap"));
-        }
-        if self.cap > WAIT_MAX {
-            return Err(problem(field("cap"), format!("{} is more than {WAIT_MAX}", self.cap)));
-        }
-        Ok(())
-    }
 }
 
 impl FunctionSpec {
@@ -170,10 +98,6 @@ impl FunctionSpec {
 
 const fn timeout_default() -> DurationText {
     DurationText::from_secs(30)
-}
-
-fn trigger_name_default() -> String {
-    "default".to_owned()
 }
 
 impl FunctionSpec {
@@ -212,12 +136,17 @@ impl FunctionSpec {
             let message = format!("{} is not in 1ms..={WAIT_MAX}", self.timeout);
             return Err(problem("spec.timeout", message));
         }
-        if !(1..=10_000).contains(&self.concurrency.hard) {
-            let message = format!("{} is not in 1..=10000", self.concurrency.hard);
+        if self.concurrency.hard > 10_000 {
+            let message = format!("{} is not in 0..=10000", self.concurrency.hard);
             return Err(problem("spec.concurrency.hard", message));
         }
-        self.check_scaling()?;
+        if !(1..=100).contains(&self.concurrency.target) {
+            let message = format!("{} is not in 1..=100 (percent)", self.concurrency.target);
+            return Err(problem("spec.concurrency.target", message));
+        }
+        self.scaling.check("spec.scaling")?;
         self.check_triggers()?;
+        self.check_traffic()?;
         if let Some(reply) = &self.reply {
             check_stream(&reply.stream, "spec.reply.stream")?;
         }
@@ -246,20 +175,6 @@ impl FunctionSpec {
         Ok(())
     }
 
-    fn check_scaling(&self) -> Result<()> {
-        let ScalingSpec { min, max, .. } = self.scaling;
-        if !(1..=50).contains(&max) {
-            return Err(problem("spec.scaling.max", format!("{max} is not in 1..=50")));
-        }
-        if min > max {
-            return Err(problem(
-                "spec.scaling.min",
-                format!("{min} is more than the maximum {max}"),
-            ));
-        }
-        Ok(())
-    }
-
     fn check_triggers(&self) -> Result<()> {
         if self.triggers.is_empty() {
             return Err(problem("spec.triggers", "a function without trigger would never run"));
@@ -282,19 +197,13 @@ impl FunctionSpec {
                 let message = format!("the trigger {:?} is there twice", trigger.name);
                 return Err(problem(field("name"), message));
             }
-            check_stream(&trigger.stream, &field("stream"))?;
-            trigger.start.check(&field("start"))?;
-            trigger.retry.check(&field("retry"))?;
-            filter::check_all(&trigger.filters).map_err(|error| {
-                let inner = error.field().unwrap_or("filters").to_owned();
-                problem(field(&inner), error.message())
-            })?;
+            trigger.check(&format!("spec.triggers[{place}]"))?;
         }
         Ok(())
     }
 }
 
-fn check_stream(stream: &str, field: &str) -> Result<()> {
+pub(super) fn check_stream(stream: &str, field: &str) -> Result<()> {
     match stream.parse::<QualifiedName>() {
         Ok(_) => Ok(()),
         Err(error) => Err(problem(field, error.to_string())),
@@ -311,6 +220,8 @@ pub struct FunctionStatus {
     pub conditions: Vec<Condition>,
     /// Running copies.
     pub instances: Instances,
+    /// Revisions that get events, or have instances.
+    pub revisions: Vec<RevisionStatus>,
     /// One for each trigger.
     pub triggers: Vec<TriggerStatus>,
     /// The newest failures, at most 10.
@@ -343,6 +254,20 @@ pub struct Instances {
     pub starting: u32,
 }
 
+/// How a revision is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RevisionStatus {
+    /// The revision.
+    pub name: String,
+    /// The part of the events that it gets, of 100.
+    pub percent: u32,
+    /// Its running copies.
+    pub instances: Instances,
+    /// Whether it fails so much that it is only asked now and then whether it is well again.
+    pub circuit_open: bool,
+}
+
 /// How a trigger is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -357,7 +282,11 @@ pub struct TriggerStatus {
     pub delivered: u64,
     /// Attempts that failed, since the dispatcher started.
     pub failed: u64,
-    /// Events that wait for another attempt.
+    /// Events that became dead letters by the function's refusal, since the dispatcher started.
+    pub dead: u64,
+    /// Events that failed more often than they should and are tried on.
+    pub blocked: u64,
+    /// Events in hand that failed before.
     pub retrying: u64,
     /// Age of the oldest event that is not settled, in milliseconds.
     pub oldest_unacked_age_ms: u64,
@@ -390,7 +319,7 @@ mod tests {
         let spec: FunctionSpec = serde_json::from_str(json).unwrap();
 
         assert_eq!(field_of(json), None);
-        assert_eq!(spec.triggers[0].retry, RetrySpec::default());
+        assert_eq!(spec.triggers[0].retry, TriggerSpec::new("default", "orders").retry);
         let again: FunctionSpec =
             serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
         assert_eq!(again, spec);
@@ -409,7 +338,21 @@ mod tests {
             (trigger(r#","retry":{"attempts":0}"#), "spec.triggers[0].retry.attempts"),
             (trigger(r#","retry":{"base":"0s"}"#), "spec.triggers[0].retry.base"),
             (trigger(r#","retry":{"base":"2s","cap":"1s"}"#), "spec.triggers[0].retry.base"),
-            (trigger(r#","retry":{"cap":"2d"}"#), "spec.triggers[0].retry.cap"),
+            (trigger(r#","retry":{"cap":"8d"}"#), "spec.triggers[0].retry.cap"),
+            (trigger(r#","retry":{"max_age":"0s"}"#), "spec.triggers[0].retry.max_age"),
+            (trigger(r#","key":"A""#), "spec.triggers[0].key"),
+            (trigger(r#","key":"a","ordering":"strict""#), "spec.triggers[0].key"),
+            (trigger(r#","batch":{"max_events":0}"#), "spec.triggers[0].batch.max_events"),
+            (trigger(r#","batch":{"linger":"2m"}"#), "spec.triggers[0].batch.linger"),
+            (
+                trigger(r#","batch":{"max_events":2},"ordering":"strict""#),
+                "spec.triggers[0].batch.max_events",
+            ),
+            (
+                r#"{"command":["a"],"triggers":[{"stream":"s"}],"concurrency":{"target":0}}"#
+                    .to_owned(),
+                "spec.concurrency.target",
+            ),
             (trigger("}").replace("}}]", "},{\"stream\":\"s\"}]"), "spec.triggers[1].name"),
             (
                 r#"{"command":["a"],"image":"b","triggers":[{"stream":"s"}]}"#.to_owned(),

@@ -12,17 +12,20 @@ mod limit;
 mod manifest;
 mod place;
 mod replay_job;
+mod revision;
 mod role;
+mod scaling;
 mod schema;
 mod stream;
 mod subscription;
+mod trigger;
 mod webhook;
 mod webhook_url;
 
 pub use duration::DurationText;
 pub use function::{
     Concurrency, Condition, EnvVar, FunctionSpec, FunctionStatus, Instances, LogLine, ReplySpec,
-    RetrySpec, ScalingSpec, TriggerSpec, TriggerStatus,
+    RevisionStatus, TriggerStatus,
 };
 pub use grant::{Effect, GrantSpec, PRINCIPAL_BYTES_MAX, Verb, check_principal};
 pub use kind::Kind;
@@ -30,15 +33,19 @@ pub use limit::LimitSpec;
 pub use manifest::{API_VERSION, Manifest, Metadata, check, identify};
 pub use place::{EventAt, Place};
 pub use replay_job::{
-    ReplayJobSpec, ReplayPace, ReplayPartition, ReplayRange, ReplayState, ReplayTarget,
+    FunctionTarget, ReplayJobSpec, ReplayPace, ReplayPartition, ReplayRange, ReplayState,
+    ReplayTarget,
 };
+pub use revision::{LATEST, Revision, Template, TrafficSpec};
 pub use role::Role;
+pub use scaling::ScalingSpec;
 pub use schema::{SchemaFormat, SchemaSpec, SchemaStatus, SchemaVersion};
 pub use stream::{
     BindingMode, BindingSpec, BindingVersion, MaxAge, PARTITIONS_MAX, PlacementStatus, Retention,
     StreamSpec, StreamStatus,
 };
 pub use subscription::{OrderKey, Start, SubscriptionMode, SubscriptionRetry, SubscriptionSpec};
+pub use trigger::{BatchSpec, OnExhausted, OnPermanent, Ordering, RetrySpec, TriggerSpec};
 pub use webhook::{
     ConsentStatus, Disabled, SecretRef, WEBHOOK_LABEL, WebhookMode, WebhookRetry, WebhookSpec,
     WebhookStatus,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Place, Start, WebhookSpec, problem};
+use super::{FunctionSpec, Place, Start, WebhookSpec, problem};
 use crate::filter::{self, Filter};
 use crate::{QualifiedName, Result};
 
@@ -44,6 +44,26 @@ pub enum ReplayTarget {
     Subscription(String),
     /// The receiver of a webhook: `name` or `namespace/name`.
     Webhook(String),
+    /// A function, through the subscription of one of its triggers.
+    Function(FunctionTarget),
+}
+
+/// A function to which events are replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionTarget {
+    /// `name` or `namespace/name`.
+    pub name: String,
+    /// The trigger whose stream is replayed, by whose rules.
+    #[serde(default = "default_trigger")]
+    pub trigger: String,
+    /// The revision that gets them; by default they are shared out as all events of the function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+fn default_trigger() -> String {
+    "default".to_owned()
 }
 
 /// How fast events are replayed.
@@ -118,6 +138,7 @@ impl ReplayTarget {
         match self {
             Self::Subscription(_) => "spec.target.subscription",
             Self::Webhook(_) => "spec.target.webhook",
+            Self::Function(_) => "spec.target.function",
         }
     }
 
@@ -127,11 +148,14 @@ impl ReplayTarget {
     ///
     /// `Invalid`, naming the field.
     pub fn name(&self) -> Result<QualifiedName> {
-        let (Self::Subscription(name) | Self::Webhook(name)) = self;
+        let name = match self {
+            Self::Subscription(name) | Self::Webhook(name) => name,
+            Self::Function(function) => &function.name,
+        };
         name.parse().map_err(|error: crate::NameError| problem(self.field(), error.to_string()))
     }
 
-    /// The subscription: itself, or that of the webhook.
+    /// The subscription: itself, that of the webhook, or that of the function's trigger.
     ///
     /// # Errors
     ///
@@ -142,6 +166,10 @@ impl ReplayTarget {
             Self::Subscription(_) => Ok(name),
             Self::Webhook(_) => {
                 let own = WebhookSpec::subscription_name(&name.name)?;
+                Ok(QualifiedName { name: own, ..name })
+            }
+            Self::Function(function) => {
+                let own = FunctionSpec::subscription_name(&name.name, &function.trigger)?;
                 Ok(QualifiedName { name: own, ..name })
             }
         }
@@ -213,6 +241,8 @@ mod tests {
             (r#"{"target":{"subscription":"Billing"}}"#, Some("spec.target.subscription")),
             (r#"{"target":{"webhook":"a/b/c"}}"#, Some("spec.target.webhook")),
             (r#"{"target":{"webhook":"shop/billing"}}"#, None),
+            (r#"{"target":{"function":{"name":"f","trigger":"t","revision":"f-00001"}}}"#, None),
+            (r#"{"target":{"function":{"name":"F"}}}"#, Some("spec.target.function")),
             (r#"{"target":{"subscription":"b"},"from":{"time":"noon"}}"#, Some("spec.from")),
             (r#"{"target":{"subscription":"b"},"to":{"time":"noon"}}"#, Some("spec.to")),
             (r#"{"target":{"subscription":"b"},"to":"earliest"}"#, Some("spec.to")),
@@ -246,7 +276,9 @@ mod tests {
             let found = spec.check().err().and_then(|error| error.field().map(str::to_owned));
             assert_eq!(found.as_deref(), field, "{json}");
         }
-        for json in [r#"{"target":{"function":"f"}}"#, r#"{"target":{"subscription":"b"},"x":1}"#] {
+        for json in
+            [r#"{"target":{"functoin":{"name":"f"}}}"#, r#"{"target":{"subscription":"b"},"x":1}"#]
+        {
             assert!(serde_json::from_str::<ReplayJobSpec>(json).is_err(), "{json}");
         }
     }

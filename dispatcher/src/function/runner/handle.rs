@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
-use weft_proto::event::{EventView, ordering_key};
+use weft_proto::event::EventView;
 
 use super::{Event, Payload, Runner};
 use crate::clock;
-use crate::delivery::{FeedId, InstanceId, Leased, Outcome, Place};
-use crate::feed::{self, Told};
+use crate::delivery::{FeedId, InstanceId, Lent, Outcome, RevisionNo, Ticket};
+use crate::feed::Told;
 use crate::function::deliver::Pushed;
 use crate::function::fleet::Happening;
-use crate::function::report::{Failure, LaunchTrouble};
+use crate::function::report::{Failure, LaunchTrouble, Tried};
 use crate::launch::{Exit, LaunchError};
+use crate::port::{self, Item};
 
 /// The reason of the condition that a function crashes again and again.
 const CRASHES: &str = "CrashLoop";
@@ -23,6 +24,8 @@ impl Runner {
             Event::Pushed(pushed) => self.handle_pushed(pushed),
             Event::Fleet(happening) => self.handle_fleet(happening),
             Event::Told(feed, told) => self.handle_told(feed, told),
+            Event::Settled(settled) => self.handle_settled(&settled),
+            Event::Job(known) => self.handle_job(known),
             Event::Reported(result) => {
                 self.reporting = None;
                 if let Err(error) = result {
@@ -37,9 +40,19 @@ impl Runner {
 
     fn handle_pushed(&mut self, pushed: Pushed) {
         self.metrics.push_seconds.record(pushed.took.as_secs_f64());
-        let trigger = self.report.triggers.get_mut(&pushed.place.feed);
+        let tried = self.payloads.get(&pushed.ticket).map(|payload| Tried {
+            feed: payload.feed,
+            partition: payload.partition,
+            offset: payload.offset,
+            attempt: payload.attempt,
+        });
+        let error = pushed.error.unwrap_or_default();
         if pushed.outcome == Outcome::Done {
-            self.restart.handle_success();
+            if let Some(revision) = self.fleet.revision_of(pushed.instance)
+                && let Some(track) = self.tracks.get_mut(&revision)
+            {
+                track.restart.handle_success();
+            }
             if matches!(&self.report.launch_trouble, Some(trouble) if trouble.reason == CRASHES) {
                 self.report.launch_trouble = None;
             }
@@ -47,17 +60,15 @@ impl Runner {
             self.metrics.replies.increment(pushed.replies as u64);
         } else {
             self.metrics.not_done.increment(1);
-            if let Some(trigger) = trigger {
+            if let Some(trigger) = tried.and_then(|tried| self.report.triggers.get_mut(&tried.feed))
+            {
                 trigger.failed += 1;
             }
-            self.report.add_error(Failure {
-                time: clock::now(),
-                message: pushed.error.unwrap_or_default(),
-                push: Some((pushed.place, pushed.attempt)),
-            });
+            let message = error.clone();
+            self.report.add_error(Failure { time: clock::now(), message, push: tried });
         }
-        debug!(place = ?pushed.place, instance = %pushed.instance, outcome = ?pushed.outcome, "pushed");
-        self.delivery.handle_outcome(pushed.place, pushed.outcome, self.now());
+        debug!(push = ?pushed.push, instance = %pushed.instance, outcome = ?pushed.outcome, "pushed");
+        self.delivery.handle_outcome(pushed.push, pushed.outcome, &error, self.now());
         self.mark_changed();
     }
 
@@ -65,18 +76,20 @@ impl Runner {
         self.mark_changed();
         let now = self.now();
         match happening {
-            Happening::Started { id } => {
-                self.delivery.handle_instance_ready(id);
+            Happening::Started { id, revision } => {
+                let found = self.plan.revisions.get(&revision);
+                let hard = found.map_or(1, |found| found.template.concurrency.hard);
+                self.delivery.handle_instance_ready(id, revision, hard);
                 if self.is_ending {
                     self.drain(id);
                 }
                 // A crash loop is over when an event was answered, not when the next one starts.
-                if !self.restart.is_loop() {
+                if !self.tracks.get(&revision).is_some_and(|track| track.restart.is_loop()) {
                     self.report.launch_trouble = None;
                 }
             }
-            Happening::NotStarted { error } => {
-                self.restart.handle_failure(&mut self.random, now);
+            Happening::NotStarted { revision, error } => {
+                self.start_failed(revision, now);
                 let reason = match error {
                     LaunchError::Denied(_) => "PolicyDenied",
                     LaunchError::Invalid(_) => "InvalidCommand",
@@ -89,17 +102,24 @@ impl Runner {
                 self.metrics.lines_left_out.increment(line.left_out);
                 self.report.add_line(clock::now(), id, line.text);
             }
-            Happening::Ended { id, exit, last_lines } => {
+            Happening::Ended { id, revision, exit, last_lines } => {
                 for line in last_lines {
                     self.report.add_line(clock::now(), id, line.text);
                 }
                 self.delivery.handle_instance_gone(id);
-                self.handle_exit(id, exit, now);
+                self.handle_exit(id, revision, exit, now);
             }
         }
     }
 
-    fn handle_exit(&mut self, id: InstanceId, exit: Exit, now: Duration) {
+    /// Says whether it was one of many.
+    fn start_failed(&mut self, revision: RevisionNo, now: Duration) -> (bool, u32) {
+        let Some(track) = self.tracks.get_mut(&revision) else { return (false, 0) };
+        track.restart.handle_failure(&mut self.random, now);
+        (track.restart.is_loop(), track.restart.failures())
+    }
+
+    fn handle_exit(&mut self, id: InstanceId, revision: RevisionNo, exit: Exit, now: Duration) {
         match exit {
             Exit::Stopped => info!(function = %self.plan.name, instance = %id, "instance ended"),
             Exit::Killed => {
@@ -107,11 +127,10 @@ impl Runner {
             }
             Exit::Crashed(how) => {
                 self.metrics.crashes.increment(1);
-                self.restart.handle_failure(&mut self.random, now);
+                let (is_loop, failures) = self.start_failed(revision, now);
                 warn!(function = %self.plan.name, instance = %id, %how, "instance crashed");
                 let message = format!("instance {id} {how}");
-                if self.restart.is_loop() {
-                    let failures = self.restart.failures();
+                if is_loop {
                     self.trouble(CRASHES, format!("{message}; {failures} in a row"));
                 } else {
                     self.report.add_error(plain_error(message));
@@ -131,36 +150,33 @@ impl Runner {
             return;
         }
         match told {
-            Told::Assigned { partition, watermark } => {
-                self.delivery.handle_assigned(feed, partition, watermark);
+            Told::Joined(settler) => {
+                if let Some(running) = self.feeds.get_mut(&feed) {
+                    running.settler = Some(settler);
+                }
+                self.handle_joined(feed, None);
             }
-            Told::Revoked { partition } => self.delivery.handle_revoked(feed, partition),
-            Told::Leased(leased) => self.handle_leased(feed, leased),
-            Told::Settled { places } => {
+            Told::Item(Item::Lent(lent)) => {
+                lent.into_iter().for_each(|one| self.handle_lent(feed, one))
+            }
+            Told::Item(Item::Turn { partition, is_own: true }) => {
+                self.turns.insert((feed, partition));
+            }
+            Told::Item(Item::Turn { partition, is_own: false }) => {
+                self.turns.remove(&(feed, partition));
+                // Another dispatcher goes on; what is under way ends here.
+                self.delivery.give_back(feed, "another dispatcher runs the function now");
+            }
+            Told::Item(Item::Lags(lags)) => {
                 if let Some(trigger) = self.report.triggers.get_mut(&feed) {
-                    trigger.delivered += places.len() as u64;
-                }
-                for place in places {
-                    self.delivery.handle_settled(place);
+                    trigger.lags = lags.into_iter().collect();
                 }
             }
-            Told::Fenced { places } => {
-                for place in places {
-                    self.delivery.handle_fenced(place);
-                }
-            }
-            Told::Positions { positions } => {
-                if let Some(trigger) = self.report.triggers.get_mut(&feed) {
-                    let lags = positions.iter();
-                    let lags = lags.map(|at| (at.partition, at.end.saturating_sub(at.watermark)));
-                    trigger.positions = lags.collect();
-                }
-            }
-            Told::Joined => self.handle_joined(feed, None),
-            Told::Trouble { error } => {
+            Told::Trouble(error) => {
                 if !error.is_retryable() {
                     warn!(function = %self.plan.name, %error, "subscription does not work");
                 }
+                self.feed_lost(feed);
                 self.handle_joined(feed, Some(error.message().to_owned()));
             }
         }
@@ -174,23 +190,29 @@ impl Runner {
         }
     }
 
-    fn handle_leased(&mut self, feed: FeedId, leased: feed::Leased) {
-        for (offset, event) in leased.events {
-            let place = Place { feed, partition: leased.partition, offset };
-            let view = EventView::parse(&event);
-            let key = view.and_then(|view| ordering_key(&view).map(|key| key.as_bytes().to_vec()));
-            match self.delivery.handle_lease(place, leased.epoch, key.as_deref()) {
-                Leased::Taken => {
-                    let appended = leased.appended;
-                    self.payloads.insert(place, Payload { event, appended });
-                }
-                Leased::Known => {
-                    if let Some(feed) = self.feeds.get(&feed) {
-                        feed.outbox.release(event.len() as u64);
-                    }
-                }
-            }
-        }
+    pub(super) fn handle_lent(&mut self, feed: FeedId, lent: port::Lent) {
+        let Some((lent, pinned)) = self.pinned_by(feed, lent) else { return };
+        let Some(running) = self.feeds.get(&feed) else { return };
+        let hash = EventView::parse(&lent.event).map(|view| running.trigger.hash_of(&view));
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        let bytes = u32::try_from(lent.event.len()).unwrap_or(u32::MAX);
+        let payload = Payload {
+            feed,
+            held: lent.held,
+            partition: lent.partition,
+            offset: lent.offset,
+            attempt: lent.attempt,
+            event: lent.event,
+            appended: lent.appended,
+            hash: hash.unwrap_or_default(),
+            pinned,
+            is_redriven: lent.is_redriven,
+            replay_job: lent.replay_job,
+        };
+        let (revision, attempt) = (self.route(&payload), payload.attempt);
+        self.payloads.insert(ticket, payload);
+        self.delivery.handle_lent(Lent { ticket, feed, revision, attempt, bytes }, self.now());
         self.gauge_held();
     }
 }

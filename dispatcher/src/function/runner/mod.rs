@@ -6,10 +6,11 @@
 mod ending;
 mod feeds;
 mod handle;
-#[cfg(test)]
-mod tests;
+mod replay;
+mod scaling;
+mod settle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +23,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
-use weft_proto::resource::{FunctionStatus, Instances};
+use tracing::{info, warn};
+use weft_client::Held;
+use weft_proto::resource::{FunctionStatus, Instances, RevisionStatus};
 use weft_proto::trace::Tracer;
 use weft_proto::{Result, Timestamp};
 
@@ -33,13 +35,17 @@ use super::fleet::{Fleet, Happening};
 use super::plan::Trigger;
 use super::report::Report;
 use crate::clock;
-use crate::delivery::{Action, Delivery, FeedId, InstanceId, Outcome, Place, Random};
-use crate::feed::{Outbox, Told};
-use crate::launch::{Launch, Launcher};
+use crate::delivery::{
+    Action, Delivery, FeedId, InstanceId, Outcome, PushId, Random, RevisionNo, Ticket,
+};
+use crate::feed::Told;
+use crate::launch::Launcher;
 use crate::metrics::FunctionMetrics;
-use crate::port::{FUNCTION, Mesh};
+use crate::port::{FUNCTION, Mesh, Settler};
 use crate::push;
-use crate::scale::{Demand, Restart, Scale};
+use replay::Jobs;
+use scaling::Track;
+use settle::Settled;
 
 /// Messages of feeds that may wait; when it is full, feeds wait, and with them the server.
 const TOLD_LEN: usize = 64;
@@ -69,15 +75,28 @@ pub(crate) struct Parts {
     pub(crate) tracer: Tracer,
 }
 
-/// An event that is held in memory.
+/// An event that is lent to us.
 struct Payload {
+    feed: FeedId,
+    held: Held,
+    partition: u32,
+    offset: u64,
+    /// Which delivery it is, from 1.
+    attempt: u32,
     event: Bytes,
     appended: Timestamp,
+    /// By what it finds its revision.
+    hash: u64,
+    /// The revision that a replay job names.
+    pinned: Option<RevisionNo>,
+    is_redriven: bool,
+    replay_job: Option<u64>,
 }
 
 struct RunningFeed {
     trigger: Trigger,
-    outbox: Outbox,
+    /// While it is joined.
+    settler: Option<Arc<dyn Settler>>,
     stop: CancellationToken,
     ended: tokio::task::JoinHandle<()>,
 }
@@ -86,6 +105,8 @@ enum Event {
     Pushed(Pushed),
     Fleet(Happening),
     Told(FeedId, Told),
+    Settled(Settled),
+    Job(replay::Known),
     Reported(Result<()>),
     ChoreDone,
 }
@@ -97,18 +118,23 @@ pub(crate) struct Runner {
     began: Instant,
     random: Random,
     delivery: Delivery,
-    scale: Scale,
-    restart: Restart,
+    /// What is known of each revision that gets events, or has instances.
+    tracks: BTreeMap<RevisionNo, Track>,
     check_at: Option<Duration>,
     fleet: Fleet,
     next_instance: u64,
-    revision: u64,
-    payloads: BTreeMap<Place, Payload>,
+    payloads: BTreeMap<Ticket, Payload>,
+    next_ticket: u64,
     feeds: BTreeMap<FeedId, RunningFeed>,
     next_feed: u32,
+    /// Partitions whose events come to us, and not to another dispatcher.
+    turns: BTreeSet<(FeedId, u32)>,
+    jobs: Jobs,
+    extend_at: Duration,
     told_tx: mpsc::Sender<(FeedId, Told)>,
     told_rx: mpsc::Receiver<(FeedId, Told)>,
     pushes: FuturesUnordered<BoxFuture<'static, Pushed>>,
+    settles: FuturesUnordered<BoxFuture<'static, Settled>>,
     chores: FuturesUnordered<BoxFuture<'static, ()>>,
     report: Report,
     reporting: Option<BoxFuture<'static, Result<()>>>,
@@ -125,19 +151,22 @@ impl Runner {
         let mut random = Random::new(parts.seed);
         Self {
             began: Instant::now(),
-            delivery: Delivery::new(plan.delivery.clone(), random.next()),
-            scale: Scale::new(plan.scale.clone()),
-            restart: Restart::default(),
+            delivery: Delivery::new(random.next()),
+            tracks: BTreeMap::new(),
             check_at: None,
             fleet: Fleet::new(Arc::clone(&parts.launcher), parts.tasks.clone()),
             next_instance: 0,
-            revision: 0,
             payloads: BTreeMap::new(),
+            next_ticket: 0,
             feeds: BTreeMap::new(),
             next_feed: 0,
+            turns: BTreeSet::new(),
+            jobs: Jobs::new(Arc::clone(&parts.mesh)),
+            extend_at: Duration::ZERO,
             told_tx,
             told_rx,
             pushes: FuturesUnordered::new(),
+            settles: FuturesUnordered::new(),
             chores: FuturesUnordered::new(),
             report: Report::default(),
             reporting: None,
@@ -183,8 +212,10 @@ impl Runner {
         tokio::select! {
             biased;
             Some(pushed) = self.pushes.next() => Event::Pushed(pushed),
+            Some(settled) = self.settles.next() => Event::Settled(settled),
             Some(happening) = self.fleet.next() => Event::Fleet(happening),
             Some((feed, told)) = self.told_rx.recv() => Event::Told(feed, told),
+            known = self.jobs.next() => Event::Job(known),
             result = or_never(self.reporting.as_mut()) => Event::Reported(result),
             Some(()) = self.chores.next() => Event::ChoreDone,
         }
@@ -194,11 +225,14 @@ impl Runner {
         self.began.elapsed()
     }
 
-    fn wake_at(&self) -> Option<Instant> {
-        let start = (!self.is_ending && self.restart.ready_at() > self.now())
-            .then(|| self.restart.ready_at());
-        let offsets = [self.delivery.poll_timeout(), self.check_at, start];
-        let wakes = offsets.into_iter().flatten().map(|offset| self.began + offset);
+    /// When to act again if nothing happens. What is due already waits for something else.
+    fn wake_at(&mut self) -> Option<Instant> {
+        let now = self.now();
+        let starts = self.tracks.values().map(Track::starts_at).filter(|_| !self.is_ending);
+        let extend = (!self.payloads.is_empty()).then_some(self.extend_at);
+        let offsets = [self.delivery.poll_timeout(now), self.check_at, extend];
+        let offsets = offsets.into_iter().flatten().chain(starts).filter(|&offset| offset > now);
+        let wakes = offsets.map(|offset| self.began + offset);
         wakes.chain(self.report_due.filter(|_| self.reporting.is_none())).min()
     }
 
@@ -207,48 +241,43 @@ impl Runner {
         let now = self.now();
         while let Some(action) = self.delivery.poll_action(now) {
             match action {
-                Action::Push { place, instance, attempt } => self.push(place, instance, attempt),
-                Action::Ack { place, epoch } => {
-                    if let Some(feed) = self.feeds.get(&place.feed) {
-                        feed.outbox.ack(place, epoch);
-                    }
-                }
-                Action::Forget { place } => self.forget(place),
+                Action::Push { push, tickets, instance } => self.push(push, &tickets, instance),
+                Action::Settle { ticket, how } => self.settle(ticket, how),
+                Action::Forget { ticket } => drop(self.forget(ticket)),
             }
         }
+        self.extend_if_due(now);
         self.scale(now);
         let idle = |id| self.delivery.in_flight_of(id) == 0;
-        self.fleet.stop_idle(idle, self.plan.grace());
+        self.fleet.stop_idle(idle, |revision| self.plan.grace(revision));
         self.report_if_due();
     }
 
-    fn push(&mut self, place: Place, instance: InstanceId, attempt: u32) {
+    fn push(&mut self, push: PushId, tickets: &[Ticket], instance: InstanceId) {
         let target = self.fleet.target(instance);
-        let event = self.payloads.get(&place).map(|payload| payload.event.clone());
-        let (Some(target), Some(event)) = (target, event) else {
-            // The rules only name what was told to them; should they ever not, the event stays.
-            warn!(?place, %instance, "nothing to push to or from");
-            self.delivery.handle_outcome(place, Outcome::NotReceived, self.now());
+        let payloads: Vec<&Payload> =
+            tickets.iter().filter_map(|ticket| self.payloads.get(ticket)).collect();
+        let first = payloads.first().zip(tickets.first());
+        let (Some((revision, target)), Some((first, &ticket))) = (target, first) else {
+            // The rules only name what was told to them; should they ever not, the events stay.
+            warn!(?push, %instance, "nothing to push to or from");
+            self.delivery.handle_outcome(push, Outcome::NotReceived, "", self.now());
             return;
         };
-        let id = match self.feeds.get(&place.feed) {
-            Some(feed) => {
-                let subscription = &feed.trigger.subscription;
-                format!("{subscription}/{}/{}", place.partition, place.offset)
-            }
-            None => format!("{}/{}", place.partition, place.offset),
-        };
+        let feed = self.feeds.get(&first.feed);
         let push = Push {
-            place,
+            push,
             instance,
             target,
-            event,
+            ticket,
+            events: payloads.iter().map(|payload| payload.event.clone()).collect(),
             delivery: push::Delivery {
-                id,
-                attempt,
-                partition: place.partition.get(),
-                offset: place.offset.get(),
-                timeout: self.plan.template.timeout,
+                id: name_of_delivery(feed, first),
+                attempt: first.attempt,
+                partition: first.partition,
+                offset: first.offset,
+                timeout: self.plan.timeout(revision),
+                is_batch: feed.is_some_and(|feed| feed.trigger.is_batch),
                 takes_reply: self.plan.reply_to.is_some(),
                 trace: None,
             },
@@ -261,14 +290,11 @@ impl Runner {
         self.mark_changed();
     }
 
-    fn forget(&mut self, place: Place) {
-        if let Some(Payload { event, .. }) = self.payloads.remove(&place)
-            && let Some(feed) = self.feeds.get(&place.feed)
-        {
-            feed.outbox.release(event.len() as u64);
-        }
+    fn forget(&mut self, ticket: Ticket) -> Option<Payload> {
+        let payload = self.payloads.remove(&ticket);
         self.gauge_held();
         self.mark_changed();
+        payload
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge of at most some thousands")]
@@ -276,76 +302,24 @@ impl Runner {
         self.metrics.leased.set(self.payloads.len() as f64);
     }
 
-    fn scale(&mut self, now: Duration) {
-        for id in self.fleet.outdated(self.revision) {
-            self.drain(id);
-        }
-        if self.is_ending {
-            self.check_at = None;
-            return;
-        }
-        let serving: Vec<InstanceId> = self.fleet.serving().collect();
-        let starting = self.fleet.starting_len(self.revision);
-        let have = u32::try_from(serving.len() + starting).unwrap_or(u32::MAX);
-        let demand = Demand {
-            runnable: self.delivery.runnable(),
-            in_flight: serving.iter().map(|&id| u64::from(self.delivery.in_flight_of(id))).sum(),
-            next_due: self.delivery.next_due(),
-            instances: have,
-        };
-        let decision = self.scale.decide(demand, now);
-        self.check_at = decision.check_at;
-        if decision.want > have && now >= self.restart.ready_at() {
-            // After a failure one at a time: the next will probably fail as well.
-            let more = if self.restart.failures() > 0 {
-                u32::from(starting == 0)
-            } else {
-                decision.want - have
-            };
-            for _ in 0..more {
-                self.start();
-            }
-        }
-        let surplus = usize::try_from(have.saturating_sub(decision.want)).unwrap_or(0);
-        let mut idle_first = serving;
-        idle_first.sort_by_key(|&id| self.delivery.in_flight_of(id));
-        for id in idle_first.into_iter().take(surplus) {
-            self.drain(id);
-        }
-    }
-
-    fn start(&mut self) {
-        self.next_instance += 1;
-        let launch = Launch {
-            id: InstanceId(self.next_instance),
-            function: self.plan.name.clone(),
-            command: self.plan.template.command.clone(),
-            env: self.plan.template.env.clone(),
-        };
-        debug!(function = %self.plan.name, instance = self.next_instance, "starting an instance");
-        self.fleet.start(launch, self.revision);
-        self.metrics.starts.increment(1);
-        self.mark_changed();
-    }
-
-    fn drain(&mut self, id: InstanceId) {
-        self.delivery.handle_instance_draining(id);
-        self.fleet.drain(id);
-        self.mark_changed();
+    /// Who gets an event.
+    fn route(&self, payload: &Payload) -> RevisionNo {
+        let pinned = payload.pinned.filter(|pinned| self.plan.revisions.contains_key(pinned));
+        pinned.unwrap_or_else(|| self.plan.route(payload.hash))
     }
 
     fn revise(&mut self, plan: Plan) {
         info!(function = %plan.name, generation = %plan.generation, "function changed");
-        if plan.template != self.plan.template {
-            self.revision += 1;
-            self.restart.handle_new_revision();
+        if plan.shares != self.plan.shares {
             self.report.launch_trouble = None;
         }
         self.report.spec_trouble = None;
         self.plan = plan;
-        self.delivery.handle_new_revision(self.plan.delivery.clone());
-        self.scale.handle_policy(self.plan.scale.clone());
         self.update_feeds();
+        let routes: BTreeMap<Ticket, RevisionNo> =
+            self.payloads.iter().map(|(&ticket, one)| (ticket, self.route(one))).collect();
+        let own = |ticket| routes.get(&ticket).copied().unwrap_or_default();
+        self.delivery.handle_routes(own, self.now());
         self.mark_changed();
     }
 
@@ -359,33 +333,55 @@ impl Runner {
 
     fn report_if_due(&mut self) {
         let is_due = self.report_due.is_some_and(|due| due <= Instant::now());
-        if is_due && self.reporting.is_none() {
-            self.report_due = None;
-            self.last_report = Some(Instant::now());
-            let status = self.status();
-            // Each write is an entry of the catalog's log: what says nothing new is not written.
-            let news = without_ages(status.clone());
-            if self.reported.as_ref() != Some(&news) {
-                self.reported = Some(news);
-                self.reporting = Some(self.write_status(&status));
-            }
+        if !is_due || self.reporting.is_some() {
+            return;
+        }
+        self.report_due = None;
+        // Whoever stands by has nothing to say, but that it cannot.
+        if self.turns.is_empty() && !self.report.has_trouble() {
+            return;
+        }
+        self.last_report = Some(Instant::now());
+        let status = self.status();
+        // Each write is an entry of the catalog's log: what says nothing new is not written.
+        let news = without_ages(status.clone());
+        if self.reported.as_ref() != Some(&news) {
+            self.reported = Some(news);
+            self.reporting = Some(self.write_status(&status));
         }
     }
 
     fn status(&self) -> FunctionStatus {
+        let now = self.now();
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let instances = Instances {
-            ready: count(self.fleet.serving().count()),
-            starting: count(self.fleet.starting_len(self.revision)),
+        let instances = |revision| Instances {
+            ready: count(self.fleet.serving_of(revision).count()),
+            starting: count(self.fleet.starting_len(revision)),
         };
+        let mut all = self.fleet.revisions();
+        all.extend(self.plan.shares.iter().map(|&(revision, _)| revision));
+        let share = |revision| self.plan.shares.iter().find(|(of, _)| *of == revision);
+        let revisions: Vec<RevisionStatus> = all
+            .into_iter()
+            .map(|revision| RevisionStatus {
+                name: self.plan.name_of(revision),
+                percent: share(revision).map_or(0, |&(_, percent)| percent),
+                instances: instances(revision),
+                circuit_open: !self.delivery.is_well(revision, now),
+            })
+            .collect();
+        let total = revisions.iter().fold(Instances::default(), |sum, one| Instances {
+            ready: sum.ready + one.instances.ready,
+            starting: sum.starting + one.instances.starting,
+        });
         let counts = |feed| (self.delivery.counts(feed), self.oldest(feed));
-        self.report.status(self.plan.generation, instances, counts, clock::now())
+        self.report.status(self.plan.generation, total, revisions, counts, clock::now())
     }
 
-    /// When the oldest event of the trigger that is held was appended.
+    /// When the oldest event of the trigger that is in hand was appended.
     fn oldest(&self, feed: FeedId) -> Option<Timestamp> {
-        let held = self.payloads.iter().filter(|(place, _)| place.feed == feed);
-        held.map(|(_, payload)| payload.appended).min()
+        let held = self.payloads.values().filter(|payload| payload.feed == feed);
+        held.map(|payload| payload.appended).min()
     }
 
     fn write_status(&self, status: &FunctionStatus) -> BoxFuture<'static, Result<()>> {
@@ -397,6 +393,18 @@ impl Runner {
             mesh.set_status(FUNCTION, &name, uid, status).await
         })
     }
+}
+
+/// Names a delivery: the same for every attempt with the same event.
+fn name_of_delivery(feed: Option<&RunningFeed>, payload: &Payload) -> String {
+    // What is sent once more because somebody asked for it is no repeat.
+    let from = match (payload.is_redriven, payload.replay_job) {
+        (true, _) => "dead/".to_owned(),
+        (false, Some(job)) => format!("replay-{job}/"),
+        (false, None) => String::new(),
+    };
+    let name = feed.map(|feed| format!("{}/", feed.trigger.subscription)).unwrap_or_default();
+    format!("{name}{from}{}/{}", payload.partition, payload.offset)
 }
 
 /// Time passes without anybody having to be told.

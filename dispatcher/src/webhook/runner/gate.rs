@@ -75,6 +75,7 @@ impl Runner {
             partition: first.partition,
             offset: first.offset,
             timeout: self.plan.spec.timeout.0,
+            is_batch: false,
             takes_reply: false,
             trace,
         };

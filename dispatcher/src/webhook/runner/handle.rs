@@ -12,7 +12,7 @@ use super::{Act, Event, Item, Pushed, Runner, Settled};
 use crate::clock;
 use crate::delivery::backoff_max;
 use crate::egress::consent;
-use crate::webhook::payload::Untaken;
+use crate::push::payload::Untaken;
 use crate::webhook::post::Outcome;
 
 /// Longest pause after the first answer that asked for one without saying how long.
@@ -75,6 +75,7 @@ impl Runner {
             // What is lent stays lent, whoever leads.
             SubscriptionItem::Assigned { .. }
             | SubscriptionItem::Revoked { .. }
+            | SubscriptionItem::Turn { .. }
             | SubscriptionItem::Seam { .. } => {}
         }
         self.mark_changed();
@@ -97,14 +98,13 @@ impl Runner {
         let Pushed { group, outcome, error, took } = pushed;
         let now = self.now();
         self.metrics.seconds.record(took.as_secs_f64());
-        let was_full = self.in_flight >= self.permits.limit();
         self.in_flight = self.in_flight.saturating_sub(1);
         self.permits.give_back();
         debug!(webhook = %self.plan.name, ?outcome, events = group.len(), "pushed");
         if let Outcome::Done(untaken) = &outcome {
             self.metrics.done.increment(1);
             self.circuit.handle_success();
-            self.permits.succeed(was_full);
+            self.permits.succeed(took, now);
             self.pauses = 0;
             self.settle_done(group, untaken, &error);
             self.mark_changed();

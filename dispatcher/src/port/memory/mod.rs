@@ -1,5 +1,8 @@
 //! A mesh in memory, with faults, for tests.
 
+mod lend;
+
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,25 +12,14 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use tokio::sync::watch;
 use weft_proto::event::EventView;
-use weft_proto::resource::{self, Kind, Start, SubscriptionSpec};
-use weft_proto::v1::subscribe_response::Frame;
-use weft_proto::v1::{
-    Assigned, Delivery, EventBatch, Idle, Resource, Revoked, Settled, SettledRange,
-    SubscriptionPosition,
-};
-use weft_proto::{Error, QualifiedName, Reason, ResourceUid, Result};
+use weft_proto::resource::{self, FunctionSpec, Kind, Start, SubscriptionSpec};
+use weft_proto::v1::Resource;
+use weft_proto::{Error, QualifiedName, Reason, ResourceUid, Result, Timestamp};
 
+use super::{Change, FUNCTION, Joining, Membership, Mesh, SUBSCRIPTION};
 use crate::function::name_of;
-
-use super::{Change, FUNCTION, Member, Mesh, SUBSCRIPTION};
-
-#[derive(Debug, Default)]
-struct Subscription {
-    stream: String,
-    acked: BTreeSet<u64>,
-    epoch: u64,
-    start: u64,
-}
+pub use lend::MemoryMembership;
+use lend::Subscription;
 
 #[derive(Debug, Default)]
 struct State {
@@ -38,7 +30,6 @@ struct State {
     subscriptions: BTreeMap<QualifiedName, Subscription>,
     publish_failures: u32,
     settle_losses: u32,
-    settles_held: bool,
 }
 
 /// The mesh: one partition to a stream, everything at once and for good.
@@ -51,16 +42,6 @@ pub struct MemoryMesh {
 impl Default for MemoryMesh {
     fn default() -> Self {
         Self { state: Arc::default(), changed: Arc::new(watch::Sender::new(0)) }
-    }
-}
-
-impl Subscription {
-    fn watermark(&self) -> u64 {
-        let mut watermark = self.start;
-        while self.acked.contains(&watermark) {
-            watermark += 1;
-        }
-        watermark
     }
 }
 
@@ -83,10 +64,16 @@ impl MemoryMesh {
         self.state().streams.get(stream).cloned().unwrap_or_default()
     }
 
-    /// Offsets that a subscription has settled.
+    /// Offsets that a subscription has settled, dead letters among them.
     pub fn acked(&self, subscription: &QualifiedName) -> BTreeSet<u64> {
         let state = self.state();
-        state.subscriptions.get(subscription).map(|found| found.acked.clone()).unwrap_or_default()
+        state.subscriptions.get(subscription).map(|found| found.settled.clone()).unwrap_or_default()
+    }
+
+    /// Dead letters of a subscription: offset, and why.
+    pub fn dead(&self, subscription: &QualifiedName) -> BTreeMap<u64, String> {
+        let state = self.state();
+        state.subscriptions.get(subscription).map(|found| found.dead.clone()).unwrap_or_default()
     }
 
     /// The next publishes fail.
@@ -94,21 +81,15 @@ impl MemoryMesh {
         self.state().publish_failures = count;
     }
 
-    /// The next acknowledgements are stored, but their answers are lost with the connection.
+    /// The next acts are stored, but their answers are lost with the connection.
     pub fn lose_settle_answers(&self, count: u32) {
         self.state().settle_losses = count;
     }
 
-    /// From now on acknowledgements are neither stored nor answered, as while a group has no leader;
-    /// those are lost. Or again they are.
-    pub fn hold_settles(&self, held: bool) {
-        self.state().settles_held = held;
-    }
-
-    /// Breaks the connection of every member.
+    /// Ends every membership; what was lent comes again.
     pub fn disconnect_members(&self) {
         for subscription in self.state().subscriptions.values_mut() {
-            subscription.epoch += 1;
+            subscription.disconnect();
         }
         self.touch();
     }
@@ -141,6 +122,17 @@ impl MemoryMesh {
         resource.generation = state.generation;
         if resource.kind == SUBSCRIPTION {
             state.subscribe(name, &resource.spec)?;
+        }
+        if resource.kind == FUNCTION {
+            // What the cluster does; a function that it would refuse is stored as it is.
+            let parse = |spec: &[u8]| resource::parse::<FunctionSpec>(Kind::Function, spec).ok();
+            let old = state.resources.get(&key).and_then(|known| parse(&known.spec));
+            if let Some(mut spec) = parse(&resource.spec)
+                && spec.revise(&key.1.name, old.as_ref(), "somebody", Timestamp::default()).is_ok()
+            {
+                let text = serde_json::to_vec(&spec);
+                resource.spec = text.map_err(|error| Error::internal(error.to_string()))?.into();
+            }
         }
         let change = Change::Put(Box::new(resource.clone()));
         state.changes.push((resource.kind.clone(), change));
@@ -210,8 +202,12 @@ impl State {
         let end = self.streams.get(&stream).map(Vec::len);
         let end = end.ok_or_else(|| Error::new(Reason::UnknownStream, "unknown stream"))? as u64;
         let start = if spec.start == Start::Earliest { 0 } else { end };
-        let fresh = Subscription { stream: stream.to_string(), start, ..Subscription::default() };
-        self.subscriptions.entry(name).or_insert(fresh);
+        match self.subscriptions.entry(name) {
+            Entry::Occupied(mut present) => present.get_mut().spec = spec,
+            Entry::Vacant(vacant) => {
+                vacant.insert(Subscription::new(stream, spec, start));
+            }
+        }
         Ok(())
     }
 }
@@ -293,34 +289,8 @@ impl Mesh for MemoryMesh {
         Box::pin(async move { result })
     }
 
-    fn open(
-        &self,
-        subscription: &QualifiedName,
-        _member: &str,
-    ) -> BoxFuture<'_, Result<Box<dyn Member>>> {
-        let mut state = self.state();
-        let opened = state.subscriptions.get_mut(subscription).map(|found| {
-            found.epoch += 1;
-            let watermark = found.watermark();
-            let assigned = Assigned { partition: 0, epoch: found.epoch, watermark };
-            MemoryMember {
-                mesh: self.clone(),
-                name: subscription.clone(),
-                epoch: found.epoch,
-                next: watermark,
-                events: 0,
-                bytes: 0,
-                frames: VecDeque::from([Frame::Assigned(assigned)]),
-                changed: self.changed.subscribe(),
-            }
-        });
-        drop(state);
-        // An older member learns that it was replaced.
-        self.touch();
-        Box::pin(async move {
-            let member = opened.ok_or_else(|| Error::new(Reason::UnknownResource, "unknown"))?;
-            Ok(Box::new(member) as Box<dyn Member>)
-        })
+    fn join(&self, subscription: &QualifiedName, joining: Joining) -> Box<dyn Membership> {
+        Box::new(self.take_part(subscription, &joining))
     }
 
     fn publish(
@@ -329,128 +299,6 @@ impl Mesh for MemoryMesh {
         events: Vec<Bytes>,
     ) -> BoxFuture<'_, Result<Vec<Result<(), Error>>>> {
         let result = self.publish_now(stream, events);
-        Box::pin(async move { result })
-    }
-}
-
-#[derive(Debug)]
-struct MemoryMember {
-    mesh: MemoryMesh,
-    name: QualifiedName,
-    epoch: u64,
-    next: u64,
-    events: u64,
-    bytes: u64,
-    frames: VecDeque<Frame>,
-    changed: watch::Receiver<u64>,
-}
-
-#[expect(clippy::large_enum_variant, reason = "a few in tests, each moved once")]
-enum Step {
-    Frame(Frame),
-    Ended,
-    Wait,
-}
-
-impl MemoryMember {
-    fn step(&mut self) -> Step {
-        if let Some(frame) = self.frames.pop_front() {
-            return Step::Frame(frame);
-        }
-        let state = self.mesh.state();
-        let Some(subscription) = state.subscriptions.get(&self.name) else { return Step::Ended };
-        if subscription.epoch != self.epoch {
-            return Step::Ended;
-        }
-        let stream = subscription
-            .stream
-            .parse()
-            .ok()
-            .and_then(|name: QualifiedName| state.streams.get(&name));
-        let Some(stream) = stream else { return Step::Ended };
-        while subscription.acked.contains(&self.next) {
-            self.next += 1;
-        }
-        let event = usize::try_from(self.next).ok().and_then(|at| stream.get(at));
-        let Some(event) = event.filter(|_| self.events > 0 && self.bytes > 0) else {
-            return Step::Wait;
-        };
-        self.events -= 1;
-        self.bytes = self.bytes.saturating_sub(event.len() as u64);
-        let batch = EventBatch {
-            events: vec![event.clone()],
-            first_offset: self.next,
-            ..EventBatch::default()
-        };
-        self.next += 1;
-        Step::Frame(Frame::Delivery(Delivery {
-            epoch: self.epoch,
-            batch: Some(batch),
-            ..Delivery::default()
-        }))
-    }
-
-    fn settle_now(&mut self, tag: u64, acks: &[SettledRange]) -> Result<()> {
-        let mut state = self.mesh.state();
-        if state.settles_held {
-            return Ok(());
-        }
-        let is_lost = state.settle_losses > 0;
-        state.settle_losses = state.settle_losses.saturating_sub(1);
-        let Some(subscription) = state.subscriptions.get_mut(&self.name) else {
-            return Err(Error::new(Reason::UnknownResource, "unknown"));
-        };
-        let mut fenced = BTreeSet::new();
-        for range in acks {
-            if range.epoch == subscription.epoch {
-                subscription.acked.extend(range.first..=range.last);
-            } else {
-                fenced.insert(range.partition);
-            }
-        }
-        let stream: QualifiedName =
-            subscription.stream.parse().map_err(|error| Error::internal(format!("{error}")))?;
-        let watermark = subscription.watermark();
-        if is_lost {
-            subscription.epoch += 1;
-        }
-        let end = state.streams.get(&stream).map_or(0, Vec::len) as u64;
-        drop(state);
-        let fenced = fenced.into_iter().collect();
-        self.frames.push_back(Frame::Settled(Settled { tag, fenced, ..Settled::default() }));
-        let position = SubscriptionPosition { partition: 0, watermark, end, next: end };
-        self.frames.push_back(Frame::Idle(Idle { positions: vec![position] }));
-        if is_lost {
-            self.frames.clear();
-            self.frames.push_back(Frame::Revoked(Revoked { partition: 0, epoch: self.epoch }));
-        }
-        self.mesh.touch();
-        Ok(())
-    }
-}
-
-impl Member for MemoryMember {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<Frame>>> {
-        Box::pin(async {
-            loop {
-                self.changed.mark_unchanged();
-                match self.step() {
-                    Step::Frame(frame) => return Ok(Some(frame)),
-                    Step::Ended => return Ok(None),
-                    Step::Wait => drop(self.changed.changed().await),
-                }
-            }
-        })
-    }
-
-    fn credit(&mut self, events: u32, bytes: u64) -> BoxFuture<'_, Result<()>> {
-        self.events += u64::from(events);
-        self.bytes += bytes;
-        Box::pin(async { Ok(()) })
-    }
-
-    fn settle(&mut self, tag: u64, acks: Vec<SettledRange>) -> BoxFuture<'_, Result<()>> {
-        let result = self.settle_now(tag, &acks);
         Box::pin(async move { result })
     }
 }

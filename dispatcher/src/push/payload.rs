@@ -9,8 +9,6 @@ use serde::Deserialize;
 use weft_proto::event::{EventView, to_json};
 use weft_proto::resource::WebhookMode;
 
-use crate::push;
-
 /// The JavaScript SDK compares this word for word.
 const STRUCTURED: HeaderValue =
     HeaderValue::from_static("application/cloudevents+json; charset=utf-8");
@@ -22,9 +20,9 @@ const BATCH: HeaderValue =
 /// # Errors
 ///
 /// Why they can never be sent.
-pub(super) fn encode(mode: WebhookMode, events: &[Bytes]) -> Result<(HeaderMap, Bytes), String> {
+pub(crate) fn encode(mode: WebhookMode, events: &[Bytes]) -> Result<(HeaderMap, Bytes), String> {
     match (mode, events) {
-        (WebhookMode::Binary, [event, ..]) => push::binary(event),
+        (WebhookMode::Binary, [event, ..]) => super::binary(event),
         (WebhookMode::Structured, [event, ..]) => {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, STRUCTURED)]);
             Ok((headers, to_json(&parse(event)?).into()))
@@ -51,9 +49,9 @@ fn parse(event: &Bytes) -> Result<EventView<'_>, String> {
 
 /// An event of a batch that the receiver did not take.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Untaken {
-    pub(super) id: String,
-    pub(super) source: String,
+pub(crate) struct Untaken {
+    pub(crate) id: String,
+    pub(crate) source: String,
     /// In seconds.
     #[serde(default)]
     retry_after: Option<u64>,
@@ -61,12 +59,12 @@ pub(super) struct Untaken {
 
 impl Untaken {
     /// When it may come again, if the receiver says so.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after.map(Duration::from_secs)
     }
 
     /// Whether it is this event.
-    pub(super) fn is(&self, event: &Bytes) -> bool {
+    pub(crate) fn is(&self, event: &Bytes) -> bool {
         let view = EventView::parse(event);
         view.is_some_and(|view| (view.id, view.source) == (self.id.as_str(), self.source.as_str()))
     }
@@ -74,7 +72,7 @@ impl Untaken {
 
 /// Reads which events of a batch were not taken: `{"failed":[{"id","source","retry_after"}]}`.
 /// Anything else says that all were.
-pub(super) fn untaken(body: &[u8]) -> Vec<Untaken> {
+pub(crate) fn untaken(body: &[u8]) -> Vec<Untaken> {
     #[derive(Deserialize)]
     struct Body {
         failed: Vec<Untaken>,
