@@ -3,8 +3,8 @@
 use clap::{Subcommand, ValueEnum};
 use weft_client::{Client, Position, PutOptions, ReadItem, ReadOptions, resource_of};
 use weft_proto::resource::{
-    self, EventAt, Kind, Place, ReplayJobSpec, ReplayPace, ReplayState, ReplayTarget, Start,
-    SubscriptionSpec,
+    self, EventAt, FunctionTarget, Kind, Place, ReplayJobSpec, ReplayPace, ReplayState,
+    ReplayTarget, Start, SubscriptionSpec,
 };
 use weft_proto::{Offset, v1};
 
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Begin to deliver a stored range to a subscription or webhook, beside what it gets anyway
+    /// Begin to deliver a stored range to a subscription, webhook or function, beside what it gets anyway
     #[command(after_help = "\
 Its members get the events with the attributes weftreplayjob (the name of the job) and weftoffset, and
 settle them as all others; what fails is tried again and given up by the rules of the subscription. Its
@@ -33,6 +33,7 @@ Examples:
   weft replay-job start backfill --subscription billing --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z
   weft replay-job start again --subscription billing --from -1h --cel 'data.total > 100' --pace 50
   weft replay-job start missed --webhook billing --from 4711
+  weft replay-job start compare --function billing --revision billing-00002 --from -1h
   weft replay-job start outage --subscription billing --from-event order-17 --to-event order-99 --from-source /shop
   weft replay-job start rehearsal --subscription billing --from -1d --pace original")]
     Start(Box<StartArgs>),
@@ -72,6 +73,12 @@ struct StartArgs {
     target: Target,
     #[command(flatten)]
     range: Range,
+    /// With --function: the trigger whose stream is replayed, by whose rules
+    #[arg(long, value_name = "TRIGGER", default_value = "default")]
+    trigger: String,
+    /// With --function: the revision that gets the events; by default they are shared out as all others
+    #[arg(long, value_name = "REVISION", requires = "function")]
+    revision: Option<String>,
     #[command(flatten)]
     filters: Filters,
     /// fastest (as members take them), original (with the pauses between their append times, in each
@@ -134,6 +141,9 @@ struct Target {
     /// Who gets the events: the receiver of a webhook
     #[arg(long, value_name = "NAME")]
     webhook: Option<String>,
+    /// Who gets the events: a function
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -177,9 +187,14 @@ async fn start(args: StartArgs, client: &Client, format: Format) -> anyhow::Resu
         state: if args.paused { ReplayState::Paused } else { ReplayState::Running },
         ..ReplayJobSpec::new(args.target.subscription.unwrap_or_default())
     };
-    let spec = match args.target.webhook {
-        Some(webhook) => ReplayJobSpec { target: ReplayTarget::Webhook(webhook), ..spec },
-        None => spec,
+    let spec = match (args.target.webhook, args.target.function) {
+        (Some(webhook), _) => ReplayJobSpec { target: ReplayTarget::Webhook(webhook), ..spec },
+        (None, Some(name)) => {
+            let (trigger, revision) = (args.trigger, args.revision);
+            let target = ReplayTarget::Function(FunctionTarget { name, trigger, revision });
+            ReplayJobSpec { target, ..spec }
+        }
+        (None, None) => spec,
     };
     let wanted = resource_of(Kind::ReplayJob, &args.name, &spec)?;
     let options = PutOptions { expected_generation: Some(0), dry_run: args.dry_run };
@@ -271,6 +286,7 @@ fn target_of(spec: &ReplayJobSpec) -> anyhow::Result<String> {
     let kind = match &spec.target {
         ReplayTarget::Subscription(_) => "subscription",
         ReplayTarget::Webhook(_) => "webhook",
+        ReplayTarget::Function(_) => "function",
     };
     Ok(format!("{kind} {}", spec.target.name()?))
 }

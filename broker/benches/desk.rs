@@ -41,6 +41,7 @@ impl Bench {
             unsettled_max: UnsettledMax { events: usize::MAX, bytes: u64::MAX },
             hold_max: u32::MAX,
             counts_detach: true,
+            sole: None,
         };
         let (settled, parked) = (OffsetSet::default(), BTreeMap::new());
         let mut desk = Desk::open(policy, (Epoch(0), Epoch(1)), Offset(0), settled, parked, 1);

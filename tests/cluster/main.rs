@@ -15,6 +15,7 @@ mod crash;
 mod delayed;
 mod drain;
 mod filters;
+mod functions;
 mod harness;
 mod hooks;
 mod http;

@@ -84,7 +84,9 @@ impl Member {
                 }
             }
             SubscriptionItem::Delivery(delivery) => self.lent(&delivery, acker, deeds),
-            SubscriptionItem::Seam { .. } | SubscriptionItem::Revoked { .. } => {}
+            SubscriptionItem::Seam { .. }
+            | SubscriptionItem::Revoked { .. }
+            | SubscriptionItem::Turn { .. } => {}
         }
     }
 

@@ -1,11 +1,15 @@
-//! `weft function`: deploys, lists, describes and deletes functions; shows their logs.
+//! `weft function`: deploys, lists, describes and deletes functions; shows their logs; shares
+//! events out among their revisions.
+
+mod invoke;
+mod revisions;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use weft_client::proto::v1;
 use weft_client::{Client, spec_of, status_of};
-use weft_proto::resource::{FunctionSpec, FunctionStatus, Kind};
+use weft_proto::resource::{FunctionSpec, FunctionStatus, Kind, TrafficSpec};
 
 use crate::delete::delete;
 use crate::output::{Format, Out};
@@ -57,6 +61,64 @@ The function is an HTTP server on the port in $PORT; it gets each event as a Clo
         /// NAME or NAMESPACE/NAME
         name: String,
     },
+    /// List the revisions of a function, the newest first
+    Revisions {
+        /// NAME or NAMESPACE/NAME
+        name: String,
+    },
+    /// Share the events of a function out among revisions
+    #[command(after_help = "\
+Which events a revision gets is decided by a hash of their key: all events of a key go to the same one.
+
+Examples:
+  weft function split billing billing-00002=90 latest=10
+  weft function split billing latest=100")]
+    Split {
+        /// NAME or NAMESPACE/NAME
+        name: String,
+        /// REVISION=PERCENT; together 100
+        #[arg(required = true, value_parser = revisions::part)]
+        parts: Vec<TrafficSpec>,
+    },
+    /// Give all events of a function to an earlier revision
+    #[command(after_help = "\
+Without --to it is the one before that which gets most of them now. The definition stays; weft function
+split NAME latest=100 goes on with it.")]
+    Rollback {
+        /// NAME or NAMESPACE/NAME
+        name: String,
+        /// The revision
+        #[arg(long, value_name = "REVISION")]
+        to: Option<String>,
+    },
+    /// Send one event to a function and tell what came of it
+    #[command(after_help = "\
+The event is published to the stream of the trigger: whoever else reads that gets it as well.
+
+Examples:
+  weft function invoke billing --type order.placed --data '{\"total\":5}'
+  weft function invoke billing --event order.json
+
+Exit codes: 0 done; 1 anything else; 2 wrong usage.")]
+    Invoke(Box<invoke::Args>),
+    /// Deliver what a function gave up again, to whichever revision gets its events now
+    #[command(after_help = "\
+Examples:
+  weft function rollback billing
+  weft function redrive billing --failed-by billing-00003 --dry-run")]
+    Redrive {
+        /// NAME or NAMESPACE/NAME
+        name: String,
+        /// The trigger whose dead letters they are
+        #[arg(long, default_value = "default")]
+        trigger: String,
+        /// Only what failed at this revision last
+        #[arg(long, value_name = "REVISION")]
+        failed_by: Option<String>,
+        /// Count them, and deliver nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Delete a function; its events in flight end first
     Delete {
         /// NAME or NAMESPACE/NAME
@@ -70,6 +132,14 @@ pub(crate) async fn run(args: Args, client: &Client, format: Format) -> anyhow::
         Verb::List => list(client, format).await?,
         Verb::Describe { name } => describe(client, &name, format).await?,
         Verb::Logs { name } => logs(client, &name, format).await?,
+        Verb::Revisions { name } => revisions::list(client, &name, format).await?,
+        Verb::Split { name, parts } => revisions::split(client, &name, parts, format).await?,
+        Verb::Rollback { name, to } => revisions::rollback(client, &name, to, format).await?,
+        Verb::Invoke(args) => return invoke::run(*args, client, format).await,
+        Verb::Redrive { name, trigger, failed_by, dry_run } => {
+            let failed_by = failed_by.as_deref();
+            revisions::redrive(client, &name, &trigger, failed_by, dry_run, format).await?;
+        }
         Verb::Delete { name } => delete(client, Kind::Function, &name, format).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -139,16 +209,30 @@ async fn describe(client: &Client, name: &str, format: Format) -> anyhow::Result
     out.line(&format!("\nstate: {}", state_of(&function, &status)))?;
     let instances = status.instances;
     out.line(&format!("instances: {} ready, {} starting\n", instances.ready, instances.starting))?;
+    for one in &status.revisions {
+        let well = if one.circuit_open { "; it fails, and is only asked now and then" } else { "" };
+        let (ready, starting) = (one.instances.ready, one.instances.starting);
+        out.line(&format!(
+            "revision {}: {}% of the events, {ready} ready, {starting} starting{well}",
+            one.name, one.percent
+        ))?;
+    }
     for condition in status.conditions.iter().filter(|condition| !condition.message.is_empty()) {
         out.line(&format!("{} is {}: {}", condition.kind, condition.status, condition.message))?;
     }
     let rows = status.triggers.iter().map(|trigger| {
-        let numbers =
-            [trigger.lag, trigger.in_flight, trigger.delivered, trigger.failed, trigger.retrying];
+        let numbers = [
+            trigger.lag,
+            trigger.in_flight,
+            trigger.delivered,
+            trigger.failed,
+            trigger.dead,
+            trigger.blocked,
+        ];
         let numbers = numbers.iter().map(u64::to_string);
         std::iter::once(trigger.name.clone()).chain(numbers).collect()
     });
-    let head = ["TRIGGER", "LAG", "IN FLIGHT", "DELIVERED", "FAILED", "RETRYING"];
+    let head = ["TRIGGER", "LAG", "IN FLIGHT", "DELIVERED", "FAILED", "DEAD", "BLOCKED"];
     out.table(&head, rows.collect())?;
     for error in &status.last_errors {
         out.line(&format!("error: {error}"))?;
