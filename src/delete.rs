@@ -12,7 +12,7 @@ Examples:
   weft delete function billing
   weft delete stream orders    # its events are gone for good")]
 pub(crate) struct Args {
-    /// stream, schema, subscription, function, webhook, grant or limit
+    /// stream, schema, subscription, function, webhook, grant, limit or containerpolicy
     #[arg(value_parser = kind)]
     kind: Kind,
 

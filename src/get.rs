@@ -17,7 +17,7 @@ Examples:
   weft get function billing -o yaml
   weft get all -o yaml > mesh.yaml    # weft apply -f mesh.yaml takes it back")]
 pub(crate) struct Args {
-    /// stream, schema, subscription, function, webhook, grant, limit, or all
+    /// stream, schema, subscription, function, webhook, grant, limit, containerpolicy, or all
     #[arg(value_parser = kinds)]
     kind: Kinds,
 
@@ -66,6 +66,7 @@ pub(crate) fn show(
     let (head, row): (&[&str], Row) = match only {
         Some(Kind::Grant) => (&columns::GRANT, columns::grant),
         Some(Kind::Limit) => (&columns::LIMIT, columns::limit),
+        Some(Kind::ContainerPolicy) => (&columns::POLICY, columns::policy),
         _ => (&["KIND", "NAME", "GENERATION"], any),
     };
     let rows = resources.iter().map(row).collect::<anyhow::Result<_>>()?;

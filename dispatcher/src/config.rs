@@ -11,7 +11,7 @@ use weft_proto::{Error, Result};
 use crate::egress::address::Range;
 
 /// Settings of one dispatcher process.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Addresses of brokers, `host:port`. Any one is enough; several survive the loss of one.
@@ -21,12 +21,28 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Encryption towards the brokers.
     pub tls: Tls,
+    /// Name of the cluster, on the containers of its functions.
+    pub cluster: String,
     /// Functions as processes of this host.
     pub process: Process,
     /// Events to addresses outside.
     pub webhooks: Webhooks,
     /// Where spans and metrics go.
     pub telemetry: Telemetry,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            token_file: None,
+            tls: Tls::default(),
+            cluster: "weft".to_owned(),
+            process: Process::default(),
+            webhooks: Webhooks::default(),
+            telemetry: Telemetry::default(),
+        }
+    }
 }
 
 /// Events to addresses outside.
@@ -110,6 +126,9 @@ pub struct Process {
     pub enabled: bool,
     /// Programs must be in one of these directories.
     pub directories: Vec<PathBuf>,
+    /// Folder with secrets of functions: a file for each key, in a folder for each secret, in one
+    /// for each namespace.
+    pub secrets: Option<PathBuf>,
 }
 
 impl Config {
@@ -127,6 +146,10 @@ impl Config {
         if self.process.enabled && self.process.directories.is_empty() {
             let message = "the process launcher is enabled, but no directory is allowed";
             return Err(Error::invalid(message).with_field("process.directories"));
+        }
+        if self.process.secrets.as_ref().is_some_and(|folder| folder.is_relative()) {
+            let message = "the folder with secrets must be an absolute path";
+            return Err(Error::invalid(message).with_field("process.secrets"));
         }
         let far = self.endpoints.iter().find(|endpoint| !is_loopback(endpoint));
         if let Some(far) = far
@@ -178,6 +201,7 @@ mod tests {
         let process = |enabled, directories: &[&str]| Process {
             enabled,
             directories: directories.iter().map(PathBuf::from).collect(),
+            ..Process::default()
         };
         let tls = |given: &[&str]| {
             let file = |name| given.contains(&name).then(|| PathBuf::from(name));
@@ -193,6 +217,13 @@ mod tests {
             ("endpoints", Config { endpoints: Vec::new(), ..good.clone() }),
             ("process.directories", Config { process: process(true, &[]), ..good.clone() }),
             ("process.directories", Config { process: process(true, &["bin"]), ..good.clone() }),
+            (
+                "process.secrets",
+                Config {
+                    process: Process { secrets: Some("a".into()), ..process(true, &["/bin"]) },
+                    ..good.clone()
+                },
+            ),
             ("tls.enabled", Config { tls: tls(&["ca_file"]), ..good.clone() }),
             ("tls.enabled", Config { tls: tls(&["certificate", "key"]), ..good.clone() }),
             ("tls.key", Config { tls: tls(&["on", "ca_file", "certificate"]), ..good.clone() }),

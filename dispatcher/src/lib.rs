@@ -14,6 +14,7 @@ mod function;
 pub mod fuzzing;
 pub mod launch;
 mod metrics;
+mod policies;
 pub mod port;
 pub mod push;
 mod roster;
@@ -25,4 +26,5 @@ mod tasks;
 mod webhook;
 
 pub use config::{Config, Process, Tls, Webhooks};
+pub use policies::Policies;
 pub use service::{run, run_with};

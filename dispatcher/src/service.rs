@@ -11,8 +11,10 @@ use weft_proto::{Error, Result};
 use crate::Config;
 use crate::delivery::Random;
 use crate::function::Functions;
-use crate::launch::{Disabled, Launcher, process};
+use crate::launch::guard::Guard;
+use crate::launch::{Disabled, Labels, Launcher, Secrets, process};
 use crate::metrics;
+use crate::policies::{Follower, Policies};
 use crate::port::{Mesh, WireMesh};
 use crate::roster::Roster;
 use crate::tasks::Tasks;
@@ -36,6 +38,7 @@ pub async fn run(
         let process = process::Config {
             directories: config.process.directories,
             shim: process::Shim::this_program(),
+            secrets: Secrets::new(config.process.secrets, "process.secrets"),
         };
         let launcher = process::Processes::new(process, TaskTracker::new());
         let failed = |error| Error::internal("cannot start the launcher").with_source(error);
@@ -43,7 +46,10 @@ pub async fn run(
     } else {
         Arc::new(Disabled)
     };
-    run_all(Arc::new(mesh), launcher, webhooks, tracer, stop).await
+    let (policies, follower) = Policies::followed();
+    let labels = Labels { cluster: config.cluster, dispatcher: member() };
+    let launcher = Arc::new(Guard::new(launcher, Arc::new(Disabled), policies, labels));
+    run_all(Arc::new(mesh), launcher, Some(follower), webhooks, tracer, stop).await
 }
 
 /// Runs the functions of a mesh until stopped, with parts of the caller's choice, and no webhooks.
@@ -52,12 +58,13 @@ pub async fn run_with(
     launcher: Arc<dyn Launcher>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<()> {
-    run_all(mesh, launcher, None, Tracer::default(), stop).await
+    run_all(mesh, launcher, None, None, Tracer::default(), stop).await
 }
 
 async fn run_all(
     mesh: Arc<dyn Mesh>,
     launcher: Arc<dyn Launcher>,
+    follower: Option<Follower>,
     webhooks: Option<Webhooks>,
     tracer: Tracer,
     stop: impl Future<Output = ()> + Send,
@@ -70,6 +77,10 @@ async fn run_all(
         let runs_in = webhooks.tasks();
         let webhooks = Roster::new(webhooks, Arc::clone(&mesh), runs_in);
         tasks.spawn("webhooks", |stop| webhooks.run(stop));
+    }
+    if let Some(follower) = follower {
+        let mesh = Arc::clone(&mesh);
+        tasks.spawn("policies", |stop| follower.run(mesh, stop));
     }
     let functions = Functions {
         mesh: Arc::clone(&mesh),

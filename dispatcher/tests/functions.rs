@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_dispatcher::launch::fake::{Dies, Fakes, Handler, Program, Programs};
-use weft_dispatcher::launch::{Launch, LaunchError};
+use weft_dispatcher::launch::{Failure, Launch, Run};
 use weft_dispatcher::port::memory::MemoryMesh;
 use weft_dispatcher::port::{FUNCTION, Mesh, SUBSCRIPTION};
 use weft_dispatcher::run_with;
@@ -69,7 +69,7 @@ impl Bench {
     fn start_with(mesh: MemoryMesh, handler: Handler) -> Self {
         let programs = move |_: &Launch| {
             let handler = Some(Arc::clone(&handler));
-            Ok(Program { lines: Vec::new(), handler, obeys_stop: true })
+            Ok(Program { handler, ..Program::default() })
         };
         Self::run(mesh, Arc::default(), Arc::new(programs))
     }
@@ -177,13 +177,14 @@ impl Bench {
 
 fn programs(seen: Arc<Seen>, respond: Arc<Respond>) -> Programs {
     Arc::new(move |launch: &Launch| {
-        seen.starts.lock().unwrap().push(launch.command.clone());
-        let word = launch.command.first().map(String::as_str);
+        let Run::Process { command: words } = &launch.run else { return Err(Failure::config("")) };
+        seen.starts.lock().unwrap().push(words.clone());
+        let word = words.first().map(String::as_str);
         if word == Some("missing") {
-            return Err(LaunchError::Invalid("command \"missing\" does not exist".to_owned()));
+            return Err(Failure::config("command \"missing\" does not exist"));
         }
         let (seen, respond) = (Arc::clone(&seen), Arc::clone(&respond));
-        let command = launch.command.join(" ");
+        let command = words.join(" ");
         let handler = move |request: Request<Bytes>| {
             let id = request.headers()["ce-id"].to_str().unwrap().to_owned();
             seen.served_by.lock().unwrap().push(command.clone());
@@ -210,7 +211,7 @@ fn programs(seen: Arc<Seen>, respond: Arc<Respond>) -> Programs {
         Ok(Program {
             lines: vec!["hello".to_owned()],
             handler: (!crashes).then(|| Arc::new(handler) as _),
-            obeys_stop: true,
+            ..Program::default()
         })
     })
 }
@@ -571,7 +572,7 @@ async fn what_cannot_run_says_why() {
     bench
         .wait("the condition", |bench| {
             let found = bench.condition("Launched").unwrap_or_default();
-            found["reason"] == "InvalidCommand" && found["message"].to_string().contains("missing")
+            found["reason"] == "Config" && found["message"].to_string().contains("missing")
         })
         .await;
 

@@ -1,8 +1,8 @@
-//! Grants and limits as a table shows them.
+//! Grants, limits and policies as a table shows them.
 
 use serde_json::Value;
 use weft_client::spec_of;
-use weft_proto::resource::{Effect, GrantSpec};
+use weft_proto::resource::{ContainerPolicySpec, Effect, GrantSpec, Runtime};
 use weft_proto::v1;
 
 use crate::get::name_of;
@@ -11,6 +11,42 @@ use crate::get::name_of;
 pub(crate) const GRANT: [&str; 6] = ["GRANT", "EFFECT", "PRINCIPALS", "MAY", "ON", "EVENTS"];
 /// The columns of [`limit`].
 pub(crate) const LIMIT: [&str; 3] = ["LIMIT", "FOR", "AT MOST"];
+
+/// The columns of [`policy`].
+pub(crate) const POLICY: [&str; 5] = ["POLICY", "RUNS", "IMAGES", "DEMANDS", "AT MOST"];
+
+/// A row for a policy.
+pub(crate) fn policy(resource: &v1::Resource) -> anyhow::Result<Vec<String>> {
+    let spec: ContainerPolicySpec = spec_of(resource)?;
+    let runs = spec.runtimes.unwrap_or_else(|| vec![Runtime::Container, Runtime::Process]);
+    let runs = runs.iter().map(|runtime| match runtime {
+        Runtime::Container => "container".to_owned(),
+        Runtime::Process => "process".to_owned(),
+    });
+    let images = spec.registries.unwrap_or_else(|| vec!["*".to_owned()]);
+    let flags = [
+        (spec.require_digest, "digest"),
+        (spec.non_root, "non-root"),
+        (spec.read_only_root, "read-only"),
+        (spec.drop_capabilities, "no-capabilities"),
+        (spec.no_escalation, "no-escalation"),
+        (!spec.limits_required.is_empty(), "limits"),
+        (spec.allow_unenforced, "where-possible"),
+    ];
+    let flags = flags.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned());
+    let most = [
+        spec.max.cpu.map(|cpu| format!("cpu={cpu}")),
+        spec.max.memory.map(|memory| format!("memory={memory}")),
+        spec.max.instances.map(|instances| format!("instances={instances}")),
+    ];
+    Ok(vec![
+        name_of(resource),
+        join(runs, " "),
+        images.join(" "),
+        join(flags, " "),
+        join(most.into_iter().flatten(), " "),
+    ])
+}
 
 /// A row for a grant.
 pub(crate) fn grant(resource: &v1::Resource) -> anyhow::Result<Vec<String>> {
@@ -88,6 +124,21 @@ mod tests {
             row("weft-system/g", spec),
             "weft-system/g | deny | * key:a/b | read,subscribe | shop*/* | secret.* 1 filter"
         );
+    }
+
+    #[test]
+    fn a_policy_is_one_line() {
+        let spec = json!({
+            "runtimes": ["container"], "registries": ["r.example/*"], "require_digest": true,
+            "no_escalation": false, "limits_required": [], "max": {"cpu": 2, "instances": 7},
+        });
+        let resource = resource_of(Kind::ContainerPolicy, "shop/p", &spec).unwrap();
+
+        let row = policy(&resource).unwrap().join(" | ");
+
+        let demands = "digest non-root read-only no-capabilities";
+        let wanted = format!("shop/p | container | r.example/* | {demands} | cpu=2 instances=7");
+        assert_eq!(row, wanted);
     }
 
     #[test]

@@ -81,7 +81,11 @@ impl Plan {
         let folder = program.parent().context("this program is in no folder")?.to_owned();
         Ok(weft_dispatcher::Config {
             endpoints: self.ports.iter().map(|ports| address(ports.grpc)).collect(),
-            process: weft_dispatcher::Process { enabled: true, directories: vec![folder] },
+            process: weft_dispatcher::Process {
+                enabled: true,
+                directories: vec![folder],
+                ..weft_dispatcher::Process::default()
+            },
             telemetry: self.telemetry.clone(),
             ..weft_dispatcher::Config::default()
         })

@@ -115,7 +115,7 @@ impl Index {
                 let jobs = self.replay_jobs.entry(ResourceUid(target)).or_default();
                 jobs.insert(name.clone(), Arc::new(job));
             }
-            Kind::Function | Kind::Webhook | Kind::Grant | Kind::Limit => {}
+            Kind::Function | Kind::Webhook | Kind::Grant | Kind::Limit | Kind::ContainerPolicy => {}
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Index {
                 jobs.remove(name);
                 !jobs.is_empty()
             }),
-            Kind::Function | Kind::Webhook | Kind::Grant | Kind::Limit => {}
+            Kind::Function | Kind::Webhook | Kind::Grant | Kind::Limit | Kind::ContainerPolicy => {}
         }
     }
 }

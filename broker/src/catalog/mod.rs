@@ -11,6 +11,7 @@ mod command;
 mod index;
 mod keys;
 mod nodes;
+mod policies;
 mod quotas;
 mod rules;
 mod status;
@@ -303,6 +304,7 @@ fn is_same(kind: Kind, old: &v1::Resource, new: &v1::Resource) -> Result<bool, E
         Kind::Webhook => equal::<resource::WebhookSpec>(kind, old, new),
         Kind::Grant => equal::<resource::GrantSpec>(kind, old, new),
         Kind::Limit => equal::<resource::LimitSpec>(kind, old, new),
+        Kind::ContainerPolicy => equal::<resource::ContainerPolicySpec>(kind, old, new),
         Kind::Schema => {
             let spec: resource::SchemaSpec = resource::parse(kind, &new.spec)?;
             let hash = spec.hash()?;

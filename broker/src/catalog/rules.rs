@@ -1,9 +1,9 @@
 //! Rules between resources: what refers to what, and what may change.
 
 use weft_proto::resource::{
-    self, BindingMode, BindingVersion, FunctionSpec, FunctionTarget, Kind, MaxAge, ReplayJobSpec,
-    ReplayState, ReplayTarget, Retention, Revision, StreamSpec, SubscriptionMode, SubscriptionSpec,
-    WEBHOOK_LABEL, WebhookSpec,
+    self, BindingMode, BindingVersion, ContainerPolicySpec, FunctionSpec, FunctionTarget, Kind,
+    MaxAge, RESTRICTED, ReplayJobSpec, ReplayState, ReplayTarget, Retention, Revision, StreamSpec,
+    SubscriptionMode, SubscriptionSpec, WEBHOOK_LABEL, WebhookSpec,
 };
 use weft_proto::{Error, QualifiedName, Reason, v1};
 
@@ -22,7 +22,7 @@ impl State {
         old: Option<&v1::Resource>,
     ) -> Result<(), Error> {
         match kind {
-            Kind::Schema | Kind::Grant | Kind::Limit => Ok(()),
+            Kind::Schema | Kind::Grant | Kind::Limit | Kind::ContainerPolicy => Ok(()),
             Kind::Stream => {
                 let spec: StreamSpec = resource::parse(kind, &new.spec)?;
                 if let Some(old) = old {
@@ -69,6 +69,7 @@ impl State {
             }
             Kind::Function => {
                 let spec: FunctionSpec = resource::parse(kind, &new.spec)?;
+                self.check_policy(name, &spec)?;
                 self.check_triggers(name, &spec, old)?;
                 check_revisions(name, &spec, old)?;
                 for (place, trigger) in spec.triggers.iter().enumerate() {
@@ -332,6 +333,14 @@ pub(super) fn warnings(kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Er
                 );
             }
         }
+        Kind::ContainerPolicy => {
+            let spec: ContainerPolicySpec = resource::parse(kind, &new.spec)?;
+            if spec.allow_unenforced {
+                warnings.push(
+                    "where a rule of it cannot be enforced, functions run without it".to_owned(),
+                );
+            }
+        }
         Kind::Schema | Kind::Subscription | Kind::ReplayJob | Kind::Grant | Kind::Limit => {}
     }
     Ok(warnings)
@@ -393,6 +402,14 @@ fn uses(kind: Kind, resource: &v1::Resource, used: Kind, name: &QualifiedName) -
                 spec.triggers.iter().any(|trigger| is(&trigger.stream))
                     || spec.reply.is_some_and(|reply| is(&reply.stream))
             }),
+        // Without one of its name, `restricted` is built in.
+        (Kind::Function, Kind::ContainerPolicy) if name.name.as_str() != RESTRICTED => {
+            let is_near =
+                name.namespace.is_system() || resource.namespace == name.namespace.as_str();
+            is_near
+                && resource::parse::<FunctionSpec>(kind, &resource.spec)
+                    .is_ok_and(|spec| spec.policy == name.name.as_str())
+        }
         _ => false,
     }
 }

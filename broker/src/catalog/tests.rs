@@ -77,6 +77,46 @@ fn compare_and_set_lets_one_writer_win() {
 }
 
 #[test]
+fn a_function_is_judged_by_the_policy_that_it_names() {
+    let mut state = State::new(3);
+    apply(&mut state, put("Stream", "s", "{}", None));
+    let function = |policy: &str| {
+        let spec = format!(r#"{{"image":"f:1","triggers":[{{"stream":"s"}}]{policy}}}"#);
+        put("Function", "f", &spec, None)
+    };
+    let digest = r#"{"require_digest":true}"#;
+    let in_system = |spec: &str| {
+        let resource = resource("ContainerPolicy", "restricted", spec);
+        let resource = v1::Resource { namespace: "weft-system".to_owned(), ..resource };
+        Wanted::Put(internal::CatalogPut { resource: Some(resource), expected_generation: None })
+    };
+
+    // Built in.
+    assert_eq!(apply(&mut state, function("")).change, v1::Change::Created);
+    let root = apply(&mut state, function(r#","security":{"run_as_user":0}"#));
+    let field = "spec.security.run_as_user".to_owned();
+    assert_eq!(reason(root), ("FAILED_PRECONDITION".to_owned(), field));
+    let unknown = reason(apply(&mut state, function(r#","policy":"strict""#)));
+    assert_eq!(unknown, ("UNKNOWN_RESOURCE".to_owned(), "spec.policy".to_owned()));
+
+    apply(&mut state, put("ContainerPolicy", "strict", digest, None));
+    let strict = reason(apply(&mut state, function(r#","policy":"strict""#)));
+    assert_eq!(strict.1, "spec.image");
+    apply(&mut state, put("ContainerPolicy", "strict", "{}", None));
+    assert!(apply(&mut state, function(r#","policy":"strict""#)).outcome.is_ok());
+    let used = reason(apply(&mut state, delete("ContainerPolicy", "strict")));
+    assert_eq!(used.0, "FAILED_PRECONDITION");
+
+    // That of the whole cluster comes before one of the same name.
+    apply(&mut state, put("ContainerPolicy", "restricted", "{}", None));
+    assert!(apply(&mut state, function("")).outcome.is_ok());
+    assert!(apply(&mut state, delete("ContainerPolicy", "strict")).outcome.is_ok());
+    assert!(apply(&mut state, in_system(digest)).outcome.is_ok());
+    assert_eq!(reason(apply(&mut state, function(""))).1, "spec.image");
+    assert!(apply(&mut state, delete("ContainerPolicy", "restricted")).outcome.is_ok());
+}
+
+#[test]
 fn schema_documents_make_versions() {
     let mut state = State::new(3);
     for document in [r#"{"a":1}"#, r#"{ "a" : 1 }"#, r#"{"a":2}"#, r#"{"a":1}"#] {

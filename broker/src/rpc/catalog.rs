@@ -157,7 +157,7 @@ impl Service {
                     authorize(caller, Verb::View, &named(&binding.schema)?)?;
                 }
             }
-            Kind::Schema | Kind::Grant | Kind::Limit => {}
+            Kind::Schema | Kind::Grant | Kind::Limit | Kind::ContainerPolicy => {}
         }
         Ok(())
     }
@@ -276,14 +276,21 @@ const fn view_of(kind: Kind) -> Verb {
         | Kind::Subscription
         | Kind::Function
         | Kind::ReplayJob
-        | Kind::Webhook => Verb::View,
+        | Kind::Webhook
+        | Kind::ContainerPolicy => Verb::View,
     }
+}
+
+/// Whoever makes or runs functions anywhere needs to know the policies of the whole cluster.
+fn is_for_all(kind: Kind, name: &QualifiedName) -> bool {
+    kind == Kind::ContainerPolicy && name.namespace.is_system()
 }
 
 fn authorize_change(caller: &Caller, kind: Kind, name: &QualifiedName) -> Result<()> {
     let verb = match kind {
-        // A webhook makes the cluster call out, and carries events out of it.
-        Kind::Grant | Kind::Limit | Kind::Webhook => Verb::Govern,
+        // A webhook makes the cluster call out, and carries events out of it. A policy binds those
+        // who may make functions.
+        Kind::Grant | Kind::Limit | Kind::Webhook | Kind::ContainerPolicy => Verb::Govern,
         Kind::Stream | Kind::Schema | Kind::Subscription | Kind::Function | Kind::ReplayJob => {
             Verb::Edit
         }
@@ -323,7 +330,9 @@ impl Catalog for Service {
         self.resources.wait_for(request.min_generation).await?;
         let kind: Kind = request.kind.parse()?;
         let name = named(&request.name)?;
-        authorize(&caller, view_of(kind), &name)?;
+        if !is_for_all(kind, &name) {
+            authorize(&caller, view_of(kind), &name)?;
+        }
         let state = self.resources.snapshot();
         let Some(stored) = state.get(kind, &name) else {
             let reason =
@@ -347,7 +356,7 @@ impl Catalog for Service {
         let visible = state.of_kind(kind).filter(|(name, _)| {
             let wanted =
                 request.namespace.is_empty() || name.namespace.as_str() == request.namespace;
-            wanted && caller.may(view_of(kind), name)
+            wanted && (is_for_all(kind, name) || caller.may(view_of(kind), name))
         });
         let resources = visible.map(|(_, stored)| v1::Resource::clone(stored)).collect();
         Ok(Response::new(v1::ListResponse { resources, catalog_generation: state.generation() }))
@@ -404,7 +413,7 @@ impl Wants {
         let Ok((kind, name)) = resource::identify(stored) else { return false };
         (self.kinds.is_empty() || self.kinds.contains(&kind))
             && (self.namespace.is_empty() || name.namespace.as_str() == self.namespace)
-            && self.caller.may(view_of(kind), &name)
+            && (is_for_all(kind, &name) || self.caller.may(view_of(kind), &name))
     }
 }
 

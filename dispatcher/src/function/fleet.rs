@@ -9,20 +9,38 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::delivery::{InstanceId, RevisionNo};
-use crate::launch::{Exit, Instance, Launch, LaunchError, Launcher, Line, Stop};
+use crate::launch::{Exit, Failure, Instance, Launch, Launcher, Line, Progress, Stop};
 use crate::push::Target;
 
 /// What happened in the fleet.
 #[derive(Debug)]
 pub(super) enum Happening {
-    Started { id: InstanceId, revision: RevisionNo },
-    NotStarted { revision: RevisionNo, error: LaunchError },
-    Wrote { id: InstanceId, line: Line },
-    Ended { id: InstanceId, revision: RevisionNo, exit: Exit, last_lines: Vec<Line> },
+    Started {
+        id: InstanceId,
+        revision: RevisionNo,
+    },
+    NotStarted {
+        revision: RevisionNo,
+        error: Failure,
+    },
+    /// Something is in the way of a start that goes on; or nothing is any more.
+    HeldUp {
+        failure: Option<Failure>,
+    },
+    Wrote {
+        id: InstanceId,
+        line: Line,
+    },
+    Ended {
+        id: InstanceId,
+        revision: RevisionNo,
+        exit: Exit,
+        last_lines: Vec<Line>,
+    },
 }
 
 #[derive(Debug)]
@@ -40,10 +58,14 @@ struct Watched {
 }
 
 enum Event {
-    Start { id: InstanceId, revision: RevisionNo, result: Result<Instance, LaunchError> },
+    Start { id: InstanceId, revision: RevisionNo, result: Result<Instance, Failure> },
+    HeldUp(HeldUp),
     Line(Watched, Line),
     Exit(Watched, Exit),
 }
+
+/// What is in the way of a start; ends with the start.
+type HeldUp = watch::Receiver<Option<Failure>>;
 
 /// The instances of one function.
 pub(super) struct Fleet {
@@ -70,8 +92,10 @@ impl Fleet {
         let id = launch.id;
         self.starting.insert(id, revision);
         let launcher = Arc::clone(&self.launcher);
+        let (progress, held_up) = Progress::new();
+        self.events.push(Box::pin(hold_up(held_up)));
         self.events.push(Box::pin(async move {
-            Event::Start { id, revision, result: launcher.start(launch).await }
+            Event::Start { id, revision, result: launcher.start(launch, progress).await }
         }));
     }
 
@@ -81,7 +105,24 @@ impl Fleet {
     ///
     /// Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<Happening> {
-        Some(match self.events.next().await? {
+        loop {
+            if let Some(happening) = self.happening().await? {
+                return Some(happening);
+            }
+        }
+    }
+
+    async fn happening(&mut self) -> Option<Option<Happening>> {
+        Some(Some(match self.events.next().await? {
+            Event::HeldUp(mut held_up) => {
+                // The start has ended, and says so itself.
+                if held_up.has_changed().is_err() {
+                    return Some(None);
+                }
+                let failure = held_up.borrow_and_update().clone();
+                self.events.push(Box::pin(hold_up(held_up)));
+                Happening::HeldUp { failure }
+            }
             Event::Start { id, revision, result } => {
                 self.starting.remove(&id);
                 match result {
@@ -100,7 +141,7 @@ impl Fleet {
                 let revision = member.map_or_else(RevisionNo::default, |member| member.revision);
                 Happening::Ended { id: watched.id, revision, exit, last_lines }
             }
-        })
+        }))
     }
 
     fn admit(&mut self, id: InstanceId, revision: RevisionNo, instance: Instance) -> Happening {
@@ -166,12 +207,17 @@ impl Fleet {
     }
 }
 
+async fn hold_up(mut held_up: HeldUp) -> Event {
+    held_up.changed().await.ok();
+    Event::HeldUp(held_up)
+}
+
 async fn watch(mut watched: Watched) -> Event {
     tokio::select! {
         biased;
         Some(line) = watched.lines.recv() => Event::Line(watched, line),
         exit = &mut watched.exit => {
-            let lost = |_| Exit::Crashed("the launcher lost sight of it".to_owned());
+            let lost = |_| Exit::Crashed(Failure::engine("the launcher lost sight of it"));
             Event::Exit(watched, exit.unwrap_or_else(lost))
         }
     }

@@ -31,8 +31,9 @@ use weft_proto::v1::Resource;
 use weft_proto::{Error, Generation, Name, QualifiedName, ResourceUid, Result, Timestamp};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::delivery::{FeedPolicy, RevisionNo};
+use crate::delivery::{FeedPolicy, InstanceId, RevisionNo};
 use crate::feed::FUNCTION_LABEL;
+use crate::launch::{Labels, Launch, Run};
 use crate::port::SUBSCRIPTION;
 use crate::scale;
 
@@ -91,10 +92,6 @@ impl Plan {
         if spec.revisions.is_empty() {
             spec.revise(&name.name, None, "", Timestamp::default())?;
         }
-        if spec.command.is_empty() {
-            let message = "this dispatcher runs functions with a command, and this one has none";
-            return Err(Error::invalid(message).with_field("spec.command"));
-        }
         let triggers = spec.triggers.iter().map(|trigger| Trigger::of(trigger, &name));
         let triggers = triggers.collect::<Result<_>>()?;
         let reply_to = spec.reply.as_ref().map(|reply| stream(&reply.stream)).transpose()?;
@@ -119,6 +116,30 @@ impl Plan {
             triggers,
             reply_to,
             name,
+        })
+    }
+
+    /// What to start for one more instance of a revision.
+    pub(crate) fn launch(&self, id: InstanceId, revision: RevisionNo) -> Option<Launch> {
+        let Revision { name, template } = self.revisions.get(&revision)?.clone();
+        Some(Launch {
+            id,
+            function: self.name.clone(),
+            revision: name,
+            run: match template.image {
+                Some(image) => Run::Container { image, args: template.args, port: template.port },
+                None => Run::Process { command: template.command },
+            },
+            env: template.env,
+            resources: template.resources,
+            probe: template.probe,
+            protocol: template.protocol,
+            security: template.security,
+            // The catalog has checked it.
+            policy: template.policy.parse().ok()?,
+            instances: self.scale.max,
+            grace: self.grace(revision),
+            labels: Labels::default(),
         })
     }
 
@@ -387,8 +408,11 @@ mod tests {
         let mut container = example();
         container.as_object_mut().unwrap().remove("command");
         container["image"] = json!("example.com/f");
-        let error = Plan::of(&resource(&container)).unwrap_err();
-        assert!(error.message().contains("with a command"));
+        let plan = Plan::of(&resource(&container)).unwrap();
+        let launch = plan.launch(InstanceId(3), RevisionNo(1)).unwrap();
+        let image = "example.com/f".to_owned();
+        assert_eq!(launch.run, Run::Container { image, args: Vec::new(), port: 8_080 });
+        assert_eq!((launch.revision.as_str(), launch.instances), ("confirm-00001", 4));
         assert!(Plan::of(&Resource { name: "A".to_owned(), ..resource(&example()) }).is_err());
     }
 }

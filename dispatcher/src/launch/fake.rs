@@ -20,7 +20,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Exit, Instance, Launch, LaunchError, Launcher, Wires, lines, stop_asked, wire};
+use weft_proto::resource::{EnvVar, Runtime};
+
+use super::{
+    Caps, Exit, Failure, FailureKind, Instance, Launch, Launcher, Order, Progress, Secrets, Wires,
+    lines, wire,
+};
 
 /// The instance dies: connections break, nothing is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,12 +40,28 @@ pub type Handler = Arc<
 /// What an instance does.
 #[derive(Clone)]
 pub struct Program {
+    /// What holds up its start, until it is ready.
+    pub trouble: Option<Failure>,
+    /// How long it takes to be ready.
+    pub ready_after: Duration,
     /// What it writes when it starts.
     pub lines: Vec<String>,
     /// How it answers; without it, it ends at once.
     pub handler: Option<Handler>,
     /// Whether it ends when asked to.
     pub obeys_stop: bool,
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self {
+            trouble: None,
+            ready_after: Duration::ZERO,
+            lines: Vec::new(),
+            handler: None,
+            obeys_stop: true,
+        }
+    }
 }
 
 impl fmt::Debug for Program {
@@ -50,13 +71,15 @@ impl fmt::Debug for Program {
 }
 
 /// Finds the program of a command.
-pub type Programs = Arc<dyn Fn(&Launch) -> Result<Program, LaunchError> + Send + Sync>;
+pub type Programs = Arc<dyn Fn(&Launch) -> Result<Program, Failure> + Send + Sync>;
 
 /// The launcher.
 #[derive(Clone)]
 pub struct Fakes {
     programs: Programs,
     tasks: TaskTracker,
+    secrets: Secrets,
+    caps: Caps,
 }
 
 impl fmt::Debug for Fakes {
@@ -68,12 +91,36 @@ impl fmt::Debug for Fakes {
 impl Fakes {
     /// A launcher that knows these programs.
     pub fn new(programs: Programs, tasks: TaskTracker) -> Self {
-        Self { programs, tasks }
+        let caps = Caps { can_park: true, ..Caps::default() };
+        Self { programs, tasks, secrets: Secrets::default(), caps }
     }
 
-    async fn launch(&self, launch: Launch) -> Result<Instance, LaunchError> {
+    /// The same with secrets, and with other abilities.
+    #[must_use]
+    pub fn with(self, secrets: Secrets, caps: Caps) -> Self {
+        Self { secrets, caps, ..self }
+    }
+
+    async fn launch(&self, mut launch: Launch, progress: Progress) -> Result<Instance, Failure> {
+        let env = self.secrets.env(&launch.function.namespace, &launch.env).await?;
+        let known = |(name, value): (String, weft_client::Secret)| EnvVar {
+            name,
+            value: Some(value.expose().to_owned()),
+            secret_ref: None,
+        };
+        launch.env = env.into_iter().map(known).collect();
         let program = (self.programs)(&launch)?;
-        let failed = |error| LaunchError::Failed(format!("cannot listen: {error}"));
+        if let Some(trouble) = program.trouble.clone() {
+            progress.trouble(trouble);
+        }
+        let budget = launch.probe.unwrap_or_default().initial_budget.0;
+        tokio::time::sleep(program.ready_after.min(budget)).await;
+        if program.ready_after > budget {
+            let message = format!("not ready within {budget:?}");
+            return Err(Failure::new(FailureKind::StartTimeout, message));
+        }
+        progress.clear();
+        let failed = |error| Failure::engine(format!("cannot listen: {error}"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
         let (instance, wires) = wire(listener.local_addr().map_err(failed)?);
         self.tasks.spawn(run(program, listener, wires));
@@ -82,8 +129,16 @@ impl Fakes {
 }
 
 impl Launcher for Fakes {
-    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Instance, LaunchError>> {
-        Box::pin(self.launch(launch))
+    fn caps(&self, _runtime: Runtime) -> Caps {
+        self.caps.clone()
+    }
+
+    fn start(
+        &self,
+        launch: Launch,
+        progress: Progress,
+    ) -> BoxFuture<'_, Result<Instance, Failure>> {
+        Box::pin(self.launch(launch, progress))
     }
 }
 
@@ -93,28 +148,42 @@ async fn run(program: Program, listener: TcpListener, mut wires: Wires) {
         outlet.send(line);
     }
     let Some(handler) = program.handler else {
-        wires.exit_tx.send(Exit::Crashed("exited with code 3".to_owned())).ok();
+        let crash = Failure::new(FailureKind::CrashLoop, "exited with code 3");
+        wires.exit_tx.send(Exit::Crashed(crash.with_exit_code(Some(3)))).ok();
         return;
     };
     let drained = CancellationToken::new();
     let serving = serve(listener, handler, drained.clone());
     tokio::pin!(serving);
-    let exit = tokio::select! {
-        biased;
-        _ = &mut serving => Exit::Crashed("died".to_owned()),
-        drain = stop_asked(&mut wires.stop_rx) => {
-            if drain.is_zero() {
-                wires.exit_tx.send(Exit::Killed).ok();
+    let mut is_parked = false;
+    let drain = loop {
+        tokio::select! {
+            biased;
+            // What is not polled stands still; its socket takes connections all the while.
+            _ = &mut serving, if !is_parked => {
+                let died = Failure::new(FailureKind::CrashLoop, "died");
+                wires.exit_tx.send(Exit::Crashed(died)).ok();
                 return;
             }
-            if program.obeys_stop {
-                drained.cancel();
-            }
-            match timeout(drain, serving).await {
-                Ok(_) => Exit::Stopped,
-                Err(_) => Exit::Killed,
-            }
+            order = wires.orders.next() => match order {
+                Order::Stop(drain) => break drain,
+                Order::Park(order) => {
+                    is_parked = order.is_parked;
+                    order.done(Ok(()));
+                }
+            },
         }
+    };
+    if drain.is_zero() {
+        wires.exit_tx.send(Exit::Killed).ok();
+        return;
+    }
+    if program.obeys_stop {
+        drained.cancel();
+    }
+    let exit = match timeout(drain, serving).await {
+        Ok(_) => Exit::Stopped,
+        Err(_) => Exit::Killed,
     };
     wires.exit_tx.send(exit).ok();
 }

@@ -1,12 +1,16 @@
 //! Starts and stops instances; the seam behind which the kinds of runtime differ.
 //!
-//! A launcher is thin: it starts one instance, reports its lines and its end, and stops it. How
-//! many there should be, and when one is started again, is decided elsewhere. One conformance
+//! A launcher is thin: it starts one instance, reports its lines and its end, parks and stops it.
+//! How many there should be, and when one is started again, is decided elsewhere. One conformance
 //! suite (`tests/launch`) runs against all.
 
+mod failure;
 pub mod fake;
+pub mod guard;
 mod lines;
+mod order;
 pub mod process;
+mod secret;
 mod shim;
 
 use std::net::SocketAddr;
@@ -14,9 +18,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
-use weft_proto::QualifiedName;
+use weft_proto::resource::Runtime;
 
-use crate::delivery::InstanceId;
+pub use failure::{Failure, FailureKind};
+pub use order::{Caps, Labels, Launch, Progress, Run};
+pub use secret::Secrets;
 pub use shim::shim;
 
 /// Lines that may wait to be taken; what comes on top is counted and left out.
@@ -24,12 +30,17 @@ const LINES_LEN: usize = 256;
 
 /// Somewhere to run functions.
 pub trait Launcher: Send + Sync + std::fmt::Debug {
-    /// Starts one instance.
+    /// What it can do for instances of a kind.
+    fn caps(&self, runtime: Runtime) -> Caps;
+
+    /// Starts one instance, and returns it when it is ready. What takes long is told to `progress`
+    /// meanwhile.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future ends what was started.
-    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Instance, LaunchError>>;
+    fn start(&self, launch: Launch, progress: Progress)
+    -> BoxFuture<'_, Result<Instance, Failure>>;
 }
 
 /// Starts nothing: the operator has enabled no launcher.
@@ -37,38 +48,27 @@ pub trait Launcher: Send + Sync + std::fmt::Debug {
 pub(crate) struct Disabled;
 
 impl Launcher for Disabled {
-    fn start(&self, _launch: Launch) -> BoxFuture<'_, Result<Instance, LaunchError>> {
-        let message = "functions as processes are not enabled in this dispatcher's configuration \
-                       (process.enabled, process.directories)";
-        Box::pin(async move { Err(LaunchError::Denied(message.to_owned())) })
+    fn caps(&self, _runtime: Runtime) -> Caps {
+        Caps::default()
     }
-}
 
-/// What to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Launch {
-    /// Identity of the new instance.
-    pub id: InstanceId,
-    /// The function it belongs to.
-    pub function: QualifiedName,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// The whole environment, less what the launcher adds.
-    pub env: Vec<(String, String)>,
-}
-
-/// Why nothing was started.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LaunchError {
-    /// The operator does not allow this.
-    #[error("{0}")]
-    Denied(String),
-    /// The definition of the function cannot work.
-    #[error("{0}")]
-    Invalid(String),
-    /// It might work later.
-    #[error("{0}")]
-    Failed(String),
+    fn start(
+        &self,
+        launch: Launch,
+        _progress: Progress,
+    ) -> BoxFuture<'_, Result<Instance, Failure>> {
+        let message = match launch.run {
+            Run::Process { .. } => {
+                "functions as processes are not enabled in this dispatcher's configuration \
+                 (process.enabled, process.directories)"
+            }
+            Run::Container { .. } => {
+                "functions as containers are not enabled in this dispatcher's configuration \
+                 (docker.enabled)"
+            }
+        };
+        Box::pin(async move { Err(Failure::denied(message)) })
+    }
 }
 
 /// A running instance. Dropping it ends it at once.
@@ -82,6 +82,8 @@ pub struct Instance {
     pub exit: oneshot::Receiver<Exit>,
     /// Asks it to end.
     pub stop: Stop,
+    /// Freezes and thaws it.
+    pub park: Park,
 }
 
 /// Asks an instance to end. When the last handle is dropped, the instance is killed.
@@ -90,12 +92,39 @@ pub struct Stop(watch::Sender<Option<Duration>>);
 
 impl Stop {
     /// The instance may finish what it has in flight, at most for `drain`. Repeating is harmless.
+    /// A parked one is unparked for it.
     pub fn stop(&self, drain: Duration) {
         self.0.send_if_modified(|asked| {
             let is_new = asked.is_none();
             *asked = asked.or(Some(drain));
             is_new
         });
+    }
+}
+
+/// Freezes an instance where it stands, and thaws it: it keeps its memory and its connections, and
+/// what is sent to it meanwhile is answered afterwards.
+#[derive(Clone, Debug)]
+pub struct Park(mpsc::Sender<ParkOrder>);
+
+/// Freeze or thaw, and tell when that is done.
+#[derive(Debug)]
+struct ParkOrder {
+    is_parked: bool,
+    done_tx: oneshot::Sender<Result<(), Failure>>,
+}
+
+impl Park {
+    /// Parks the instance, or unparks it, and returns when that is so. Repeating is harmless.
+    ///
+    /// # Errors
+    ///
+    /// When the launcher cannot, or the instance has ended.
+    pub async fn set(&self, is_parked: bool) -> Result<(), Failure> {
+        let gone = || Failure::engine("the instance has ended");
+        let (done_tx, done_rx) = oneshot::channel();
+        self.0.send(ParkOrder { is_parked, done_tx }).await.ok().ok_or_else(gone)?;
+        done_rx.await.ok().ok_or_else(gone)?
     }
 }
 
@@ -115,23 +144,61 @@ pub enum Exit {
     Stopped,
     /// Asked, but not in time: killed.
     Killed,
-    /// Without being asked; the text says how.
-    Crashed(String),
+    /// Without being asked: it crashed, ran out of memory, was evicted, or got lost.
+    Crashed(Failure),
 }
 
 /// The two ends that a launcher keeps and the instance that it hands out.
 struct Wires {
     lines_tx: mpsc::Sender<Line>,
     exit_tx: oneshot::Sender<Exit>,
+    orders: Orders,
+}
+
+/// What is asked of an instance.
+struct Orders {
     stop_rx: watch::Receiver<Option<Duration>>,
+    park_rx: mpsc::Receiver<ParkOrder>,
+}
+
+/// The next thing that is asked of an instance.
+enum Order {
+    /// End, within this time.
+    Stop(Duration),
+    /// Freeze or thaw.
+    Park(ParkOrder),
 }
 
 fn wire(address: SocketAddr) -> (Instance, Wires) {
     let (lines_tx, lines) = mpsc::channel(LINES_LEN);
     let (exit_tx, exit) = oneshot::channel();
     let (stop_tx, stop_rx) = watch::channel(None);
-    let instance = Instance { address, lines, exit, stop: Stop(stop_tx) };
-    (instance, Wires { lines_tx, exit_tx, stop_rx })
+    // Orders are given one after the other.
+    let (park_tx, park_rx) = mpsc::channel(1);
+    let instance = Instance { address, lines, exit, stop: Stop(stop_tx), park: Park(park_tx) };
+    (instance, Wires { lines_tx, exit_tx, orders: Orders { stop_rx, park_rx } })
+}
+
+impl Orders {
+    /// Waits until something is asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            biased;
+            drain = stop_asked(&mut self.stop_rx) => Order::Stop(drain),
+            Some(order) = self.park_rx.recv() => Order::Park(order),
+        }
+    }
+}
+
+impl ParkOrder {
+    fn done(self, result: Result<(), Failure>) {
+        // Whoever asked may have gone.
+        self.done_tx.send(result).ok();
+    }
 }
 
 /// Waits until an end is asked for and returns the time it may take.

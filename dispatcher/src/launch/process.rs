@@ -22,7 +22,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::{Exit, Instance, Launch, LaunchError, Launcher, Wires, lines, stop_asked, wire};
+use weft_client::Secret;
+use weft_proto::resource::{Rule, Runtime};
+
+use super::{
+    Caps, Exit, Failure, FailureKind, Instance, Launch, Launcher, Order, Orders, ParkOrder,
+    Progress, Run, Secrets, Wires, lines, wire,
+};
 
 /// The descriptor under which the socket is handed down.
 const LISTEN_FD: i32 = 3;
@@ -38,6 +44,8 @@ pub struct Config {
     pub directories: Vec<PathBuf>,
     /// How this program becomes [`super::shim`]: itself with these arguments.
     pub shim: Shim,
+    /// Where environments find secrets.
+    pub secrets: Secrets,
 }
 
 /// A command whose further arguments are those of [`super::shim`].
@@ -64,6 +72,7 @@ type Spawn = (Command, oneshot::Sender<std::io::Result<Child>>);
 pub struct Processes {
     directories: Vec<PathBuf>,
     shim: Shim,
+    secrets: Secrets,
     spawn_tx: mpsc::Sender<Spawn>,
     tasks: TaskTracker,
 }
@@ -81,12 +90,12 @@ impl Processes {
         // What a directory is called may change; what it is should not.
         let directories = config.directories.into_iter();
         let directories = directories.map(|path| path.canonicalize().unwrap_or(path)).collect();
-        Ok(Self { directories, shim: config.shim, spawn_tx, tasks })
+        Ok(Self { directories, shim: config.shim, secrets: config.secrets, spawn_tx, tasks })
     }
 
     /// The program to run, if it exists and may be run.
-    fn resolve(&self, name: &str) -> Result<PathBuf, LaunchError> {
-        let denied = |text: String| Err(LaunchError::Denied(text));
+    fn resolve(&self, name: &str) -> Result<PathBuf, Failure> {
+        let denied = |text: String| Err(Failure::denied(text));
         let path = if name.contains('/') {
             PathBuf::from(name)
         } else {
@@ -96,19 +105,19 @@ impl Processes {
                     "command {name:?} is in none of the directories that the dispatcher allows ({})",
                     self.listed()
                 );
-                return Err(LaunchError::Invalid(message));
+                return Err(Failure::config(message));
             };
             path
         };
         let (Some(directory), Some(file)) = (path.parent(), path.file_name()) else {
-            return Err(LaunchError::Invalid(format!("command {name:?} is no program")));
+            return Err(Failure::config(format!("command {name:?} is no program")));
         };
         if !path.is_absolute() {
             let message = format!("command {name:?} must be a bare name or an absolute path");
-            return Err(LaunchError::Invalid(message));
+            return Err(Failure::config(message));
         }
         let Ok(directory) = directory.canonicalize() else {
-            return Err(LaunchError::Invalid(format!("command {name:?} does not exist")));
+            return Err(Failure::config(format!("command {name:?} does not exist")));
         };
         // The directory counts, not where a link in it leads: whoever may write there decides
         // what is run.
@@ -124,8 +133,8 @@ impl Processes {
             Some(meta.is_file() && meta.permissions().mode() & 0o111 != 0)
         };
         match executable(&path) {
-            None => Err(LaunchError::Invalid(format!("command {name:?} does not exist"))),
-            Some(false) => Err(LaunchError::Invalid(format!("command {name:?} is not executable"))),
+            None => Err(Failure::config(format!("command {name:?} does not exist"))),
+            Some(false) => Err(Failure::config(format!("command {name:?} is not executable"))),
             Some(true) => Ok(path),
         }
     }
@@ -142,11 +151,15 @@ impl Processes {
     fn command(
         &self,
         launch: &Launch,
+        env: &[(String, Secret)],
         listener: TcpListener,
         address: SocketAddr,
-    ) -> Result<Command, LaunchError> {
-        let Some((program, args)) = launch.command.split_first() else {
-            return Err(LaunchError::Invalid("the function has no command".to_owned()));
+    ) -> Result<Command, Failure> {
+        let Run::Process { command } = &launch.run else {
+            return Err(Failure::config("an image is not run as a process"));
+        };
+        let Some((program, args)) = command.split_first() else {
+            return Err(Failure::config("the function has no command"));
         };
         let program = self.resolve(program)?;
         let mut command = Command::new(&self.shim.program);
@@ -156,7 +169,7 @@ impl Processes {
             .arg(program)
             .args(args)
             .env_clear()
-            .envs(launch.env.iter().map(|(name, value)| (name, value)))
+            .envs(env.iter().map(|(name, value)| (name, value.expose())))
             .env("LISTEN_FDS", "1")
             .env("LISTEN_FDNAMES", "http")
             .env("WEFT_LISTEN_FD", LISTEN_FD.to_string())
@@ -171,20 +184,21 @@ impl Processes {
         let mapping = FdMapping { parent_fd: listener.into(), child_fd: LISTEN_FD };
         command
             .fd_mappings(vec![mapping])
-            .map_err(|error| LaunchError::Failed(format!("cannot hand down a socket: {error}")))?;
+            .map_err(|error| Failure::engine(format!("cannot hand down a socket: {error}")))?;
         Ok(command)
     }
 
-    async fn launch(&self, launch: Launch) -> Result<Instance, LaunchError> {
+    async fn launch(&self, launch: Launch) -> Result<Instance, Failure> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
-            LaunchError::Failed(format!("cannot {what}: {error}"))
+            Failure::engine(format!("cannot {what}: {error}"))
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .map_err(|error| failed("make a socket", &error))?;
         let address = listener.local_addr().map_err(|error| failed("make a socket", &error))?;
-        let command = self.command(&launch, listener, address)?;
+        let env = self.secrets.env(&launch.function.namespace, &launch.env).await?;
+        let command = self.command(&launch, &env, listener, address)?;
         let (child_tx, child_rx) = oneshot::channel();
-        let gone = || LaunchError::Failed("the launcher has ended".to_owned());
+        let gone = || Failure::engine("the launcher has ended");
         self.spawn_tx.send((command, child_tx)).await.ok().ok_or_else(gone)?;
         let child = child_rx.await.ok().ok_or_else(gone)?;
         let child = child.map_err(|error| failed("start a process", &error))?;
@@ -195,7 +209,16 @@ impl Processes {
 }
 
 impl Launcher for Processes {
-    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Instance, LaunchError>> {
+    fn caps(&self, _runtime: Runtime) -> Caps {
+        let enforces = [Rule::NoEscalation].into();
+        Caps { can_park: true, enforces, count_max: None }
+    }
+
+    fn start(
+        &self,
+        launch: Launch,
+        _progress: Progress,
+    ) -> BoxFuture<'_, Result<Instance, Failure>> {
         Box::pin(self.launch(launch))
     }
 }
@@ -230,7 +253,7 @@ async fn supervise(mut child: Child, mut wires: Wires) {
     };
     tokio::pin!(output);
     let mut output_open = true;
-    let ending = run_to_end(&mut child, group, &mut wires.stop_rx);
+    let ending = run_to_end(&mut child, group, &mut wires.orders);
     tokio::pin!(ending);
     let exit = loop {
         tokio::select! {
@@ -247,18 +270,22 @@ async fn supervise(mut child: Child, mut wires: Wires) {
     wires.exit_tx.send(exit).ok();
 }
 
-async fn run_to_end(
-    child: &mut Child,
-    group: Option<Pid>,
-    stop: &mut tokio::sync::watch::Receiver<Option<Duration>>,
-) -> Exit {
-    let drain = tokio::select! {
-        biased;
-        status = child.wait() => return Exit::Crashed(describe(status)),
-        drain = stop_asked(stop) => drain,
+async fn run_to_end(child: &mut Child, group: Option<Pid>, orders: &mut Orders) -> Exit {
+    let drain = loop {
+        let order = tokio::select! {
+            biased;
+            status = child.wait() => return Exit::Crashed(describe(status)),
+            order = orders.next() => order,
+        };
+        match order {
+            Order::Stop(drain) => break drain,
+            Order::Park(order) => park(group, order),
+        }
     };
     if !drain.is_zero() {
         signal(group, Signal::SIGTERM);
+        // A parked one learns of it when it goes on.
+        signal(group, Signal::SIGCONT);
         if timeout(drain, child.wait()).await.is_ok() {
             return Exit::Stopped;
         }
@@ -268,6 +295,16 @@ async fn run_to_end(
     Exit::Killed
 }
 
+/// Stops the whole group, or lets it go on. Its socket takes connections all the while.
+fn park(group: Option<Pid>, order: ParkOrder) {
+    let wanted = if order.is_parked { Signal::SIGSTOP } else { Signal::SIGCONT };
+    let gone = || Failure::engine("the process has ended");
+    let result = group.ok_or_else(gone).and_then(|group| {
+        killpg(group, wanted).map_err(|error| Failure::engine(format!("cannot park: {error}")))
+    });
+    order.done(result);
+}
+
 fn signal(group: Option<Pid>, signal: Signal) {
     if let Some(group) = group {
         // It may have ended by itself a moment ago.
@@ -275,16 +312,18 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-fn describe(status: std::io::Result<ExitStatus>) -> String {
-    match status {
-        Err(error) => format!("lost sight of the process: {error}"),
-        Ok(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exited with code {code}"),
-            (None, Some(number)) => match Signal::try_from(number) {
-                Ok(signal) => format!("killed by {signal}"),
-                Err(_) => format!("killed by signal {number}"),
-            },
-            (None, None) => "ended".to_owned(),
+fn describe(status: std::io::Result<ExitStatus>) -> Failure {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return Failure::engine(format!("lost sight of the process: {error}")),
+    };
+    let message = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {number}"),
         },
-    }
+        (None, None) => "ended".to_owned(),
+    };
+    Failure::new(FailureKind::CrashLoop, message).with_exit_code(status.code())
 }

@@ -27,6 +27,9 @@ pub const SUBSCRIPTION: &str = "Subscription";
 /// The kind of replay jobs in the catalog.
 pub const REPLAY_JOB: &str = "ReplayJob";
 
+/// The kind of policies in the catalog.
+pub const CONTAINER_POLICY: &str = "ContainerPolicy";
+
 /// A change of the catalog.
 #[derive(Clone, Debug)]
 pub enum Change {

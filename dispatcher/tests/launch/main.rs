@@ -1,6 +1,12 @@
 //! One suite for all launchers. Has its own `main`, because the process launcher starts this very
 //! program again: as the shim, and as the functions under test.
-#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test"
+)]
 #![expect(clippy::disallowed_methods, reason = "plays the part of a program, which has these")]
 
 mod process;

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
 use weft_dispatcher::launch::process::{Config, Processes, Shim};
-use weft_dispatcher::launch::{Instance, LaunchError, Launcher};
+use weft_dispatcher::launch::{
+    Failure, FailureKind, Instance, Launch, Launcher, Progress, Run, Secrets,
+};
 
 use crate::Case;
-use crate::suite::launch;
+use crate::suite::{launch, variable};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -32,18 +34,21 @@ pub(crate) fn processes(tasks: TaskTracker) -> Arc<dyn Launcher> {
 
 fn with_directories(directories: Vec<PathBuf>, tasks: TaskTracker) -> Arc<dyn Launcher> {
     let shim = Shim { program: "/proc/self/exe".into(), args: vec!["launch-shim".into()] };
-    Arc::new(Processes::new(Config { directories, shim }, tasks).unwrap())
+    Arc::new(
+        Processes::new(Config { directories, shim, secrets: Secrets::default() }, tasks).unwrap(),
+    )
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn start(directories: Vec<PathBuf>, command: &[&str]) -> Result<Instance, LaunchError> {
+fn start(directories: Vec<PathBuf>, command: &[&str]) -> Result<Instance, Failure> {
     block_on(async {
         let launcher = with_directories(directories, TaskTracker::new());
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        launcher.start(weft_dispatcher::launch::Launch { command, ..launch("answer") }).await
+        let run = Run::Process { command };
+        launcher.start(Launch { run, ..launch("answer") }, Progress::unheard()).await
     })
 }
 
@@ -60,13 +65,13 @@ fn only_allowed_directories_serve() {
     assert!(start(directories(), &["linked", "as-program", "answer"]).is_ok());
     for command in [outside.to_str().unwrap(), around.to_str().unwrap()] {
         let error = start(directories(), &[command]).unwrap_err();
-        assert!(matches!(error, LaunchError::Denied(_)), "{error:?}");
+        assert!(error.kind == FailureKind::PolicyDenied, "{error:?}");
     }
     for command in ["text", "missing", "./linked", "", "/", ".."] {
         let error = start(directories(), &[command]).unwrap_err();
-        assert!(matches!(error, LaunchError::Invalid(_)), "{command:?}: {error:?}");
+        assert!(error.kind == FailureKind::Config, "{command:?}: {error:?}");
     }
-    assert!(matches!(start(directories(), &[]), Err(LaunchError::Invalid(_))));
+    assert!(matches!(start(directories(), &[]), Err(error) if error.kind == FailureKind::Config));
     let error = start(Vec::new(), &[outside.to_str().unwrap()]).unwrap_err();
     assert!(error.to_string().contains("none is configured"), "{error}");
 }
@@ -75,9 +80,8 @@ fn the_environment_is_the_declared_one() {
     let lines = block_on(async {
         let launcher = processes(TaskTracker::new());
         let mut launch = launch("env");
-        launch.env =
-            vec![("GREETING".to_owned(), "hello".to_owned()), ("PORT".to_owned(), "1".to_owned())];
-        let mut instance = launcher.start(launch).await.unwrap();
+        launch.env = vec![variable("GREETING", "hello"), variable("PORT", "1")];
+        let mut instance = launcher.start(launch, Progress::unheard()).await.unwrap();
         let mut lines = vec![format!("address={}", instance.address.port())];
         while let Some(line) = instance.lines.recv().await {
             lines.push(line.text);
@@ -109,8 +113,8 @@ fn what_cannot_be_run_says_so() {
     let line = block_on(async {
         let launcher = with_directories(vec![directory.path().to_owned()], TaskTracker::new());
         let command = vec!["script".to_owned()];
-        let launch = weft_dispatcher::launch::Launch { command, ..launch("answer") };
-        let mut instance = launcher.start(launch).await.unwrap();
+        let launch = Launch { run: Run::Process { command }, ..launch("answer") };
+        let mut instance = launcher.start(launch, Progress::unheard()).await.unwrap();
         instance.lines.recv().await.unwrap().text
     });
 
@@ -120,7 +124,9 @@ fn what_cannot_be_run_says_so() {
 /// The part of a dispatcher that is killed: it starts one instance and tells its address.
 pub(crate) fn start_one_and_hang() -> ExitCode {
     block_on(async {
-        let instance = processes(TaskTracker::new()).start(launch("stubborn")).await.unwrap();
+        let instance =
+            processes(TaskTracker::new()).start(launch("stubborn"), Progress::unheard()).await;
+        let instance = instance.unwrap();
         println!("{}", instance.address);
         std::future::pending::<()>().await;
     });

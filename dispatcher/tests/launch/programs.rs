@@ -33,7 +33,8 @@ pub(crate) fn program(word: &str) -> Option<Program> {
         "stubborn" => ("ready", Some(answering(Duration::ZERO)), false),
         _ => return None,
     };
-    Some(Program { lines: vec![line.to_owned()], handler, obeys_stop })
+    let lines = vec![line.to_owned()];
+    Some(Program { lines, handler, obeys_stop, ..Program::default() })
 }
 
 /// Runs a program as a process, on the socket that was handed down.

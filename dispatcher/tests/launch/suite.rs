@@ -7,9 +7,12 @@ use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 use weft_dispatcher::delivery::{InstanceId, Outcome};
 use weft_dispatcher::launch::fake::Fakes;
-use weft_dispatcher::launch::{Exit, Launch, LaunchError, Launcher};
+use weft_dispatcher::launch::{
+    Exit, Failure, FailureKind, Instance, Labels, Launch, Launcher, Progress, Run,
+};
 use weft_dispatcher::push::{Delivery, Target};
 use weft_proto::QualifiedName;
+use weft_proto::resource::{EnvVar, Protocol, ResourcesSpec, SecuritySpec};
 
 use crate::{Case, process, programs};
 
@@ -42,11 +45,18 @@ struct Bench {
     tasks: TaskTracker,
 }
 
+impl Bench {
+    async fn start(&self, launch: Launch) -> Result<Instance, Failure> {
+        self.launcher.start(launch, Progress::unheard()).await
+    }
+}
+
 fn fakes(tasks: TaskTracker) -> Arc<dyn Launcher> {
     let find = |launch: &Launch| {
-        let word = launch.command.last().cloned().unwrap_or_default();
+        let Run::Process { command } = &launch.run else { panic!("{launch:?}") };
+        let word = command.last().cloned().unwrap_or_default();
         programs::program(&word)
-            .ok_or_else(|| LaunchError::Invalid(format!("command {word:?} does not exist")))
+            .ok_or_else(|| Failure::config(format!("command {word:?} does not exist")))
     };
     Arc::new(Fakes::new(Arc::new(find), tasks))
 }
@@ -67,7 +77,25 @@ pub(crate) fn launch(word: &str) -> Launch {
         "no-such-program" => vec![word.to_owned()],
         word => vec![own.to_str().unwrap().to_owned(), "as-program".to_owned(), word.to_owned()],
     };
-    Launch { id: InstanceId(1), function: name(), command, env: Vec::new() }
+    Launch {
+        id: InstanceId(1),
+        function: name(),
+        revision: "f-00001".to_owned(),
+        run: Run::Process { command },
+        env: Vec::new(),
+        resources: ResourcesSpec::default(),
+        probe: None,
+        protocol: Protocol::Auto,
+        security: SecuritySpec::default(),
+        policy: "restricted".parse().unwrap(),
+        instances: 1,
+        grace: LONG,
+        labels: Labels::default(),
+    }
+}
+
+pub(crate) fn variable(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), secret_ref: None }
 }
 
 fn name() -> QualifiedName {
@@ -101,7 +129,7 @@ async fn push(target: &Target) -> Outcome {
 }
 
 async fn an_instance_takes_events_as_soon_as_it_is_started(bench: Bench) {
-    let instance = bench.launcher.start(launch("answer")).await.unwrap();
+    let instance = bench.start(launch("answer")).await.unwrap();
     let target = Target::new(instance.address, bench.tasks);
 
     assert_eq!(push(&target).await, Outcome::Done);
@@ -109,7 +137,7 @@ async fn an_instance_takes_events_as_soon_as_it_is_started(bench: Bench) {
 }
 
 async fn an_idle_instance_ends_when_asked(bench: Bench) {
-    let mut instance = bench.launcher.start(launch("answer")).await.unwrap();
+    let mut instance = bench.start(launch("answer")).await.unwrap();
     let line = instance.lines.recv().await.unwrap();
     assert_eq!(line.text, "ready");
     let target = Target::new(instance.address, bench.tasks);
@@ -122,7 +150,7 @@ async fn an_idle_instance_ends_when_asked(bench: Bench) {
 }
 
 async fn what_is_in_flight_is_finished_before_the_end(bench: Bench) {
-    let mut instance = bench.launcher.start(launch("slow")).await.unwrap();
+    let mut instance = bench.start(launch("slow")).await.unwrap();
     let target = Target::new(instance.address, bench.tasks);
     assert_eq!(push(&target).await, Outcome::Done);
     let started = Instant::now();
@@ -140,7 +168,7 @@ async fn what_is_in_flight_is_finished_before_the_end(bench: Bench) {
 }
 
 async fn who_does_not_end_in_time_is_killed(bench: Bench) {
-    let mut instance = bench.launcher.start(launch("stubborn")).await.unwrap();
+    let mut instance = bench.start(launch("stubborn")).await.unwrap();
     assert_eq!(instance.lines.recv().await.unwrap().text, "ready");
     let target = Target::new(instance.address, bench.tasks);
     assert_eq!(push(&target).await, Outcome::Done);
@@ -152,17 +180,19 @@ async fn who_does_not_end_in_time_is_killed(bench: Bench) {
 }
 
 async fn a_crash_is_reported_with_its_last_words(bench: Bench) {
-    let mut instance = bench.launcher.start(launch("crash")).await.unwrap();
+    let mut instance = bench.start(launch("crash")).await.unwrap();
 
     let exit = (&mut instance.exit).await.unwrap();
 
-    assert_eq!(exit, Exit::Crashed("exited with code 3".to_owned()));
+    let Exit::Crashed(crash) = exit else { panic!("{exit:?}") };
+    assert_eq!((crash.kind, crash.exit_code), (FailureKind::CrashLoop, Some(3)));
+    assert_eq!(crash.message, "exited with code 3");
     assert_eq!(instance.lines.recv().await.unwrap().text, "going down");
     assert_eq!(instance.lines.recv().await, None);
 }
 
 async fn a_dropped_instance_ends(bench: Bench) {
-    let instance = bench.launcher.start(launch("answer")).await.unwrap();
+    let instance = bench.start(launch("answer")).await.unwrap();
     let target = Target::new(instance.address, bench.tasks);
     assert_eq!(push(&target).await, Outcome::Done);
 
@@ -173,14 +203,15 @@ async fn a_dropped_instance_ends(bench: Bench) {
 }
 
 async fn an_unknown_command_is_named(bench: Bench) {
-    let error = bench.launcher.start(launch("no-such-program")).await.unwrap_err();
+    let error = bench.start(launch("no-such-program")).await.unwrap_err();
 
-    assert!(matches!(&error, LaunchError::Invalid(message) if message.contains("no-such-program")));
+    assert_eq!(error.kind, FailureKind::Config);
+    assert!(error.message.contains("no-such-program"), "{error}");
 }
 
 async fn two_instances_do_not_share_an_address(bench: Bench) {
-    let one = bench.launcher.start(launch("answer")).await.unwrap();
-    let two = bench.launcher.start(launch("answer")).await.unwrap();
+    let one = bench.start(launch("answer")).await.unwrap();
+    let two = bench.start(launch("answer")).await.unwrap();
 
     assert_ne!(one.address, two.address);
 }

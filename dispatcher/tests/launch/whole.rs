@@ -86,6 +86,7 @@ fn events_reach_processes() {
     let config = || Process {
         enabled: true,
         directories: vec![process::own_path().parent().unwrap().to_owned()],
+        ..Process::default()
     };
     with_dispatcher(config, async |mesh| {
         define(mesh).await;

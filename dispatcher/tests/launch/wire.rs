@@ -7,7 +7,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use weft_dispatcher::port::memory::{MemoryMembership, MemoryMesh};
 use weft_dispatcher::port::{
-    Act, Change, FUNCTION, Item, Joining, Membership as _, Mesh, SUBSCRIPTION, WEBHOOK,
+    Act, CONTAINER_POLICY, Change, FUNCTION, Item, Joining, Membership as _, Mesh, SUBSCRIPTION,
+    WEBHOOK,
 };
 use weft_proto::v1::catalog_server::{Catalog, CatalogServer};
 use weft_proto::v1::publish_server::{Publish, PublishServer};
@@ -47,7 +48,10 @@ fn name(text: &str) -> Result<QualifiedName, Status> {
 }
 
 fn kind(text: &str) -> &'static str {
-    [FUNCTION, WEBHOOK, SUBSCRIPTION].into_iter().find(|kind| *kind == text).unwrap()
+    [FUNCTION, WEBHOOK, SUBSCRIPTION, CONTAINER_POLICY]
+        .into_iter()
+        .find(|kind| *kind == text)
+        .unwrap()
 }
 
 #[tonic::async_trait]

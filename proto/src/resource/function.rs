@@ -2,14 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Revision, ScalingSpec, TrafficSpec, TriggerSpec, problem};
+use super::template::{policy_default, port_default};
+use super::{
+    DurationText, EnvVar, ProbeSpec, Protocol, ResourcesSpec, Revision, ScalingSpec, SecuritySpec,
+    TrafficSpec, TriggerSpec, problem,
+};
 use crate::{Error, Name, QualifiedName, Result};
 
 /// Longest name of a function, so that names derived from it stay names.
 const NAME_LEN_MAX: usize = 40;
 /// Each trigger is a subscription with a connection of its own.
 const TRIGGERS_LEN_MAX: usize = 16;
-const ENV_LEN_MAX: usize = 256;
 /// Longest time for one event.
 const WAIT_MAX: DurationText = DurationText::from_secs(24 * 3_600);
 
@@ -23,6 +26,27 @@ pub struct FunctionSpec {
     /// Container image, for container launchers. Either this or `command`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Arguments for the program of the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Where the program of the image listens.
+    #[serde(default = "port_default")]
+    pub port: u16,
+    /// What instances speak.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// What an instance may use.
+    #[serde(default)]
+    pub resources: ResourcesSpec,
+    /// When an instance counts as ready; when it accepts connections, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeSpec>,
+    /// What an instance runs as.
+    #[serde(default)]
+    pub security: SecuritySpec,
+    /// Name of the policy that must allow all this.
+    #[serde(default = "policy_default")]
+    pub policy: String,
     /// Environment of each instance; nothing else is inherited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
@@ -46,16 +70,6 @@ pub struct FunctionSpec {
     /// What instances were and are made of: the cluster fills it in, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<Revision>,
-}
-
-/// One variable of the environment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnvVar {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: String,
 }
 
 /// Events in one instance at once. A new instance starts at 1 and works its way up, as long as its
@@ -131,7 +145,7 @@ impl FunctionSpec {
         if self.command.iter().any(|part| part.contains('\0')) {
             return Err(problem("spec.command", "a command cannot hold NUL"));
         }
-        self.check_env()?;
+        self.check_template()?;
         if self.timeout.0.is_zero() || self.timeout > WAIT_MAX {
             let message = format!("{} is not in 1ms..={WAIT_MAX}", self.timeout);
             return Err(problem("spec.timeout", message));
@@ -149,28 +163,6 @@ impl FunctionSpec {
         self.check_traffic()?;
         if let Some(reply) = &self.reply {
             check_stream(&reply.stream, "spec.reply.stream")?;
-        }
-        Ok(())
-    }
-
-    fn check_env(&self) -> Result<()> {
-        if self.env.len() > ENV_LEN_MAX {
-            let message = format!("{} variables, more than {ENV_LEN_MAX}", self.env.len());
-            return Err(problem("spec.env", message));
-        }
-        for (place, variable) in self.env.iter().enumerate() {
-            let field = |name: &str| format!("spec.env[{place}].{name}");
-            if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
-                let message = format!("{:?} is no name of a variable", variable.name);
-                return Err(problem(field("name"), message));
-            }
-            if self.env[..place].iter().any(|other| other.name == variable.name) {
-                let message = format!("the variable {:?} is there twice", variable.name);
-                return Err(problem(field("name"), message));
-            }
-            if variable.value.contains('\0') {
-                return Err(problem(field("value"), "a variable cannot hold NUL"));
-            }
         }
         Ok(())
     }

@@ -32,7 +32,8 @@ pub enum Verb {
     Edit,
     /// Set the status of functions and webhooks: what a dispatcher does.
     Report,
-    /// See, create, change and delete grants, limits and keys; create, change and delete webhooks.
+    /// See, create, change and delete grants, limits and keys; create, change and delete webhooks
+    /// and policies.
     Govern,
     /// Look after the cluster: its status, its nodes, its metrics.
     Operate,

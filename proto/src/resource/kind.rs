@@ -26,14 +26,17 @@ pub enum Kind {
     Grant,
     /// How much of the cluster somebody may use.
     Limit,
+    /// What functions may be made of.
+    ContainerPolicy,
 }
 
 impl Kind {
     /// All kinds, in the order in which resources can be applied: what others need comes first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Schema,
         Self::Stream,
         Self::Subscription,
+        Self::ContainerPolicy,
         Self::Function,
         Self::ReplayJob,
         Self::Webhook,
@@ -52,6 +55,7 @@ impl Kind {
             Self::Webhook => "Webhook",
             Self::Grant => "Grant",
             Self::Limit => "Limit",
+            Self::ContainerPolicy => "ContainerPolicy",
         }
     }
 }
@@ -70,7 +74,11 @@ impl FromStr for Kind {
         let wanted = text.to_ascii_lowercase().replace('-', "");
         let found = Self::ALL.into_iter().find(|kind| {
             let name = kind.as_str().to_ascii_lowercase();
-            wanted == name || wanted == format!("{name}s")
+            let plural = match name.strip_suffix('y') {
+                Some(stem) => format!("{stem}ies"),
+                None => format!("{name}s"),
+            };
+            wanted == name || wanted == plural
         });
         found.ok_or_else(|| {
             let known = Self::ALL.map(Self::as_str).join(", ");

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FunctionSpec, GrantSpec, Kind, LimitSpec, ReplayJobSpec, SchemaSpec, StreamSpec,
-    SubscriptionSpec, WebhookSpec, parse, problem,
+    ContainerPolicySpec, FunctionSpec, GrantSpec, Kind, LimitSpec, ReplayJobSpec, SchemaSpec,
+    StreamSpec, SubscriptionSpec, WebhookSpec, parse, problem,
 };
 use crate::{Error, Name, QualifiedName, Result, v1};
 
@@ -188,6 +188,7 @@ pub fn check(resource: &v1::Resource) -> Result<()> {
         Kind::Webhook => parse::<WebhookSpec>(kind, &resource.spec)?.check(&name.name),
         Kind::Grant => parse::<GrantSpec>(kind, &resource.spec)?.check(&name),
         Kind::Limit => parse::<LimitSpec>(kind, &resource.spec)?.check(&name),
+        Kind::ContainerPolicy => parse::<ContainerPolicySpec>(kind, &resource.spec)?.check(&name),
     }
 }
 
@@ -237,6 +238,15 @@ mod tests {
                 "filters":[{"exact":{"subject":"a"}}]}"#,
             ),
             ("Limit", r#"{"principals":["*"],"open_calls":3}"#),
+            (
+                "ContainerPolicy",
+                r#"{"registries":[],"limits_required":["pids"],"max":{"cpu":2,"memory":"1Gi"}}"#,
+            ),
+            (
+                "Function",
+                r#"{"image":"f","triggers":[{"stream":"s"}],"resources":{"cpu":"1500m"},
+                "env":[{"name":"A","secretRef":{"name":"s","key":"k"}}],"probe":{}}"#,
+            ),
             ("Schema", r#"{"document":{"b": 1.0, "a": [true]}}"#),
             ("Schema", r#"{"document":{"maximum":12345678901234567890123}}"#),
             ("Schema", r#"{"document":{"maximum":1e400}}"#),
@@ -277,6 +287,7 @@ mod tests {
             "Webhook" => equal::<WebhookSpec>(left, right),
             "Grant" => equal::<GrantSpec>(left, right),
             "Limit" => equal::<LimitSpec>(left, right),
+            "ContainerPolicy" => equal::<ContainerPolicySpec>(left, right),
             _ => hash(left) == hash(right),
         }
     }

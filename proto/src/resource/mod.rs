@@ -11,6 +11,8 @@ mod kind;
 mod limit;
 mod manifest;
 mod place;
+mod policy;
+mod quantity;
 mod replay_job;
 mod revision;
 mod role;
@@ -18,13 +20,14 @@ mod scaling;
 mod schema;
 mod stream;
 mod subscription;
+mod template;
 mod trigger;
 mod webhook;
 mod webhook_url;
 
 pub use duration::DurationText;
 pub use function::{
-    Concurrency, Condition, EnvVar, FunctionSpec, FunctionStatus, Instances, LogLine, ReplySpec,
+    Concurrency, Condition, FunctionSpec, FunctionStatus, Instances, LogLine, ReplySpec,
     RevisionStatus, TriggerStatus,
 };
 pub use grant::{Effect, GrantSpec, PRINCIPAL_BYTES_MAX, Verb, check_principal};
@@ -32,6 +35,10 @@ pub use kind::Kind;
 pub use limit::LimitSpec;
 pub use manifest::{API_VERSION, Manifest, Metadata, check, identify};
 pub use place::{EventAt, Place};
+pub use policy::{
+    Asked, ContainerPolicySpec, Denial, Limited, MaximaSpec, Policy, RESTRICTED, Rule,
+};
+pub use quantity::{BytesText, CpuText};
 pub use replay_job::{
     FunctionTarget, ReplayJobSpec, ReplayPace, ReplayPartition, ReplayRange, ReplayState,
     ReplayTarget,
@@ -45,6 +52,9 @@ pub use stream::{
     StreamSpec, StreamStatus,
 };
 pub use subscription::{OrderKey, Start, SubscriptionMode, SubscriptionRetry, SubscriptionSpec};
+pub use template::{
+    EnvVar, ProbeSpec, Protocol, ResourcesSpec, Runtime, SecretKeyRef, SecuritySpec,
+};
 pub use trigger::{BatchSpec, OnExhausted, OnPermanent, Ordering, RetrySpec, TriggerSpec};
 pub use webhook::{
     ConsentStatus, Disabled, SecretRef, WEBHOOK_LABEL, WebhookMode, WebhookRetry, WebhookSpec,

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Concurrency, DurationText, EnvVar, FunctionSpec, Ordering, problem};
+use super::template::{policy_default, port_default};
+use super::{
+    Concurrency, DurationText, EnvVar, FunctionSpec, Ordering, ProbeSpec, Protocol, ResourcesSpec,
+    SecuritySpec, problem,
+};
 use crate::{Name, Result, Timestamp};
 
 /// Revisions that are kept, beside those that get events.
@@ -22,6 +26,27 @@ pub struct Template {
     /// As in the function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// As in the function.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// As in the function.
+    #[serde(default = "port_default")]
+    pub port: u16,
+    /// As in the function.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// As in the function.
+    #[serde(default)]
+    pub resources: ResourcesSpec,
+    /// As in the function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeSpec>,
+    /// As in the function.
+    #[serde(default)]
+    pub security: SecuritySpec,
+    /// As in the function.
+    #[serde(default = "policy_default")]
+    pub policy: String,
     /// As in the function.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
@@ -78,6 +103,13 @@ impl FunctionSpec {
         Template {
             command: self.command.clone(),
             image: self.image.clone(),
+            args: self.args.clone(),
+            port: self.port,
+            protocol: self.protocol,
+            resources: self.resources,
+            probe: self.probe.clone(),
+            security: self.security.clone(),
+            policy: self.policy.clone(),
             env: self.env.clone(),
             timeout: self.timeout,
             concurrency: self.concurrency,

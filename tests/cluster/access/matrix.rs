@@ -159,6 +159,7 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 "triggers": [{"stream": "shop/orders"}]});
             let grant = json!({"principals": ["key:shop/x"], "role": "reader"});
             let limit = json!({"principals": ["key:shop/x"], "open_calls": 9});
+            let policy = json!({"require_digest": true});
             let abroad = json!({"stream": "other/orders"});
             let job = |target: &str| json!({"target": {"subscription": target}});
             let from_event =
@@ -205,6 +206,12 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 case("grant", "nnnnyy", &put(Kind::Grant, "shop/g", &grant, false)),
                 case("grant to all", "nnnnny", &put(Kind::Grant, "weft-system/g", &grant, false)),
                 case("limit", "nnnnny", &put(Kind::Limit, "weft-system/l", &limit, false)),
+                case("policy", "nnnnyy", &put(Kind::ContainerPolicy, "shop/p", &policy, false)),
+                case(
+                    "policy of all",
+                    "nnnnny",
+                    &put(Kind::ContainerPolicy, "weft-system/p", &policy, false),
+                ),
             ]
         }
         Method::CatalogGet => {
@@ -219,6 +226,8 @@ fn cases(method: Method, victim: &str) -> Vec<Case> {
                 case("subscription", "nyyyyy", &get("Subscription", "shop/sub")),
                 case("replay job", "nyyyyy", &get("ReplayJob", "shop/job")),
                 case("grant", "nnnnyy", &get("Grant", "shop/reader")),
+                case("policy", "nyyyyy", &get("ContainerPolicy", "shop/none")),
+                case("policy of all", "yyyyyy", &get("ContainerPolicy", "weft-system/none")),
                 case("audit", "nnnnny", &get("Stream", "_weft.audit")),
             ]
         }

@@ -12,7 +12,7 @@ use crate::feed::Told;
 use crate::function::deliver::Pushed;
 use crate::function::fleet::Happening;
 use crate::function::report::{Failure, LaunchTrouble, Tried};
-use crate::launch::{Exit, LaunchError};
+use crate::launch::Exit;
 use crate::port::{self, Item};
 
 /// The reason of the condition that a function crashes again and again.
@@ -90,14 +90,13 @@ impl Runner {
             }
             Happening::NotStarted { revision, error } => {
                 self.start_failed(revision, now);
-                let reason = match error {
-                    LaunchError::Denied(_) => "PolicyDenied",
-                    LaunchError::Invalid(_) => "InvalidCommand",
-                    LaunchError::Failed(_) => "LaunchFailed",
-                };
                 warn!(function = %self.plan.name, %error, "cannot start an instance");
-                self.trouble(reason, error.to_string());
+                self.trouble(error.kind.as_str(), error.to_string());
             }
+            Happening::HeldUp { failure } => match failure {
+                Some(failure) => self.trouble(failure.kind.as_str(), failure.to_string()),
+                None => self.report.launch_trouble = None,
+            },
             Happening::Wrote { id, line } => {
                 self.metrics.lines_left_out.increment(line.left_out);
                 self.report.add_line(clock::now(), id, line.text);

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::Runner;
 use crate::delivery::{InstanceId, RevisionNo};
-use crate::launch::Launch;
+
 use crate::scale::{Demand, Policy, Restart, Scale};
 
 /// Requests at once that an instance is taken to be good for as long as nothing is known.
@@ -109,19 +109,9 @@ impl Runner {
     }
 
     fn start(&mut self, revision: RevisionNo) {
-        let Some(found) = self.plan.revisions.get(&revision) else { return };
-        self.next_instance += 1;
-        let launch = Launch {
-            id: InstanceId(self.next_instance),
-            function: self.plan.name.clone(),
-            command: found.template.command.clone(),
-            env: found
-                .template
-                .env
-                .iter()
-                .map(|env| (env.name.clone(), env.value.clone()))
-                .collect(),
-        };
+        let id = InstanceId(self.next_instance + 1);
+        let Some(launch) = self.plan.launch(id, revision) else { return };
+        self.next_instance = id.0;
         debug!(function = %self.plan.name, instance = self.next_instance, "starting an instance");
         self.fleet.start(launch, revision);
         self.metrics.starts.increment(1);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_fuzz::chosen;
 use weft_proto::resource::{
-    FunctionSpec, Kind, Manifest, ReplayJobSpec, SPEC_BYTES_MAX, SchemaSpec, StreamSpec,
+    ContainerPolicySpec, FunctionSpec, Kind, Manifest, ReplayJobSpec, SPEC_BYTES_MAX, SchemaSpec, StreamSpec,
     SubscriptionSpec, WebhookSpec, check, parse,
 };
 use weft_proto::v1;
@@ -17,13 +17,14 @@ weft_fuzz::target!();
 pub const MAX_LEN: usize = 4_096;
 
 /// Its own list, so that a new kind changes no input's meaning; append it here.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Schema,
     Kind::Stream,
     Kind::Subscription,
     Kind::Function,
     Kind::Webhook,
     Kind::ReplayJob,
+    Kind::ContainerPolicy,
 ];
 
 pub fn run(data: &[u8]) -> bool {
@@ -45,6 +46,7 @@ pub fn run(data: &[u8]) -> bool {
         Kind::Function => survives::<FunctionSpec>(kind, spec),
         Kind::Webhook => survives::<WebhookSpec>(kind, spec),
         Kind::ReplayJob => survives::<ReplayJobSpec>(kind, spec),
+        Kind::ContainerPolicy => survives::<ContainerPolicySpec>(kind, spec),
         Kind::Schema => {
             let schema: SchemaSpec = parse(kind, spec).expect("it was checked");
             let hash = schema.hash().expect("a checked schema has a hash");
