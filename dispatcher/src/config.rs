@@ -129,6 +129,9 @@ pub struct Process {
     /// Folder with secrets of functions: a file for each key, in a folder for each secret, in one
     /// for each namespace.
     pub secrets: Option<PathBuf>,
+    /// Folder in which each instance gets one of its own, to write in; that of the system for
+    /// such by default.
+    pub scratch: Option<PathBuf>,
 }
 
 impl Config {

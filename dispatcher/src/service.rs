@@ -39,6 +39,7 @@ pub async fn run(
             directories: config.process.directories,
             shim: process::Shim::this_program(),
             secrets: Secrets::new(config.process.secrets, "process.secrets"),
+            scratch: config.process.scratch.unwrap_or_else(std::env::temp_dir),
         };
         let launcher = process::Processes::new(process, TaskTracker::new());
         let failed = |error| Error::internal("cannot start the launcher").with_source(error);

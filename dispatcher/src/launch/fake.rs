@@ -113,13 +113,19 @@ impl Fakes {
         if let Some(trouble) = program.trouble.clone() {
             progress.trouble(trouble);
         }
-        let budget = launch.probe.unwrap_or_default().initial_budget.0;
+        let probe = launch.probe.unwrap_or_default();
+        let budget_is_for_answers = probe.path.is_some();
+        let budget = probe.initial_budget.0;
         tokio::time::sleep(program.ready_after.min(budget)).await;
         if program.ready_after > budget {
             let message = format!("not ready within {budget:?}");
             return Err(Failure::new(FailureKind::StartTimeout, message));
         }
         progress.clear();
+        if program.handler.is_none() && budget_is_for_answers {
+            let crash = Failure::new(FailureKind::CrashLoop, "exited with code 3");
+            return Err(crash.with_exit_code(Some(3)).with_log_tail(program.lines));
+        }
         let failed = |error| Failure::engine(format!("cannot listen: {error}"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
         let (instance, wires) = wire(listener.local_addr().map_err(failed)?);

@@ -9,7 +9,9 @@ pub mod fake;
 pub mod guard;
 mod lines;
 mod order;
+mod probe;
 pub mod process;
+mod scratch;
 mod secret;
 mod shim;
 

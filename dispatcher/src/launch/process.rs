@@ -3,9 +3,11 @@
 //! The listening socket is made here and handed down (fd 3, the `LISTEN_FDS` convention): the
 //! kernel queues connections from the first moment, so there is nothing to probe. We close our
 //! copy, so that connections to a dead instance are reset instead of waiting for ever.
+//! It may write into a folder of its own and nowhere else, as far as the kernel can see to that.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use futures::future::BoxFuture;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +28,9 @@ use tokio_util::task::TaskTracker;
 use weft_client::Secret;
 use weft_proto::resource::{Rule, Runtime};
 
+use super::probe::ready;
+use super::scratch::Scratch;
+use super::shim::{Confined, can_confine};
 use super::{
     Caps, Exit, Failure, FailureKind, Instance, Launch, Launcher, Order, Orders, ParkOrder,
     Progress, Run, Secrets, Wires, lines, wire,
@@ -46,6 +52,8 @@ pub struct Config {
     pub shim: Shim,
     /// Where environments find secrets.
     pub secrets: Secrets,
+    /// In which instances get scratch folders.
+    pub scratch: PathBuf,
 }
 
 /// A command whose further arguments are those of [`super::shim`].
@@ -73,6 +81,8 @@ pub struct Processes {
     directories: Vec<PathBuf>,
     shim: Shim,
     secrets: Secrets,
+    scratch: Scratch,
+    enforces: BTreeSet<Rule>,
     spawn_tx: mpsc::Sender<Spawn>,
     tasks: TaskTracker,
 }
@@ -87,10 +97,12 @@ impl Processes {
         std::thread::Builder::new()
             .name("launch".to_owned())
             .spawn(move || spawn_children(&runtime, spawn_rx))?;
+        let scratch = Scratch::new(&config.scratch)?;
         // What a directory is called may change; what it is should not.
         let directories = config.directories.into_iter();
         let directories = directories.map(|path| path.canonicalize().unwrap_or(path)).collect();
-        Ok(Self { directories, shim: config.shim, secrets: config.secrets, spawn_tx, tasks })
+        let Config { shim, secrets, .. } = config;
+        Ok(Self { directories, shim, secrets, scratch, enforces: enforced(), spawn_tx, tasks })
     }
 
     /// The program to run, if it exists and may be run.
@@ -152,8 +164,8 @@ impl Processes {
         &self,
         launch: &Launch,
         env: &[(String, Secret)],
+        scratch: &Path,
         listener: TcpListener,
-        address: SocketAddr,
     ) -> Result<Command, Failure> {
         let Run::Process { command } = &launch.run else {
             return Err(Failure::config("an image is not run as a process"));
@@ -162,14 +174,19 @@ impl Processes {
             return Err(Failure::config("the function has no command"));
         };
         let program = self.resolve(program)?;
+        let address = listener.local_addr();
+        let address = address.map_err(|error| Failure::engine(format!("no socket: {error}")))?;
+        let confined = Confined { scratch, file_bytes: launch.resources.ephemeral.0 };
+        let confined = launch.security.read_only_root.then_some(&confined);
         let mut command = Command::new(&self.shim.program);
         command
             .args(&self.shim.args)
-            .arg(std::process::id().to_string())
+            .args(Confined::args(confined))
             .arg(program)
             .args(args)
             .env_clear()
             .envs(env.iter().map(|(name, value)| (name, value.expose())))
+            .env("TMPDIR", scratch)
             .env("LISTEN_FDS", "1")
             .env("LISTEN_FDNAMES", "http")
             .env("WEFT_LISTEN_FD", LISTEN_FD.to_string())
@@ -196,22 +213,26 @@ impl Processes {
             .map_err(|error| failed("make a socket", &error))?;
         let address = listener.local_addr().map_err(|error| failed("make a socket", &error))?;
         let env = self.secrets.env(&launch.function.namespace, &launch.env).await?;
-        let command = self.command(&launch, &env, listener, address)?;
+        let scratch = self.scratch.folder().map_err(|error| failed("make a folder", &error))?;
+        let command = self.command(&launch, &env, scratch.path(), listener)?;
         let (child_tx, child_rx) = oneshot::channel();
         let gone = || Failure::engine("the launcher has ended");
         self.spawn_tx.send((command, child_tx)).await.ok().ok_or_else(gone)?;
         let child = child_rx.await.ok().ok_or_else(gone)?;
         let child = child.map_err(|error| failed("start a process", &error))?;
         let (instance, wires) = wire(address);
-        self.tasks.spawn(supervise(child, wires));
-        Ok(instance)
+        self.tasks.spawn(supervise(child, wires, scratch));
+        match &launch.probe {
+            Some(probe) if probe.path.is_some() => ready(instance, probe).await,
+            // The kernel queues connections already.
+            _ => Ok(instance),
+        }
     }
 }
 
 impl Launcher for Processes {
     fn caps(&self, _runtime: Runtime) -> Caps {
-        let enforces = [Rule::NoEscalation].into();
-        Caps { can_park: true, enforces, count_max: None }
+        Caps { can_park: true, enforces: self.enforces.clone(), count_max: None }
     }
 
     fn start(
@@ -223,6 +244,21 @@ impl Launcher for Processes {
     }
 }
 
+/// What this launcher can promise, on this kernel and as this user. Without control groups of its
+/// own it limits neither memory nor processor time: limits of address space count what is never
+/// used, and limits of processes count those of the whole user.
+fn enforced() -> BTreeSet<Rule> {
+    let is_root = rustix::process::geteuid().is_root();
+    let rules = [
+        (true, Rule::NoEscalation),
+        (can_confine(), Rule::ReadOnlyRoot),
+        (!is_root, Rule::NonRoot),
+        // Those of other users were gone when they became other users.
+        (!is_root, Rule::DropCapabilities),
+    ];
+    rules.into_iter().filter(|(holds, _)| *holds).map(|(_, rule)| rule).collect()
+}
+
 fn spawn_children(runtime: &Handle, mut spawn_rx: mpsc::Receiver<Spawn>) {
     while let Some((mut command, child_tx)) = spawn_rx.blocking_recv() {
         let _within = runtime.enter();
@@ -232,7 +268,7 @@ fn spawn_children(runtime: &Handle, mut spawn_rx: mpsc::Receiver<Spawn>) {
     }
 }
 
-async fn supervise(mut child: Child, mut wires: Wires) {
+async fn supervise(mut child: Child, mut wires: Wires, scratch: TempDir) {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let stdout = child.stdout.take();
     let stderr = child.stderr.take();
@@ -268,6 +304,8 @@ async fn supervise(mut child: Child, mut wires: Wires) {
         timeout(OUTPUT_TIMEOUT, output).await.ok();
     }
     wires.exit_tx.send(exit).ok();
+    // It may hold many files.
+    tokio::task::spawn_blocking(move || drop(scratch)).await.ok();
 }
 
 async fn run_to_end(child: &mut Child, group: Option<Pid>, orders: &mut Orders) -> Exit {

@@ -9,6 +9,7 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "plays the part of a program, which has these")]
 
+mod docker;
 mod process;
 mod programs;
 mod suite;

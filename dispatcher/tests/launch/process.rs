@@ -12,7 +12,7 @@ use weft_dispatcher::launch::{
 };
 
 use crate::Case;
-use crate::suite::{launch, variable};
+use crate::suite::{directories, first_lines, launch, variable};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("process::the_environment_is_the_declared_one", the_environment_is_the_declared_one),
         ("process::no_child_outlives_its_dispatcher", no_child_outlives_its_dispatcher),
         ("process::what_cannot_be_run_says_so", what_cannot_be_run_says_so),
+        ("process::nothing_is_gained_and_little_can_be_written", nothing_is_gained),
     ]
 }
 
@@ -27,16 +28,21 @@ pub(crate) fn own_path() -> PathBuf {
     std::env::current_exe().unwrap().canonicalize().unwrap()
 }
 
+pub(crate) fn with_secrets(secrets: Secrets, tasks: TaskTracker) -> Arc<dyn Launcher> {
+    let shim = Shim { program: "/proc/self/exe".into(), args: vec!["launch-shim".into()] };
+    let scratch = std::env::temp_dir();
+    let config = Config { directories: directories(), shim, secrets, scratch };
+    Arc::new(Processes::new(config, tasks).unwrap())
+}
+
 pub(crate) fn processes(tasks: TaskTracker) -> Arc<dyn Launcher> {
-    let directory = own_path().parent().unwrap().to_owned();
-    with_directories(vec![directory], tasks)
+    with_secrets(Secrets::default(), tasks)
 }
 
 fn with_directories(directories: Vec<PathBuf>, tasks: TaskTracker) -> Arc<dyn Launcher> {
     let shim = Shim { program: "/proc/self/exe".into(), args: vec!["launch-shim".into()] };
-    Arc::new(
-        Processes::new(Config { directories, shim, secrets: Secrets::default() }, tasks).unwrap(),
-    )
+    let (secrets, scratch) = (Secrets::default(), std::env::temp_dir());
+    Arc::new(Processes::new(Config { directories, shim, secrets, scratch }, tasks).unwrap())
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -83,9 +89,7 @@ fn the_environment_is_the_declared_one() {
         launch.env = vec![variable("GREETING", "hello"), variable("PORT", "1")];
         let mut instance = launcher.start(launch, Progress::unheard()).await.unwrap();
         let mut lines = vec![format!("address={}", instance.address.port())];
-        while let Some(line) = instance.lines.recv().await {
-            lines.push(line.text);
-        }
+        lines.extend(first_lines(&mut instance).await);
         lines
     });
     let get = |name: &str| {
@@ -101,6 +105,16 @@ fn the_environment_is_the_declared_one() {
     assert_eq!(get("WEFT_FUNCTION").as_deref(), Some("default/f"));
     assert_eq!(get("PATH"), None);
     assert_eq!(get("HOME"), None);
+}
+
+fn nothing_is_gained() {
+    let lines = block_on(async {
+        let launcher = processes(TaskTracker::new());
+        let mut instance = launcher.start(launch("self"), Progress::unheard()).await.unwrap();
+        first_lines(&mut instance).await
+    });
+
+    assert!(lines.iter().any(|line| line == "NoNewPrivs:\t1"), "{lines:?}");
 }
 
 fn what_cannot_be_run_says_so() {
@@ -121,12 +135,27 @@ fn what_cannot_be_run_says_so() {
     assert!(line.contains("cannot run"), "{line}");
 }
 
+/// A dispatcher that dies without warning.
+pub(crate) struct Dispatcher(pub(crate) std::process::Child);
+
+impl Dispatcher {
+    pub(crate) fn start(word: &str) -> Self {
+        Self(Command::new(own_path()).arg(word).stdout(Stdio::piped()).spawn().unwrap())
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// The part of a dispatcher that is killed: it starts one instance and tells its address.
 pub(crate) fn start_one_and_hang() -> ExitCode {
     block_on(async {
-        let instance =
-            processes(TaskTracker::new()).start(launch("stubborn"), Progress::unheard()).await;
-        let instance = instance.unwrap();
+        let launcher = processes(TaskTracker::new());
+        let instance = launcher.start(launch("stubborn"), Progress::unheard()).await.unwrap();
         println!("{}", instance.address);
         std::future::pending::<()>().await;
     });
@@ -135,16 +164,14 @@ pub(crate) fn start_one_and_hang() -> ExitCode {
 
 fn no_child_outlives_its_dispatcher() {
     use std::io::BufRead as _;
-    let mut dispatcher =
-        Command::new(own_path()).arg("as-dispatcher").stdout(Stdio::piped()).spawn().unwrap();
+    let mut dispatcher = Dispatcher::start("as-dispatcher");
     let mut address = String::new();
-    let mut output = std::io::BufReader::new(dispatcher.stdout.take().unwrap());
+    let mut output = std::io::BufReader::new(dispatcher.0.stdout.take().unwrap());
     output.read_line(&mut address).unwrap();
     let address: std::net::SocketAddr = address.trim().parse().unwrap();
     assert!(std::net::TcpStream::connect(address).is_ok());
 
-    dispatcher.kill().unwrap();
-    dispatcher.wait().unwrap();
+    drop(dispatcher);
 
     let deadline = Instant::now() + Duration::from_secs(10);
     while std::net::TcpStream::connect(address).is_ok() {
