@@ -25,6 +25,6 @@ mod service;
 mod tasks;
 mod webhook;
 
-pub use config::{Config, Process, Tls, Webhooks};
+pub use config::{Config, Connect, DockerEngine, Process, Pull, Tls, Webhooks};
 pub use policies::Policies;
 pub use service::{run, run_with};

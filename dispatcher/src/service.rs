@@ -1,6 +1,7 @@
 //! Composition root: the mesh, the launcher, and a roster for each kind of resource that is run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +21,9 @@ use crate::roster::Roster;
 use crate::tasks::Tasks;
 use crate::webhook::Webhooks;
 
+/// Longest wait for the removal of containers at the end.
+const REMOVE_MAX: Duration = Duration::from_secs(10);
+
 /// Runs the functions and webhooks of a mesh until stopped, then finishes what is in flight. Spans go to
 /// `tracer`.
 ///
@@ -34,6 +38,7 @@ pub async fn run(
     let mesh = WireMesh::connect(&config)?;
     let webhooks = |tasks| Webhooks::new(&config, tasks, member(), tracer.clone());
     let webhooks = config.webhooks.enabled.then(|| webhooks(TaskTracker::new())).transpose()?;
+    let (containers, ends) = containers(&config)?;
     let launcher: Arc<dyn Launcher> = if config.process.enabled {
         let process = process::Config {
             directories: config.process.directories,
@@ -49,8 +54,52 @@ pub async fn run(
     };
     let (policies, follower) = Policies::followed();
     let labels = Labels { cluster: config.cluster, dispatcher: member() };
-    let launcher = Arc::new(Guard::new(launcher, Arc::new(Disabled), policies, labels));
-    run_all(Arc::new(mesh), launcher, Some(follower), webhooks, tracer, stop).await
+    let launcher = Arc::new(Guard::new(launcher, containers, policies, labels));
+    let running = run_all(Arc::new(mesh), launcher, Some(follower), webhooks, tracer, stop);
+    // Large, and part of the futures of whoever runs a dispatcher beside something else.
+    let result = Box::pin(running).await;
+    // Containers outlive this process, if they are not removed.
+    ends.close();
+    tokio::time::timeout(REMOVE_MAX, ends.wait()).await.ok();
+    result
+}
+
+/// The launcher of containers and its tasks, and first the end of those that a dead dispatcher left
+/// behind.
+#[cfg(feature = "docker")]
+fn containers(config: &Config) -> Result<(Arc<dyn Launcher>, TaskTracker)> {
+    use crate::launch::docker::{Config as Settings, Containers};
+
+    let docker = &config.docker;
+    let tasks = TaskTracker::new();
+    if !docker.enabled {
+        return Ok((Arc::new(Disabled), tasks));
+    }
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let settings = Settings {
+        socket: docker.socket.clone(),
+        network: docker.network.clone(),
+        connect: docker.connect,
+        pull: docker.pull,
+        secrets: Secrets::new(docker.secrets.clone(), "docker.secrets"),
+        cluster: config.cluster.clone(),
+        owner: docker.owner.clone().unwrap_or_else(host),
+    };
+    let failed = |error| Error::internal("cannot start the launcher").with_source(error);
+    let launcher = Containers::new(settings, tasks.clone()).map_err(failed)?;
+    let cleaner = launcher.clone();
+    tasks.spawn(async move {
+        if let Err(failure) = cleaner.remove_leftovers().await {
+            tracing::warn!(%failure, "cannot look for containers that were left behind");
+        }
+    });
+    Ok((Arc::new(launcher), tasks))
+}
+
+/// There is none in this program; a configuration that wants one was refused.
+#[cfg(not(feature = "docker"))]
+fn containers(_config: &Config) -> Result<(Arc<dyn Launcher>, TaskTracker)> {
+    Ok((Arc::new(Disabled), TaskTracker::new()))
 }
 
 /// Runs the functions of a mesh until stopped, with parts of the caller's choice, and no webhooks.

@@ -69,7 +69,6 @@ impl Service {
         if kind == Kind::Function {
             self.revise(caller, &name, &mut wanted)?;
         }
-        let mut warnings = Self::warnings(kind, &wanted);
         let put = internal::CatalogPut {
             resource: Some(wanted),
             expected_generation: request.expected_generation,
@@ -78,13 +77,12 @@ impl Service {
             caller.act("put", format!("{kind} {name}")).await?;
         }
         let reply = self.change(caller, Wanted::Put(put), request.dry_run).await?;
-        warnings.extend(reply.warnings);
         let stored = reply.outcome.map_err(Error::from_refusal)?;
         Ok(v1::PutResponse {
             resource: stored.map(Arc::unwrap_or_clone),
             change: reply.change.into(),
             catalog_generation: reply.generation,
-            warnings,
+            warnings: reply.warnings,
         })
     }
 
@@ -210,17 +208,6 @@ impl Service {
             .map_err(|error| Error::internal("a spec cannot be written").with_source(error))?
             .into();
         Ok(())
-    }
-
-    fn warnings(kind: Kind, wanted: &v1::Resource) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if kind == Kind::Function
-            && let Ok(spec) = resource::parse::<FunctionSpec>(kind, &wanted.spec)
-            && spec.image.is_some()
-        {
-            warnings.push("no container launcher is part of this version: a function with an image is stored, but not started".to_owned());
-        }
-        warnings
     }
 
     async fn delete_one(

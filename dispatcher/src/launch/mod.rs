@@ -4,6 +4,8 @@
 //! How many there should be, and when one is started again, is decided elsewhere. One conformance
 //! suite (`tests/launch`) runs against all.
 
+#[cfg(feature = "docker")]
+pub mod docker;
 mod failure;
 pub mod fake;
 pub mod guard;

@@ -140,7 +140,13 @@ pub(crate) struct Dispatcher(pub(crate) std::process::Child);
 
 impl Dispatcher {
     pub(crate) fn start(word: &str) -> Self {
-        Self(Command::new(own_path()).arg(word).stdout(Stdio::piped()).spawn().unwrap())
+        Self::start_with(word, &[])
+    }
+
+    pub(crate) fn start_with(word: &str, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(own_path());
+        command.arg(word).envs(env.iter().copied()).stdout(Stdio::piped());
+        Self(command.spawn().unwrap())
     }
 }
 

@@ -78,14 +78,14 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) async fn new(place: Place) -> Self {
+    pub(crate) fn new(place: Place) -> Self {
         let tasks = TaskTracker::new();
         let secrets = tempfile::tempdir().unwrap();
         let folder = Secrets::new(Some(secrets.path().to_owned()), "secrets");
         let launcher: Arc<dyn Launcher> = match place {
             Place::Fake => Arc::new(fakes(tasks.clone(), folder)),
             Place::Process => process::with_secrets(folder, tasks.clone()),
-            Place::Docker => docker::launcher(folder, tasks.clone()).await,
+            Place::Docker => docker::launcher(folder, tasks.clone()),
         };
         Self { launcher, tasks, place, secrets }
     }
@@ -134,8 +134,12 @@ fn run<F: Future<Output = ()>>(case: fn(Bench) -> F, place: Place) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.unwrap().block_on(async {
-        let bench = Bench::new(place).await;
+        let bench = Bench::new(place);
+        let tasks = bench.tasks.clone();
         tokio::time::timeout(LONG, case(bench)).await.unwrap();
+        // What ends leaves nothing behind.
+        tasks.close();
+        tokio::time::timeout(LONG, tasks.wait()).await.unwrap();
     });
 }
 
@@ -385,7 +389,7 @@ async fn a_start_that_is_given_up_leaves_nothing(bench: Bench) {
     bench.tasks.wait().await;
 
     if bench.place == Place::Docker {
-        assert_eq!(docker::containers().await, 0);
+        assert_eq!(docker::containers(), 0);
     }
 }
 

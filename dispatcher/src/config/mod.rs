@@ -1,5 +1,7 @@
 //! Settings of a dispatcher.
 
+mod docker;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -9,6 +11,7 @@ use weft_proto::trace::Telemetry;
 use weft_proto::{Error, Result};
 
 use crate::egress::address::Range;
+pub use docker::{Connect, DockerEngine, Pull};
 
 /// Settings of one dispatcher process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +28,8 @@ pub struct Config {
     pub cluster: String,
     /// Functions as processes of this host.
     pub process: Process,
+    /// Functions as containers.
+    pub docker: DockerEngine,
     /// Events to addresses outside.
     pub webhooks: Webhooks,
     /// Where spans and metrics go.
@@ -39,6 +44,7 @@ impl Default for Config {
             tls: Tls::default(),
             cluster: "weft".to_owned(),
             process: Process::default(),
+            docker: DockerEngine::default(),
             webhooks: Webhooks::default(),
             telemetry: Telemetry::default(),
         }
@@ -183,6 +189,7 @@ impl Config {
             let message = "a certificate to show is given, but encryption is not enabled";
             return Err(Error::invalid(message).with_field("tls.enabled"));
         }
+        self.docker.check()?;
         self.webhooks.check()
     }
 }
