@@ -27,6 +27,7 @@ const SAMPLES_BRIEF: usize = 100;
 const BEST_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Instance {
     /// In thousandths.
     limit: u64,

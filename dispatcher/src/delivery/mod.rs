@@ -187,9 +187,9 @@ impl Delivery {
     }
 
     /// A push ended as the error says, or well.
-    pub fn handle_outcome(&mut self, push: PushId, outcome: Outcome, error: &str, now: Duration) {
+    pub fn handle_outcome(&mut self, push: PushId, outcome: &Outcome, error: &str, now: Duration) {
         let Some(flight) = self.flights.remove(&push) else { return };
-        self.rate(&flight, &outcome, now);
+        self.rate(&flight, outcome, now);
         let Flight { revision, mut group, .. } = flight;
         // What is not ours any more was repeated, or will be: it is not here that it is settled.
         let lost = &mut self.lost;
@@ -203,12 +203,12 @@ impl Delivery {
         let why: Arc<str> = error.into();
         match outcome {
             Outcome::Done | Outcome::Partly(_) => {
-                self.handle_done(revision, group, &outcome, &places)
+                self.handle_done(revision, group, outcome, &places);
             }
             Outcome::NotReceived => self.requeue(revision, group),
             Outcome::Died => self.handle_death(revision, group, &why),
             Outcome::Throttled { retry_after } => {
-                self.handle_throttled(revision, group, retry_after, &why);
+                self.handle_throttled(revision, group, *retry_after, &why);
             }
             Outcome::ReplyFailed => {
                 self.release(revision, std::mem::take(&mut group.rest), group.feed);

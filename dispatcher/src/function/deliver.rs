@@ -21,7 +21,7 @@ const PAUSE_CAP: Duration = Duration::from_secs(1);
 
 /// Everything one push needs.
 pub(super) struct Push {
-    pub(super) push: PushId,
+    pub(super) id: PushId,
     pub(super) instance: InstanceId,
     pub(super) target: Arc<Target>,
     /// The first of them.
@@ -37,7 +37,7 @@ pub(super) struct Push {
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Pushed {
-    pub(super) push: PushId,
+    pub(super) id: PushId,
     pub(super) instance: InstanceId,
     pub(super) ticket: Ticket,
     pub(super) outcome: Outcome,
@@ -51,7 +51,7 @@ pub(super) async fn deliver(mut push: Push) -> Pushed {
     let mut span = begin(&mut push);
     let answer = push.target.push(&push.events, &push.delivery, &push.function).await;
     let mut pushed = Pushed {
-        push: push.push,
+        id: push.id,
         instance: push.instance,
         ticket: push.ticket,
         outcome: answer.outcome,

@@ -16,6 +16,7 @@ use super::payload::encode as encode_all;
 
 /// What accompanies an event on its way to a function.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Delivery {
     /// Names the delivery; the same for every attempt.
     pub id: String,
@@ -166,7 +167,7 @@ mod tests {
             Some(Payload::TextData("{\"a\": 1}".to_owned())),
         );
 
-        let request = build(&[bytes.clone()], &delivery()).unwrap();
+        let request = build(std::slice::from_ref(&bytes), &delivery()).unwrap();
 
         assert_eq!(header(&request, "ce-id"), Some("id%201"));
         assert_eq!(header(&request, "ce-source"), Some("/s/%C3%A4"));
@@ -189,12 +190,12 @@ mod tests {
         let before = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
         let bytes = event(&[("traceparent", Attr::CeString(began.to_owned()))], None);
 
-        let request = build(&[bytes.clone()], &delivery()).unwrap();
+        let request = build(std::slice::from_ref(&bytes), &delivery()).unwrap();
         assert_eq!(header(&request, "ce-traceparent"), Some(began));
         assert_eq!((header(&request, "traceparent"), header(&request, "tracestate")), (None, None));
 
         let trace = TraceContext::read(before, Some("a=1,b=2"));
-        let request = build(&[bytes.clone()], &Delivery { trace, ..delivery() }).unwrap();
+        let request = build(std::slice::from_ref(&bytes), &Delivery { trace, ..delivery() }).unwrap();
         assert_eq!(header(&request, "ce-traceparent"), Some(began));
         assert_eq!(header(&request, "traceparent"), Some(before));
         assert_eq!(header(&request, "tracestate"), Some("a=1,b=2"));
@@ -205,7 +206,7 @@ mod tests {
         let bytes = event(&[], Some(Payload::BinaryData(vec![0, 255].into())));
 
         let request =
-            build(&[bytes.clone()], &Delivery { takes_reply: false, ..delivery() }).unwrap();
+            build(std::slice::from_ref(&bytes), &Delivery { takes_reply: false, ..delivery() }).unwrap();
 
         assert_eq!(header(&request, "content-type"), None);
         assert_eq!(header(&request, "prefer"), None);
@@ -215,6 +216,6 @@ mod tests {
     fn what_is_no_event_is_an_error_not_a_panic() {
         assert!(build(&[Bytes::from_static(&[0xff; 7])], &delivery()).is_err());
         let bytes = event(&[("bad name", Attr::CeString("x".to_owned()))], None);
-        assert!(build(&[bytes.clone()], &delivery()).is_err());
+        assert!(build(std::slice::from_ref(&bytes), &delivery()).is_err());
     }
 }

@@ -298,13 +298,13 @@ mod tests {
         };
         assert_eq!(field(&[("f-1", 30), ("latest", 70)], "per_key"), None);
         assert_eq!(field(&[("f-1", 0), ("latest", 100)], "strict"), None);
-        let cases: [(&[(&str, u32)], &str, &str); 3] = [
-            (&[("f-1", 30), ("latest", 71)], "per_key", "spec.traffic"),
-            (&[("f-1", 30), ("f-1", 70)], "per_key", "spec.traffic[1].revision"),
-            (&[("f-1", 30), ("latest", 70)], "strict", "spec.traffic"),
+        let cases = [
+            ([("f-1", 30), ("latest", 71)], "per_key", "spec.traffic"),
+            ([("f-1", 30), ("f-1", 70)], "per_key", "spec.traffic[1].revision"),
+            ([("f-1", 30), ("latest", 70)], "strict", "spec.traffic"),
         ];
         for (traffic, ordering, wanted) in cases {
-            assert_eq!(field(traffic, ordering).as_deref(), Some(wanted));
+            assert_eq!(field(&traffic, ordering).as_deref(), Some(wanted));
         }
     }
 }

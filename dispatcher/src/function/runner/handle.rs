@@ -67,8 +67,8 @@ impl Runner {
             let message = error.clone();
             self.report.add_error(Failure { time: clock::now(), message, push: tried });
         }
-        debug!(push = ?pushed.push, instance = %pushed.instance, outcome = ?pushed.outcome, "pushed");
-        self.delivery.handle_outcome(pushed.push, pushed.outcome, &error, self.now());
+        debug!(push = ?pushed.id, instance = %pushed.instance, outcome = ?pushed.outcome, "pushed");
+        self.delivery.handle_outcome(pushed.id, &pushed.outcome, &error, self.now());
         self.mark_changed();
     }
 
@@ -156,7 +156,9 @@ impl Runner {
                 self.handle_joined(feed, None);
             }
             Told::Item(Item::Lent(lent)) => {
-                lent.into_iter().for_each(|one| self.handle_lent(feed, one))
+                for one in lent {
+                    self.handle_lent(feed, one);
+                }
             }
             Told::Item(Item::Turn { partition, is_own: true }) => {
                 self.turns.insert((feed, partition));

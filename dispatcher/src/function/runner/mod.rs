@@ -261,12 +261,12 @@ impl Runner {
         let (Some((revision, target)), Some((first, &ticket))) = (target, first) else {
             // The rules only name what was told to them; should they ever not, the events stay.
             warn!(?push, %instance, "nothing to push to or from");
-            self.delivery.handle_outcome(push, Outcome::NotReceived, "", self.now());
+            self.delivery.handle_outcome(push, &Outcome::NotReceived, "", self.now());
             return;
         };
         let feed = self.feeds.get(&first.feed);
         let push = Push {
-            push,
+            id: push,
             instance,
             target,
             ticket,
