@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::flow::FlowSpec;
 use super::template::{policy_default, port_default};
 use super::{
     DurationText, EnvVar, ProbeSpec, Protocol, ResourcesSpec, Revision, ScalingSpec, SecuritySpec,
@@ -47,6 +48,9 @@ pub struct FunctionSpec {
     /// Name of the policy that must allow all this.
     #[serde(default = "policy_default")]
     pub policy: String,
+    /// Steps without a program. Instead of `command` or `image`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<FlowSpec>,
     /// Environment of each instance; nothing else is inherited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
@@ -125,9 +129,18 @@ impl FunctionSpec {
             let message = format!("a function's name has at most {NAME_LEN_MAX} characters");
             return Err(problem("metadata.name", message));
         }
+        if let Some(flow) = &self.flow {
+            if self.image.is_some() || !self.command.is_empty() {
+                let message = "a flow needs no program: no command and no image";
+                return Err(problem("spec.flow", message));
+            }
+            flow.check("spec.flow")?;
+        }
         match (&self.image, self.command.first()) {
+            (None, None) if self.flow.is_some() => {}
             (None, None) => {
-                let message = "a function needs a command (a process) or an image (a container)";
+                let message =
+                    "a function needs a command (a process), an image (a container) or a flow";
                 return Err(problem("spec.command", message));
             }
             (Some(_), Some(_)) => {

@@ -5,6 +5,7 @@
 
 mod canonical;
 mod duration;
+pub mod flow;
 mod function;
 mod grant;
 mod kind;

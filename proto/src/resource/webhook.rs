@@ -113,7 +113,7 @@ pub struct SecretRef {
 }
 
 impl SecretRef {
-    fn check(&self, field: &str) -> Result<()> {
+    pub(super) fn check(&self, field: &str) -> Result<()> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let is_name = (1..=FILE_LEN_MAX).contains(&self.file.len())
             && self.file.chars().all(is_plain)
