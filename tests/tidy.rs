@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "broker/src/catalog",
     "dispatcher/src/delivery",
     "dispatcher/src/egress",
+    "dispatcher/src/flow",
     "dispatcher/src/scale",
 ];
 

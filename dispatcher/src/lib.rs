@@ -8,6 +8,7 @@ mod config;
 pub mod delivery;
 pub mod egress;
 mod feed;
+pub mod flow;
 mod function;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::paths::{Paths, check_stream};
 use super::step::{
-    AggregateStep, BridgeBody, BridgeStep, DelayStep, EnrichStep, FanOutStep, JoinSpec,
+    AggregateStep, BridgeBody, BridgeStep, DelayStep, EnrichStep, FanOutStep, JoinSpec, RouteMode,
     TransformStep,
 };
 use super::{
@@ -106,15 +106,16 @@ impl<'s> Walk<'s> {
                 StepKind::FanOut(fan) => self.fan_out(fan, &own, depth)?,
                 _ => one(kind, &own)?,
             }
-            has_effect |= !matches!(
-                kind,
+            has_effect |= match kind {
+                // On one of its ways something may be done while another gives the event back.
+                StepKind::Router(router) => router.mode == RouteMode::All,
                 StepKind::Filter(_)
-                    | StepKind::Router(_)
-                    | StepKind::Transform(_)
-                    | StepKind::Enrich(_)
-                    | StepKind::Dedup(_)
-                    | StepKind::Delay(_)
-            );
+                | StepKind::Transform(_)
+                | StepKind::Enrich(_)
+                | StepKind::Dedup(_)
+                | StepKind::Delay(_) => false,
+                _ => true,
+            };
         }
         Ok(())
     }
@@ -160,7 +161,7 @@ impl<'s> Walk<'s> {
             let most = fan.branches.len();
             range(count as usize, 1, most, &format!("{field}.join.count"))?;
         }
-        pointer(&fan.into, &format!("{field}.into"))
+        fan.into.iter().try_for_each(|into| pointer(into, &format!("{field}.into")))
     }
 }
 

@@ -274,9 +274,10 @@ pub struct FanOutStep {
     /// Which of them are waited for.
     #[serde(default)]
     pub join: JoinSpec,
-    /// Where their results go in the payload, by the names of the branches: a JSON pointer.
-    #[serde(default)]
-    pub into: String,
+    /// Where their results go in the payload, by the names of the branches: a JSON pointer. Without it
+    /// the event goes on as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub into: Option<String>,
 }
 
 /// One way.
