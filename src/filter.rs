@@ -207,7 +207,7 @@ fn findings(findings: &[Finding]) -> Vec<serde_json::Value> {
 }
 
 /// Events one after the other; a list stands for its elements.
-fn read_events(path: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
+pub(crate) fn read_events(path: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
     let mut text = String::new();
     if path == "-" {
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;

@@ -16,6 +16,7 @@ mod drain;
 mod event;
 mod expect;
 mod filter;
+mod flow;
 mod function;
 mod get;
 mod key;
@@ -100,6 +101,8 @@ enum Command {
     Schema(schema::Args),
     /// Deploy, list, describe and delete functions; show their logs
     Function(function::Args),
+    /// Try a flow on sample events, without a cluster
+    Flow(flow::Args),
     /// List, describe, enable and delete webhooks
     Webhook(webhook::Args),
     /// Create or change any resources from YAML or JSON
@@ -225,6 +228,7 @@ async fn dispatch(
         Command::Filter(args) => return filter::run(args, connection, format).await,
         Command::Schema(args) => return schema::run(args, &client()?, format).await,
         Command::Function(args) => return function::run(args, &client()?, format).await,
+        Command::Flow(args) => return flow::run(args, format),
         Command::Webhook(args) => return webhook::run(args, &client()?, format).await,
         Command::Apply(args) => return apply::run(&args, &client()?, format).await,
         Command::Get(args) => get::run(args, &client()?, output).await?,
@@ -291,6 +295,7 @@ mod tests {
             "weft schema check order -f payload.json",
             "weft schema bind orders --type * --schema order --version 1 --mode off",
             "weft function deploy -f confirm.yaml",
+            "weft flow test -f parcels.yaml --event - --answer ask=200:{} --last --function a/b",
             "weft apply -f mesh.yaml --dry-run",
             "weft get streams -o yaml",
             "weft delete function confirm",

@@ -9,6 +9,8 @@ pub mod delivery;
 pub mod egress;
 mod feed;
 pub mod flow;
+#[cfg_attr(not(test), expect(dead_code, reason = "functions do not run flows yet"))]
+mod flow_target;
 mod function;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

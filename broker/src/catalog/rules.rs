@@ -1,5 +1,7 @@
 //! Rules between resources: what refers to what, and what may change.
 
+use std::collections::BTreeSet;
+
 use weft_proto::resource::{
     self, BindingMode, BindingVersion, ContainerPolicySpec, FunctionSpec, FunctionTarget, Kind,
     MaxAge, RESTRICTED, ReplayJobSpec, ReplayState, ReplayTarget, Retention, Revision, StreamSpec,
@@ -74,6 +76,11 @@ impl State {
                 check_revisions(name, &spec, old)?;
                 for (place, trigger) in spec.triggers.iter().enumerate() {
                     self.check_stream(&trigger.stream, &format!("spec.triggers[{place}].stream"))?;
+                }
+                if let Some(flow) = &spec.flow {
+                    for (field, stream) in flow.streams("spec.flow") {
+                        self.check_stream(stream, &field)?;
+                    }
                 }
                 match &spec.reply {
                     Some(reply) => self.check_stream(&reply.stream, "spec.reply.stream"),
@@ -313,13 +320,16 @@ pub(super) fn warnings(kind: Kind, new: &v1::Resource) -> Result<Vec<String>, Er
         }
         Kind::Function => {
             let spec: FunctionSpec = resource::parse(kind, &new.spec)?;
-            let reply = spec.reply.and_then(|reply| reply.stream.parse::<QualifiedName>().ok());
             let reads = |stream: &QualifiedName| {
                 spec.triggers.iter().any(|trigger| trigger.stream.parse().as_ref() == Ok(stream))
             };
-            if let Some(stream) = reply.filter(reads) {
+            let reply = spec.reply.iter().map(|reply| reply.stream.as_str());
+            let flow = spec.flow.iter().flat_map(|flow| flow.streams(""));
+            let written = reply.chain(flow.map(|(_, stream)| stream));
+            let written = written.filter_map(|stream| stream.parse::<QualifiedName>().ok());
+            for stream in written.filter(reads).collect::<BTreeSet<_>>() {
                 warnings.push(format!(
-                    "replies go to {stream}, which the function itself is run for: unless a \
+                    "events go to {stream}, which the function itself is run for: unless a \
                      filter keeps them out it never ends"
                 ));
             }
@@ -401,6 +411,9 @@ fn uses(kind: Kind, resource: &v1::Resource, used: Kind, name: &QualifiedName) -
             .is_ok_and(|spec| {
                 spec.triggers.iter().any(|trigger| is(&trigger.stream))
                     || spec.reply.is_some_and(|reply| is(&reply.stream))
+                    || spec
+                        .flow
+                        .is_some_and(|flow| flow.streams("").iter().any(|(_, stream)| is(stream)))
             }),
         // Without one of its name, `restricted` is built in.
         (Kind::Function, Kind::ContainerPolicy) if name.name.as_str() != RESTRICTED => {

@@ -342,6 +342,29 @@ fn what_is_probably_not_meant_is_a_warning() {
 }
 
 #[test]
+fn streams_of_a_flow_exist_and_are_in_use() {
+    let mut state = State::new(3);
+    for stream in ["a", "b"] {
+        apply(&mut state, put("Stream", stream, "{}", None));
+    }
+    let spec = |stream: &str| {
+        format!(
+            r#"{{"triggers":[{{"stream":"a"}}],"flow":{{"steps":[{{"publish":{{"stream":"{stream}"}}}}]}}}}"#
+        )
+    };
+
+    let nowhere = apply(&mut state, put("Function", "f", &spec("c"), None));
+    let looping = apply(&mut state, put("Function", "f", &spec("a"), None));
+    let straight = apply(&mut state, put("Function", "f", &spec("b"), None));
+    let deleted = apply(&mut state, delete("Stream", "b"));
+
+    assert_eq!(reason(nowhere).1, "spec.flow.steps[0].publish.stream");
+    assert!(looping.warnings[0].contains("default/a"), "{:?}", looping.warnings);
+    assert!(straight.warnings.is_empty(), "{:?}", straight.warnings);
+    assert_eq!(reason(deleted).0, "FAILED_PRECONDITION");
+}
+
+#[test]
 fn sizes_are_bounded() {
     let mut state = State::new(3);
     let document = |number: usize, len: usize| {

@@ -111,6 +111,15 @@ impl Service {
                 if let Some(reply) = &spec.reply {
                     authorize(caller, Verb::Publish, &named(&reply.stream)?)?;
                 }
+                if let Some(flow) = &spec.flow {
+                    for (_, stream) in flow.streams("spec.flow") {
+                        authorize(caller, Verb::Publish, &named(stream)?)?;
+                    }
+                    // Like a webhook, it carries events out of the cluster.
+                    if flow.calls_out() {
+                        authorize(caller, Verb::Govern, name)?;
+                    }
+                }
             }
             // It is a kind of seek: whoever may not move the cursor may not send its members the past.
             Kind::ReplayJob => {

@@ -31,13 +31,13 @@ const NOWHERE: &str = "its host leads to no address that may be dialled";
 
 /// Dials one webhook.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     url: WebhookUrl,
     outside: Arc<Outside>,
 }
 
 impl Dialer {
-    pub(super) const fn new(url: WebhookUrl, outside: Arc<Outside>) -> Self {
+    pub(crate) const fn new(url: WebhookUrl, outside: Arc<Outside>) -> Self {
         Self { url, outside }
     }
 

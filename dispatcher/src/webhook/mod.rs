@@ -17,8 +17,10 @@ mod secret;
 mod sign;
 mod spans;
 
+pub(crate) use dial::Dialer;
 pub(crate) use kind::Webhooks;
 pub(crate) use outside::Outside;
+pub(crate) use secret::Secrets;
 
 /// What a receiver says of a batch, for `tests/fuzz`: events that it did not take, by id and source, and
 /// when they may come again.

@@ -62,6 +62,11 @@ impl Outside {
         })
     }
 
+    /// Where secrets are, a folder for each namespace.
+    pub(crate) fn secrets(&self) -> Option<&PathBuf> {
+        self.secrets.as_ref()
+    }
+
     /// Says at once what is certain: whether a receiver may be spoken to by `http`. The catalog, which
     /// does not know who may be dialled, takes any that is near by its name.
     ///

@@ -18,16 +18,16 @@ const READ_AGAIN: Duration = Duration::from_secs(5);
 const FILE_BYTES_MAX: u64 = 4_096;
 
 /// What a webhook shows and signs with.
-pub(super) struct Shown {
+pub(crate) struct Shown {
     /// The value of `authorization`.
-    pub(super) authorization: Option<HeaderValue>,
+    pub(crate) authorization: Option<HeaderValue>,
     /// What requests are signed with.
     pub(super) keys: Vec<Key>,
 }
 
 /// The secrets of one webhook.
 #[derive(Debug)]
-pub(super) struct Secrets {
+pub(crate) struct Secrets {
     folder: Option<PathBuf>,
     authorization: Option<SecretRef>,
     keys: Vec<SecretRef>,
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Shown {
 
 impl Secrets {
     /// Those that the webhook of a namespace names, below the folder of all.
-    pub(super) fn new(
+    pub(crate) fn new(
         folder: Option<PathBuf>,
         namespace: &Name,
         authorization: Option<SecretRef>,
@@ -57,7 +57,7 @@ impl Secrets {
     /// # Errors
     ///
     /// A sentence that names the file, and nothing of what is in it.
-    pub(super) async fn shown(&self) -> Result<std::sync::Arc<Shown>, String> {
+    pub(crate) async fn shown(&self) -> Result<std::sync::Arc<Shown>, String> {
         let known = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((read, shown)) = known
             && read.elapsed() < READ_AGAIN

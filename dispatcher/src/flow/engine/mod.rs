@@ -13,6 +13,8 @@ mod fail;
 mod fan;
 mod group;
 mod outbox;
+#[cfg(test)]
+mod property_tests;
 mod state;
 mod step;
 #[cfg(test)]

@@ -31,16 +31,9 @@ pub(super) struct World {
     pub(super) differently: usize,
 }
 
-pub(super) fn engine_of(yaml: &str, bytes_max: usize) -> Engine {
-    let (yaml, reply) = match yaml.strip_prefix("reply\n") {
-        Some(yaml) => (yaml, Some("replies".parse().unwrap())),
-        None => (yaml, None),
-    };
-    let mut json: Value = {
-        let spec: FlowSpec = serde_json::from_str(yaml).unwrap();
-        serde_json::to_value(spec).unwrap()
-    };
-    let spec: FlowSpec = serde_json::from_value(json.take()).unwrap();
+pub(super) fn engine_of(steps: &Value, reply: Option<&str>, bytes_max: usize) -> Engine {
+    let spec: FlowSpec = serde_json::from_value(json!({"steps": steps})).unwrap();
+    let reply = reply.map(|reply| reply.parse().unwrap());
     let plan = Plan::new(&spec, "shop/f".parse().unwrap(), reply).unwrap();
     let limits = Limits { bytes_max, timeout: Duration::from_secs(30) };
     Engine::new(Arc::new(plan), limits)
@@ -48,12 +41,11 @@ pub(super) fn engine_of(yaml: &str, bytes_max: usize) -> Engine {
 
 impl World {
     pub(super) fn new(steps: &Value) -> Self {
-        Self::with(engine_of(&json!({"steps": steps}).to_string(), 1 << 20))
+        Self::with(engine_of(steps, None, 1 << 20))
     }
 
     fn replying(steps: &Value) -> Self {
-        let yaml = format!("reply\n{}", json!({"steps": steps}));
-        Self::with(engine_of(&yaml, 1 << 20))
+        Self::with(engine_of(steps, Some("replies"), 1 << 20))
     }
 
     pub(super) fn with(engine: Engine) -> Self {
@@ -616,10 +608,10 @@ fn of_two_that_are_alike_the_second_waits_for_what_becomes_of_the_first() {
 
 #[test]
 fn a_full_engine_refuses_and_lets_the_oldest_group_go() {
-    let steps = json!({"steps": [
+    let steps = json!([
         {"aggregate": {"key": "{/k}", "after": "1h"}}, {"publish": {"stream": "groups"}},
-    ]});
-    let mut world = World::with(engine_of(&steps.to_string(), 20_000));
+    ]);
+    let mut world = World::with(engine_of(&steps, None, 20_000));
     let large =
         |n: u64| event(&n.to_string(), &json!({}), &json!({"k": n, "x": "x".repeat(4_000)}));
     let mut admitted = 0;
@@ -683,12 +675,8 @@ fn what_a_stream_refuses_is_not_lost() {
 
 #[test]
 fn notes_tell_what_each_step_did() {
-    let mut world = World::new(&json!([
-        {"filter": {"when": [{"cel": "data.n > 1"}]}}, {"publish": {"stream": "out"}},
-    ]));
-    world.engine =
-        engine_of(&json!({"steps": [{"publish": {"stream": "out"}}]}).to_string(), 1 << 20)
-            .with_notes();
+    let steps = json!([{"publish": {"stream": "out"}}]);
+    let mut world = World::with(engine_of(&steps, None, 1 << 20).with_notes());
     world.simple(1, &json!({"n": 1}));
     let notes = world.engine.take_notes();
     assert_eq!((&*notes[0].step, &*notes[0].event), ("publish", "1"));

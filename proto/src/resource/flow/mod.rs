@@ -204,6 +204,37 @@ impl StepSpec {
     }
 }
 
+fn add_streams<'s>(steps: &'s [StepSpec], field: &str, all: &mut Vec<(String, &'s str)>) {
+    for (place, step) in steps.iter().enumerate() {
+        let field = format!("{field}[{place}]");
+        let mut add = |name: &str, stream: Option<&'s String>| {
+            all.extend(stream.map(|stream| (format!("{field}.{name}.stream"), stream.as_str())));
+        };
+        if let Some(filter) = &step.filter {
+            let other = filter.otherwise.as_ref();
+            add("filter.else", other.and_then(|other| other.stream.as_ref()));
+        }
+        if let Some(router) = &step.router {
+            for (route, one) in router.routes.iter().enumerate() {
+                add(&format!("router.routes[{route}]"), one.stream.as_ref());
+            }
+            let default = router.default.as_ref();
+            add("router.default", default.and_then(|default| default.stream.as_ref()));
+        }
+        add("publish", step.publish.as_ref().map(|publish| &publish.stream));
+        add("compensate", step.compensate.as_ref().map(|compensate| &compensate.stream));
+        if let OnError::Stream(stream) = &step.on_error {
+            add("on_error", Some(stream));
+        }
+        if let Some(fan) = &step.fan_out {
+            for (branch, one) in fan.branches.iter().enumerate() {
+                let field = format!("{field}.fan_out.branches[{branch}].steps");
+                add_streams(&one.steps, &field, all);
+            }
+        }
+    }
+}
+
 impl FlowSpec {
     /// All steps, those of branches after the step that has them.
     pub fn steps(&self) -> Vec<&StepSpec> {
@@ -218,6 +249,18 @@ impl FlowSpec {
         let mut all = Vec::new();
         add(&self.steps, &mut all);
         all
+    }
+
+    /// All streams that it publishes to, each with its field below `field`.
+    pub fn streams(&self, field: &str) -> Vec<(String, &str)> {
+        let mut streams = Vec::new();
+        add_streams(&self.steps, &format!("{field}.steps"), &mut streams);
+        streams
+    }
+
+    /// Whether it sends requests to addresses outside.
+    pub fn calls_out(&self) -> bool {
+        self.steps().iter().any(|step| step.enrich.is_some() || step.bridge.is_some())
     }
 
     /// Whether events are kept while others are waited for. Such a flow must not be given the events

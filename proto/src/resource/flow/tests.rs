@@ -65,6 +65,12 @@ fn a_whole_flow_is_taken_and_written_as_it_was() {
     flow.check("spec.flow").unwrap();
     assert!(flow.holds_events() && flow.steps().len() == 12);
 
+    assert!(flow.calls_out());
+    let streams = flow.streams("spec.flow");
+    let names: Vec<&str> = streams.iter().map(|(_, stream)| *stream).collect();
+    assert_eq!(names, ["other-orders", "release-stock", "parcels-us", "parcels", "recall"]);
+    assert_eq!(streams[2].0, "spec.flow.steps[5].router.routes[1].stream");
+
     let again: FlowSpec = serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
     assert_eq!(again, flow);
 }
