@@ -281,6 +281,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_example_of_the_documentation_is_a_good_flow() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples");
+        let test = Test {
+            file: format!("{folder}/parcels.yaml"),
+            function: None,
+            event: format!("{folder}/order.json"),
+            answer: Vec::new(),
+            last: false,
+        };
+        let (name, spec) = function(&test).unwrap();
+        Plan::new(&spec.flow.unwrap(), name, None).unwrap();
+        assert_eq!(read_events(&test.event).unwrap().len(), 1);
+    }
+
+    #[test]
     fn answers_are_a_status_and_json() {
         let (step, given) = answer(r#"ask=404:{"a":"b=c:d"}"#).unwrap();
         assert_eq!((&*step, given.status, &*given.body), ("ask", 404, r#"{"a":"b=c:d"}"#));

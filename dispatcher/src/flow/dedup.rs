@@ -62,13 +62,12 @@ impl Dedup {
     /// What events that are alike have in common.
     pub(super) fn key(&self, event: &Bytes) -> Result<String, Failure> {
         let scope = Scope::new(event)?;
-        let key = match &self.key {
-            Some(key) => scope.text(key, Escape::Nothing)?,
-            None => {
-                let view = scope.view();
-                // A length keeps ("ab", "c") and ("a", "bc") apart.
-                format!("{}:{}{}", view.source.len(), view.source, view.id)
-            }
+        let key = if let Some(key) = &self.key {
+            scope.text(key, Escape::Nothing)?
+        } else {
+            let view = scope.view();
+            // A length keeps ("ab", "c") and ("a", "bc") apart.
+            format!("{}:{}{}", view.source.len(), view.source, view.id)
         };
         // Long ones take no more room than short ones.
         Ok(if key.len() <= KEY_BYTES_MAX { format!("={key}") } else { digest(&[&key]) })

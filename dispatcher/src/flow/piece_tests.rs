@@ -69,8 +69,8 @@ fn transform(spec_json: Value, event: &Bytes) -> Result<Bytes, Failure> {
     Transform::new(&spec).unwrap().apply(event, derive)
 }
 
-fn patched(patch: Value, data: Value) -> Option<Value> {
-    let event = event("1", &json!({}), &data);
+fn patched(patch: &Value, data: &Value) -> Option<Value> {
+    let event = event("1", &json!({}), data);
     transform(json!({"patch": patch}), &event).ok().map(|event| data_of(&event))
 }
 
@@ -143,7 +143,7 @@ fn json_patch_is_that_of_the_rfc() {
             Some(json!({"foo": ["bar", ["abc", "def"]]})),
         ),
     ] {
-        assert_eq!(patched(patch.clone(), data.clone()), wanted, "{patch} of {data}");
+        assert_eq!(patched(&patch, &data), wanted, "{patch} of {data}");
     }
 }
 

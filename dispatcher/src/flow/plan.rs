@@ -152,13 +152,13 @@ fn step(
             when: Compiled::new(&filter.when)?,
             otherwise: optional(filter.otherwise.as_ref())?,
         },
-        StepKind::Router(router) => {
-            let routes = router.routes.iter().map(|route| {
+        StepKind::Router(spec) => {
+            let routes = spec.routes.iter().map(|route| {
                 let next = target(route.to.as_ref(), route.stream.as_ref())?;
                 Ok((Compiled::new(&route.when)?, next))
             });
             let routes = routes.collect::<Result<_>>()?;
-            Kind::Router { routes, default: optional(router.default.as_ref())?, mode: router.mode }
+            Kind::Router { routes, default: optional(spec.default.as_ref())?, mode: spec.mode }
         }
         StepKind::FanOut(fan) => Kind::FanOut(fan_out(fan, all)?),
         other => plain(other)?,

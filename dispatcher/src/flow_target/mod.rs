@@ -35,7 +35,7 @@ const QUEUE_LEN: usize = 256;
 /// Requests that are open at once; others wait, within their time-outs.
 const CALLS_MAX: usize = 256;
 /// Longest sleep, when nothing is due.
-const NAP: Duration = Duration::from_secs(3_600);
+const NAP: Duration = Duration::from_hours(1);
 
 /// What became of an event that was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,8 +266,8 @@ impl Driver {
         {
             self.calls += 1;
             let caller = Arc::clone(&self.caller);
-            let called = async move { Finished::Call(call, caller.call(request).await) };
-            self.under_way.push(called.boxed());
+            let sent = async move { Finished::Call(call, caller.call(request).await) };
+            self.under_way.push(sent.boxed());
         }
     }
 

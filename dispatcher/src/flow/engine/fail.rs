@@ -7,11 +7,10 @@ use weft_proto::Timestamp;
 
 use super::Engine;
 use super::outbox::Owner;
-use super::state::{Effect, EffectId, Failing, FailingId, Item, Timer, weigh};
+use super::state::{Effect, Failing, FailingId, Fate, Item, Timer};
 use crate::delivery::Outcome;
-use crate::flow::call::may_be_done;
 use crate::flow::failure::Failure;
-use crate::flow::parts::{Parts, digest, stamp};
+use crate::flow::parts::Parts;
 use crate::flow::plan::{Course, Next};
 use crate::flow::types::{Action, ItemId, RunId, Stored};
 
@@ -71,19 +70,6 @@ impl Engine {
         }
     }
 
-    /// What a step that failed was about to do elsewhere: it may have been done.
-    fn end_own_effect(&mut self, id: ItemId, failure: &Failure) {
-        let Some(item) = self.items.get_mut(&id) else { return };
-        let Some(known) = item.effect.take() else { return };
-        let is_unstored = failure.outcome == Outcome::ReplyFailed;
-        if may_be_done(failure) || is_unstored {
-            return;
-        }
-        if let Some(effect) = self.effects.remove(&known) {
-            self.used = self.used.saturating_sub(weigh(&effect.event));
-        }
-    }
-
     /// Says in an event at which step it failed, and why.
     fn mark(&mut self, id: ItemId, failure: &Failure) -> Result<(), Failure> {
         let Some(item) = self.items.get(&id) else { return Ok(()) };
@@ -107,7 +93,7 @@ impl Engine {
         }
         let id = FailingId(self.fresh());
         let todo = undo.into_iter().rev();
-        let todo = todo.filter_map(|effect| self.compensation(effect, &failure)).collect();
+        let todo = todo.filter_map(|effect| self.compensation(&effect, &failure)).collect();
         self.failing.insert(id, Failing { tokens, failure, todo, tries: 0 });
         self.compensate(id);
     }
@@ -121,7 +107,7 @@ impl Engine {
             let is_final = failure.is_permanent() || run.is_last && failure.is_attempt();
             for id in &run.effects {
                 undo.extend(
-                    self.end_effect(*id, |effect| effect.is_final |= is_final)
+                    self.end_effect(*id, if is_final { Fate::Final } else { Fate::Open })
                         .map(|effect| (*id, effect)),
                 );
             }
@@ -136,48 +122,7 @@ impl Engine {
         }
         undo.sort_by_key(|(id, _)| *id);
         let undo = undo.into_iter().map(|(_, effect)| effect);
-        undo.filter(|effect| effect.is_final && !effect.is_settled).collect()
-    }
-
-    /// One of the deliveries of an effect is over; returns it with the last one.
-    pub(super) fn end_effect(
-        &mut self,
-        id: EffectId,
-        mark: impl FnOnce(&mut Effect),
-    ) -> Option<Effect> {
-        let effect = self.effects.get_mut(&id)?;
-        mark(effect);
-        effect.open = effect.open.saturating_sub(1);
-        if effect.open > 0 {
-            return None;
-        }
-        let effect = self.effects.remove(&id)?;
-        self.used = self.used.saturating_sub(weigh(&effect.event));
-        Some(effect)
-    }
-
-    /// The event that undoes something.
-    fn compensation(
-        &self,
-        effect: Effect,
-        failure: &Failure,
-    ) -> Option<(weft_proto::QualifiedName, bytes::Bytes)> {
-        let step = self.plan.steps.get(effect.step)?;
-        let (stream, ty) = step.compensate.as_ref()?;
-        let mut parts = Parts::read(&effect.event).ok()?;
-        parts.derive(&self.plan.function, &step.name, effect.cause.as_deref());
-        let function = self.plan.function.to_string();
-        let (source, id) = &effect.of;
-        parts.id = digest(&[&function, &step.name, "compensate", source, id]);
-        parts.ty.clone_from(ty);
-        parts.set_text("compensates", step.name.as_str());
-        parts.set_text("outcome", if effect.is_done { "done" } else { "unknown" });
-        parts.set_text("flowstep", failure.step.as_str());
-        parts.set_text("flowreason", failure.reason);
-        let event = parts.encode("compensation").ok()?;
-        // An event that came too far is undone all the same.
-        let event = stamp(&event, effect.hops).unwrap_or(event);
-        Some((stream.clone(), event))
+        undo.filter(|effect| effect.fate == Fate::Final).collect()
     }
 
     /// Publishes the next compensation of a failure; after the last one the failure is told.

@@ -9,6 +9,7 @@
 //! then it is held. It is settled when nothing of it is on its way any more and all that was made of
 //! it is stored.
 
+mod effect;
 mod fail;
 mod fan;
 mod group;
@@ -38,7 +39,9 @@ use super::types::{
 };
 use crate::delivery::Outcome;
 use outbox::{Outbox, Owner};
-use state::{Effect, EffectId, Failing, FailingId, Frame, FrameId, Item, Run, State, Timer, weigh};
+use state::{
+    Effect, EffectId, Failing, FailingId, Fate, Frame, FrameId, Item, Run, State, Timer, weigh,
+};
 
 /// A flow at work.
 #[derive(Debug)]
@@ -341,7 +344,7 @@ impl Engine {
                 self.settled.push(run.token);
                 self.release(&run, origin, Some(now));
                 for effect in run.effects {
-                    self.end_effect(effect, |effect| effect.is_settled = true);
+                    self.end_effect(effect, Fate::Settled);
                 }
             }
         }

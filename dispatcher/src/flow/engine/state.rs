@@ -112,10 +112,18 @@ pub(super) struct Effect {
     pub(super) cause: Option<String>,
     /// Deliveries that are not at their end.
     pub(super) open: usize,
-    /// Whether one of them came to a good end.
-    pub(super) is_settled: bool,
-    /// Whether one of them failed for good.
-    pub(super) is_final: bool,
+    pub(super) fate: Fate,
+}
+
+/// What became of those that are at their end; the later ones win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fate {
+    /// Nothing, or they are tried again.
+    Open,
+    /// One failed for good: it is to be undone.
+    Final,
+    /// One came to a good end: it stands.
+    Settled,
 }
 
 /// A failure that is being undone.

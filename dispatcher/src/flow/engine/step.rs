@@ -8,7 +8,7 @@ use weft_proto::resource::flow::RouteMode;
 use weft_proto::{QualifiedName, Timestamp};
 
 use super::outbox::Owner;
-use super::state::{Effect, EffectId, Item, State, Timer, weigh};
+use super::state::{Item, State, Timer, weigh};
 use super::{Engine, publish_failure};
 use crate::flow::dedup::{Dedup, Verdict};
 use crate::flow::delay;
@@ -384,41 +384,6 @@ impl Engine {
                     self.fail_item(id, failure, now);
                 }
             }
-        }
-    }
-
-    /// A step begins to do something elsewhere.
-    fn begin_effect(&mut self, id: ItemId) {
-        let effect = EffectId(self.fresh());
-        let Some(item) = self.items.get_mut(&id) else { return };
-        item.effect = Some(effect);
-        let Ok(scope) = Scope::new(&item.event) else { return };
-        let view = scope.view();
-        let of = (view.source.to_owned(), view.id.to_owned());
-        let mut open = 0;
-        for origin in &item.origins {
-            if let Some(run) = self.runs.get_mut(origin) {
-                run.effects.push(effect);
-                open += 1;
-            }
-        }
-        let event = item.event.clone();
-        self.used = self.used.saturating_add(weigh(&event));
-        let (step, hops, cause) = (item.at, item.hops, item.cause.clone());
-        let (is_done, is_settled, is_final) = (false, false, false);
-        let known = Effect { step, of, event, is_done, hops, cause, open, is_settled, is_final };
-        self.effects.insert(effect, known);
-    }
-
-    /// It was done.
-    fn done_effect(&mut self, id: ItemId) {
-        let Some(item) = self.items.get_mut(&id) else { return };
-        let Some(known) = item.effect.take() else { return };
-        let (event, cause) = (item.event.clone(), item.cause.clone());
-        if let Some(effect) = self.effects.get_mut(&known) {
-            self.used = self.used.saturating_sub(weigh(&effect.event));
-            self.used = self.used.saturating_add(weigh(&event));
-            (effect.event, effect.cause, effect.is_done) = (event, cause, true);
         }
     }
 }

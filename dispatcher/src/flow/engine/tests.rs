@@ -271,10 +271,7 @@ fn members_are_settled_when_what_was_made_of_them_is_stored() {
         (vec![1, 3], vec!["2".to_owned()])
     );
     assert_eq!(world.data("groups"), [json!([{"k": 1}, {"k": 1}])]);
-    assert_eq!(
-        world.engine.poll_timeout(),
-        Some(world.now.saturating_add(Duration::from_secs(60)))
-    );
+    assert_eq!(world.engine.poll_timeout(), Some(world.now.saturating_add(Duration::from_mins(1))));
 
     world.wait(60);
     assert_eq!(world.data("groups")[1], json!([{"k": 2}]));

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::paths::{Paths, check_stream};
+use super::rules::{
+    attribute, attribute_text, duration, filters, is_attribute_name, leaves, pointer, range,
+    template,
+};
 use super::step::{
     AggregateStep, BridgeBody, BridgeStep, DelayStep, EnrichStep, FanOutStep, JoinSpec, RouteMode,
     TransformStep,
 };
 use super::{
-    DurationText, END, FAN_OUTS_DEPTH_MAX, FlowSpec, OnError, Pointer, STEPS_MAX, StepKind,
-    StepSpec, Template,
+    DurationText, END, FAN_OUTS_DEPTH_MAX, FlowSpec, OnError, STEPS_MAX, StepKind, StepSpec,
+    Template,
 };
 use crate::event::EVENT_BYTES_MAX;
-use crate::filter::{self, Filter};
 use crate::resource::{SecretRef, WebhookUrl, problem};
 use crate::{Name, Result};
 
@@ -32,9 +33,6 @@ const DEDUP_ENTRIES_MAX: u32 = 100_000;
 /// Longest time in all these.
 const DAY: DurationText = DurationText::from_secs(24 * 3_600);
 const DELAY_MAX: DurationText = DurationText::from_secs(365 * 24 * 3_600);
-/// Attributes that say where an event comes from; flows set them themselves.
-const OF_THE_FLOW: [&str; 8] =
-    ["id", "specversion", "causationid", "hopcount", "splitid", "splitindex", "splitcount", "data"];
 /// What the protocol, the event and the call itself say.
 const HEADERS_OF_THE_CALL: [&str; 10] = [
     "host",
@@ -364,73 +362,4 @@ fn base_of(template: &Template) -> Result<String, String> {
         }
     }
     Ok(base)
-}
-
-fn filters(list: &[Filter], field: &str) -> Result<()> {
-    filter::check_all(list).map_err(|error| {
-        let inner = error.field().and_then(|inner| inner.strip_prefix("filters"));
-        problem(format!("{field}{}", inner.unwrap_or_default()), error.message())
-    })
-}
-
-fn template(text: &str, field: &str) -> Result<Template> {
-    Template::parse(text).map_err(|error| problem(field, error))
-}
-
-fn pointer(text: &str, field: &str) -> Result<()> {
-    Pointer::parse(text).map(drop).map_err(|error| problem(field, error))
-}
-
-/// All texts within are templates.
-fn leaves(json: &Value, field: &str) -> Result<()> {
-    match json {
-        Value::String(text) => template(text, field).map(drop),
-        Value::Array(list) => list
-            .iter()
-            .enumerate()
-            .try_for_each(|(place, one)| leaves(one, &format!("{field}[{place}]"))),
-        Value::Object(map) => {
-            map.iter().try_for_each(|(name, one)| leaves(one, &format!("{field}.{name}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn attribute(name: &str, field: &str) -> Result<()> {
-    is_attribute_name(name, field)?;
-    if OF_THE_FLOW.contains(&name) || name.starts_with("weft") {
-        return Err(problem(field, format!("{name} is set by the flow itself")));
-    }
-    Ok(())
-}
-
-fn is_attribute_name(name: &str, field: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
-        return Err(problem(field, format!("{name:?} is no name of an attribute")));
-    }
-    Ok(())
-}
-
-fn attribute_text(text: Option<&str>, field: &str) -> Result<()> {
-    match text {
-        Some(text) if text.is_empty() || text.len() > 256 || text.contains(char::is_control) => {
-            Err(problem(field, "a type has 1 to 256 bytes, and no control characters"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn duration(value: DurationText, most: DurationText, field: &str) -> Result<()> {
-    if value.0.is_zero() || value > most {
-        return Err(problem(field, format!("{value} is not in 1ms..={most}")));
-    }
-    Ok(())
-}
-
-fn range<T: PartialOrd + std::fmt::Display>(value: T, least: T, most: T, at: &str) -> Result<()> {
-    if value < least || value > most {
-        return Err(problem(at, format!("{value} is not in {least}..={most}")));
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod check;
 mod paths;
+mod rules;
 mod step;
 mod template;
 #[cfg(test)]

@@ -105,85 +105,85 @@ fn paths_lead_to_later_steps_and_reach_all() {
     assert_eq!(wrong(&two("next: b")), Default::default());
 }
 
+/// A step that is the only one, and its field that is wrong.
+const WRONG: &[(&str, &str)] = &[
+    ("{}", ""),
+    ("{publish: {stream: a}, delay: {for: 1s}}", ""),
+    ("{name: end, publish: {stream: a}}", ".name"),
+    ("{name: A, publish: {stream: a}}", ".name"),
+    ("{publish: {stream: A}}", ".publish.stream"),
+    ("{publish: {stream: a}, timeout: 1s}", ".timeout"),
+    ("{filter: {when: [{sql: 'a ='}]}}", ".filter.when[0].sql"),
+    ("{filter: {when: [], else: {}}}", ".filter.else"),
+    ("{filter: {when: []}, on_error: fail}", ".on_error"),
+    ("{filter: {when: []}, compensate: {stream: a}}", ".compensate"),
+    ("{router: {routes: []}}", ".router.routes"),
+    ("{router: {routes: [{when: []}]}}", ".router.routes[0]"),
+    ("{router: {routes: [{when: [{cel: x}], to: end}]}}", ".router.routes[0].when[0].cel"),
+    ("{router: {routes: [{when: [], to: end, stream: s}]}}", ".router.routes[0]"),
+    ("{router: {routes: [{when: [], to: end}]}, next: end}", ".next"),
+    ("{transform: {}}", ".transform"),
+    ("{transform: {patch: [{op: add, path: /a}]}}", ".transform.patch[0]"),
+    ("{transform: {patch: [{op: copy, from: a, path: /a}]}}", ".transform.patch[0]"),
+    ("{transform: {merge: {a: [{b: '{x'}]}}}", ".transform.merge.a[0].b"),
+    ("{transform: {set: {id: x}}}", ".transform.set.id"),
+    ("{transform: {set: {weftx: x}}}", ".transform.set.weftx"),
+    ("{transform: {set: {A: x}}}", ".transform.set.A"),
+    ("{transform: {set: {a: '{/a~2}'}}}", ".transform.set.a"),
+    ("{transform: {remove: [type]}}", ".transform.remove[0]"),
+    ("{split: {at: lines}}", ".split.at"),
+    ("{split: {at: /a, max: 0}}", ".split.max"),
+    ("{split: {type: ''}}", ".split.type"),
+    ("{aggregate: {after: 1s}}", ".aggregate.key"),
+    ("{aggregate: {key: a, whole: true, after: 1s}}", ".aggregate.key"),
+    ("{aggregate: {whole: true, count: 2, after: 1s}}", ".aggregate.count"),
+    ("{aggregate: {key: '{a}', count: 1, after: 1s}}", ".aggregate.count"),
+    ("{aggregate: {key: '{a}', after: 2d}}", ".aggregate.after"),
+    ("{aggregate: {key: '{a}', after: 1s, max_bytes: 2000000}}", ".aggregate.max_bytes"),
+    (
+        "{aggregate: {key: '{a}', after: 1s, until: [{sql: x}, {sql: '('}]}}",
+        ".aggregate.until[1].sql",
+    ),
+    ("{enrich: {url: 'http://example.com/', into: ''}}", ".enrich.url"),
+    ("{enrich: {url: 'https://{host}/', into: ''}}", ".enrich.url"),
+    ("{enrich: {url: 'https://a.example{/x}', into: ''}}", ".enrich.url"),
+    ("{enrich: {url: '{/url}', into: ''}}", ".enrich.url"),
+    ("{enrich: {url: 'https://a.example/', into: a}}", ".enrich.into"),
+    ("{enrich: {url: 'https://a.example/', into: '', cache: {ttl: 0s}}}", ".enrich.cache.ttl"),
+    (
+        "{bridge: {url: 'https://a.example/', headers: {authorization: x}}}",
+        ".bridge.headers.authorization",
+    ),
+    ("{bridge: {url: 'https://a.example/', headers: {X: x}}}", ".bridge.headers.X"),
+    (
+        "{bridge: {url: 'https://a.example/', authorization: {file: ../x}}}",
+        ".bridge.authorization.file",
+    ),
+    ("{bridge: {url: 'https://a.example/', body: {template: ['{']}}}", ".bridge.body.template[0]"),
+    ("{delay: {}}", ".delay"),
+    ("{delay: {for: 10d}}", ".delay.for"),
+    ("{delay: {until: A}}", ".delay.until"),
+    ("{dedup: {window: 0s}}", ".dedup.window"),
+    ("{dedup: {window: 1s, key: '}'}}", ".dedup.key"),
+    ("{fan_out: {branches: []}}", ".fan_out.branches"),
+    ("{fan_out: {branches: [{name: a, steps: []}]}}", ".fan_out.branches[0].steps"),
+    (
+        "{fan_out: {branches: [{name: a, steps: [{publish: {stream: a}}]}], join: {count: 2}}}",
+        ".fan_out.join.count",
+    ),
+    (
+        "{fan_out: {branches: [{name: a, steps: [{aggregate: {whole: true, after: 1s}}]}]}}",
+        ".fan_out.branches[0].steps[0].aggregate",
+    ),
+    (
+        "{fan_out: {branches: [{name: a, steps: [{publish: {stream: a}}]}, {name: b, steps: [{publish: {stream: a}}]}]}}",
+        ".fan_out.branches[1].steps[0].name",
+    ),
+];
+
 #[test]
 fn each_wrong_field_is_named() {
-    for (step, field) in [
-        ("{}", ""),
-        ("{publish: {stream: a}, delay: {for: 1s}}", ""),
-        ("{name: end, publish: {stream: a}}", ".name"),
-        ("{name: A, publish: {stream: a}}", ".name"),
-        ("{publish: {stream: A}}", ".publish.stream"),
-        ("{publish: {stream: a}, timeout: 1s}", ".timeout"),
-        ("{filter: {when: [{sql: 'a ='}]}}", ".filter.when[0].sql"),
-        ("{filter: {when: [], else: {}}}", ".filter.else"),
-        ("{filter: {when: []}, on_error: fail}", ".on_error"),
-        ("{filter: {when: []}, compensate: {stream: a}}", ".compensate"),
-        ("{router: {routes: []}}", ".router.routes"),
-        ("{router: {routes: [{when: []}]}}", ".router.routes[0]"),
-        ("{router: {routes: [{when: [{cel: x}], to: end}]}}", ".router.routes[0].when[0].cel"),
-        ("{router: {routes: [{when: [], to: end, stream: s}]}}", ".router.routes[0]"),
-        ("{router: {routes: [{when: [], to: end}]}, next: end}", ".next"),
-        ("{transform: {}}", ".transform"),
-        ("{transform: {patch: [{op: add, path: /a}]}}", ".transform.patch[0]"),
-        ("{transform: {patch: [{op: copy, from: a, path: /a}]}}", ".transform.patch[0]"),
-        ("{transform: {merge: {a: [{b: '{x'}]}}}", ".transform.merge.a[0].b"),
-        ("{transform: {set: {id: x}}}", ".transform.set.id"),
-        ("{transform: {set: {weftx: x}}}", ".transform.set.weftx"),
-        ("{transform: {set: {A: x}}}", ".transform.set.A"),
-        ("{transform: {set: {a: '{/a~2}'}}}", ".transform.set.a"),
-        ("{transform: {remove: [type]}}", ".transform.remove[0]"),
-        ("{split: {at: lines}}", ".split.at"),
-        ("{split: {at: /a, max: 0}}", ".split.max"),
-        ("{split: {type: ''}}", ".split.type"),
-        ("{aggregate: {after: 1s}}", ".aggregate.key"),
-        ("{aggregate: {key: a, whole: true, after: 1s}}", ".aggregate.key"),
-        ("{aggregate: {whole: true, count: 2, after: 1s}}", ".aggregate.count"),
-        ("{aggregate: {key: '{a}', count: 1, after: 1s}}", ".aggregate.count"),
-        ("{aggregate: {key: '{a}', after: 2d}}", ".aggregate.after"),
-        ("{aggregate: {key: '{a}', after: 1s, max_bytes: 2000000}}", ".aggregate.max_bytes"),
-        (
-            "{aggregate: {key: '{a}', after: 1s, until: [{sql: x}, {sql: '('}]}}",
-            ".aggregate.until[1].sql",
-        ),
-        ("{enrich: {url: 'http://example.com/', into: ''}}", ".enrich.url"),
-        ("{enrich: {url: 'https://{host}/', into: ''}}", ".enrich.url"),
-        ("{enrich: {url: 'https://a.example{/x}', into: ''}}", ".enrich.url"),
-        ("{enrich: {url: '{/url}', into: ''}}", ".enrich.url"),
-        ("{enrich: {url: 'https://a.example/', into: a}}", ".enrich.into"),
-        ("{enrich: {url: 'https://a.example/', into: '', cache: {ttl: 0s}}}", ".enrich.cache.ttl"),
-        (
-            "{bridge: {url: 'https://a.example/', headers: {authorization: x}}}",
-            ".bridge.headers.authorization",
-        ),
-        ("{bridge: {url: 'https://a.example/', headers: {X: x}}}", ".bridge.headers.X"),
-        (
-            "{bridge: {url: 'https://a.example/', authorization: {file: ../x}}}",
-            ".bridge.authorization.file",
-        ),
-        (
-            "{bridge: {url: 'https://a.example/', body: {template: ['{']}}}",
-            ".bridge.body.template[0]",
-        ),
-        ("{delay: {}}", ".delay"),
-        ("{delay: {for: 10d}}", ".delay.for"),
-        ("{delay: {until: A}}", ".delay.until"),
-        ("{dedup: {window: 0s}}", ".dedup.window"),
-        ("{dedup: {window: 1s, key: '}'}}", ".dedup.key"),
-        ("{fan_out: {branches: []}}", ".fan_out.branches"),
-        ("{fan_out: {branches: [{name: a, steps: []}]}}", ".fan_out.branches[0].steps"),
-        (
-            "{fan_out: {branches: [{name: a, steps: [{publish: {stream: a}}]}], join: {count: 2}}}",
-            ".fan_out.join.count",
-        ),
-        (
-            "{fan_out: {branches: [{name: a, steps: [{aggregate: {whole: true, after: 1s}}]}]}}",
-            ".fan_out.branches[0].steps[0].aggregate",
-        ),
-        (
-            "{fan_out: {branches: [{name: a, steps: [{publish: {stream: a}}]}, {name: b, steps: [{publish: {stream: a}}]}]}}",
-            ".fan_out.branches[1].steps[0].name",
-        ),
-    ] {
+    for (step, field) in WRONG {
         let (found, message) = wrong(&format!("  - {step}"));
         assert_eq!(found, format!("spec.flow.steps[0]{field}"), "{step}: {message}");
         assert!(!message.is_empty());
@@ -192,8 +192,8 @@ fn each_wrong_field_is_named() {
 
 #[test]
 fn size_and_nesting_are_bounded() {
-    let many: String =
-        (0..=STEPS_MAX).map(|n| format!("  - {{name: s{n}, publish: {{stream: a}}}}\n")).collect();
+    let many = (0..=STEPS_MAX).map(|n| format!("  - {{name: s{n}, publish: {{stream: a}}}}"));
+    let many = many.collect::<Vec<_>>().join("\n");
     assert_eq!(wrong(&many).0, "spec.flow.steps");
 
     let mut nested = "{name: p, publish: {stream: a}}".to_owned();
