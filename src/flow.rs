@@ -231,18 +231,13 @@ impl Sample {
             "action": "request", "step": step, "method": method, "url": url, "headers": headers,
             "body": body, "answer": given.status,
         });
-        let mut text = format!("  not sent: {method} {url}");
-        for (name, value) in &headers {
-            text.push_str(&format!("\n    {name}: {value}"));
-        }
-        if let Some(secret) = &request.authorization {
-            text.push_str(&format!("\n    authorization: (the file {})", secret.file));
-        }
-        if !body.is_empty() {
-            text.push_str(&format!("\n    {body}"));
-        }
-        text.push_str(&format!("\n  taken to be answered {} {}", given.status, given.body));
-        self.tell(&text, &shown)?;
+        let mut lines = vec![format!("  not sent: {method} {url}")];
+        lines.extend(headers.iter().map(|(name, value)| format!("    {name}: {value}")));
+        let secret = request.authorization.iter();
+        lines.extend(secret.map(|one| format!("    authorization: (the file {})", one.file)));
+        lines.extend(Some(format!("    {body}")).filter(|_| !body.is_empty()));
+        lines.push(format!("  taken to be answered {} {}", given.status, given.body));
+        self.tell(&lines.join("\n"), &shown)?;
         let body = if request.reads_answer { Bytes::from(given.body) } else { Bytes::new() };
         Ok(Answer::Answered { status: given.status, retry_after: None, body: Some(body) })
     }
