@@ -57,7 +57,7 @@ impl Ended {
     pub(crate) fn outcome(&self) -> Result<Outcome, Timestamp> {
         match self {
             Self::Done => Ok(Outcome::Done),
-            Self::Failed(failure) => Ok(failure.outcome),
+            Self::Failed(failure) => Ok(failure.outcome.clone()),
             Self::Delayed(until) => Err(*until),
             Self::Full => Ok(Outcome::Throttled { retry_after: None }),
             Self::Stopped => Ok(Outcome::NotReceived),

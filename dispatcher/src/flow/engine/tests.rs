@@ -330,7 +330,7 @@ fn answers_are_put_into_the_payload_and_failures_mean_what_they_mean() {
         world.answer("ask", status, body);
         let (tokens, failure) = world.failed.last().unwrap();
         assert_eq!(
-            (tokens.as_slice(), failure.outcome, failure.reason),
+            (tokens.as_slice(), failure.outcome.clone(), failure.reason),
             (&[2][..], outcome, reason)
         );
         assert_eq!(failure.step, "ask");
@@ -483,7 +483,10 @@ fn a_compensation_is_published_again_until_it_is_stored() {
     for _ in 0..10 {
         world.wait(30);
     }
-    assert_eq!((world.reason(), world.failed[2].1.outcome), ("compensation", Outcome::ReplyFailed));
+    assert_eq!(
+        (world.reason(), world.failed[2].1.outcome.clone()),
+        ("compensation", Outcome::ReplyFailed)
+    );
 }
 
 fn fanned(join: &Value, into: &Value) -> World {
@@ -650,7 +653,10 @@ fn what_a_stream_refuses_is_not_lost() {
     let mut world = World::new(&steps);
     world.store = |_| Stored::Unavailable("no leader".to_owned());
     world.simple(1, &json!({}));
-    assert_eq!((world.reason(), world.failed[0].1.outcome), ("publish", Outcome::ReplyFailed));
+    assert_eq!(
+        (world.reason(), world.failed[0].1.outcome.clone()),
+        ("publish", Outcome::ReplyFailed)
+    );
     world.store = |_| Stored::Refused("schema".to_owned());
     world.simple(1, &json!({}));
     assert_eq!((world.reason(), world.failed[1].1.is_permanent()), ("refused", true));
