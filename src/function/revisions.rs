@@ -16,7 +16,7 @@ const PAGE: u32 = 1_000;
 pub(super) fn part(text: &str) -> Result<TrafficSpec, String> {
     let wrong = || format!("{text:?} is no part: write REVISION=PERCENT, such as latest=10");
     let (revision, percent) = text.split_once('=').ok_or_else(wrong)?;
-    let percent = percent.trim_end_matches('%').parse().map_err(|_| wrong())?;
+    let percent = percent.trim_end_matches('%').parse().map_err(|_not_a_number| wrong())?;
     Ok(TrafficSpec { revision: revision.to_owned(), percent, tag: None })
 }
 
@@ -73,15 +73,14 @@ pub(super) async fn rollback(
 ) -> anyhow::Result<()> {
     let function = client.catalog().get(Kind::Function, name).await?;
     let spec: FunctionSpec = spec_of(&function)?;
-    let revision = match to {
-        Some(revision) => revision,
-        None => {
-            let shares = spec.shares();
-            let now = shares.iter().max_by_key(|(one, percent)| (*percent, one.number()));
-            let now = now.map_or(0, |(revision, _)| revision.number());
-            let before = spec.revisions.iter().rev().find(|one| one.number() < now);
-            before.map(|one| one.name.clone()).context("there is no earlier revision")?
-        }
+    let revision = if let Some(revision) = to {
+        revision
+    } else {
+        let shares = spec.shares();
+        let now = shares.iter().max_by_key(|(one, percent)| (*percent, one.number()));
+        let now = now.map_or(0, |(revision, _)| revision.number());
+        let before = spec.revisions.iter().rev().find(|one| one.number() < now);
+        before.map(|one| one.name.clone()).context("there is no earlier revision")?
     };
     change(client, function, vec![TrafficSpec { revision, percent: 100, tag: None }], format).await
 }

@@ -195,7 +195,8 @@ mod tests {
         assert_eq!((header(&request, "traceparent"), header(&request, "tracestate")), (None, None));
 
         let trace = TraceContext::read(before, Some("a=1,b=2"));
-        let request = build(std::slice::from_ref(&bytes), &Delivery { trace, ..delivery() }).unwrap();
+        let request =
+            build(std::slice::from_ref(&bytes), &Delivery { trace, ..delivery() }).unwrap();
         assert_eq!(header(&request, "ce-traceparent"), Some(began));
         assert_eq!(header(&request, "traceparent"), Some(before));
         assert_eq!(header(&request, "tracestate"), Some("a=1,b=2"));
@@ -206,7 +207,8 @@ mod tests {
         let bytes = event(&[], Some(Payload::BinaryData(vec![0, 255].into())));
 
         let request =
-            build(std::slice::from_ref(&bytes), &Delivery { takes_reply: false, ..delivery() }).unwrap();
+            build(std::slice::from_ref(&bytes), &Delivery { takes_reply: false, ..delivery() })
+                .unwrap();
 
         assert_eq!(header(&request, "content-type"), None);
         assert_eq!(header(&request, "prefer"), None);
