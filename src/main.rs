@@ -25,6 +25,7 @@ mod node;
 mod output;
 mod progress;
 mod publish;
+mod ready;
 mod replay;
 mod replay_job;
 mod sample_function;
@@ -113,6 +114,8 @@ enum Command {
     Delete(delete::Args),
     /// Show nodes, groups and streams
     Status(status::Args),
+    /// Say by the exit code whether a broker is ready
+    Ready(ready::Args),
     /// Take nodes out of the cluster
     Node(node::Args),
     /// Move leadership away from a node
@@ -234,6 +237,9 @@ async fn dispatch(
         Command::Get(args) => get::run(args, &client()?, output).await?,
         Command::Delete(args) => delete::run(&args, &client()?, format).await?,
         Command::Status(_) => status::run(&client()?, format).await?,
+        Command::Ready(args) => {
+            ready::run(&args, connection.settled()?.ca_file.as_deref()).await?;
+        }
         Command::Node(args) => node::run(args, &client()?).await?,
         Command::Drain(args) => drain::run(&args, &client()?).await?,
         Command::Login(_) => login::run(connection, format).await?,
@@ -300,6 +306,7 @@ mod tests {
             "weft get streams -o yaml",
             "weft delete function confirm",
             "weft drain 2 --undo",
+            "weft ready https://broker-1:7500 --ca-file ca.pem",
             "weft login --endpoint https://a:1 --ca-file ca.pem --token-file -",
             "weft logout",
             "weft whoami -o json",
