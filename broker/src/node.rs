@@ -29,7 +29,7 @@ use crate::lend::Lender;
 use crate::listen::{self, Limits, Port};
 use crate::members::Members;
 use crate::peer::grpc::{Grpc, Name};
-use crate::peer::{Peer, server};
+use crate::peer::{Acquainted, Peer, server};
 use crate::pledge::{self, Pledge};
 use crate::presence::{Edge, announce, catch_up, draining, register};
 use crate::raft::balance::Balance;
@@ -314,7 +314,10 @@ impl Node {
         let guard = Guard::new(&config.node.data, reserve(config.store.profile));
         let groups = Groups::start(&settings, parts.rafts, tasks).await?;
         let groups = groups.closed_while(guard.out_of_room());
-        peers.join(name, Arc::new(groups.clone()), Arc::new(groups.clone()));
+        let founders = membership.founders.iter();
+        let founders = founders.map(|one| (one.node_id, one.address.clone())).collect();
+        let known = Acquainted::new(Arc::new(groups.clone()), founders);
+        peers.join(name, Arc::new(groups.clone()), Arc::new(known));
         let voters: Vec<Peer> = membership
             .founders
             .iter()

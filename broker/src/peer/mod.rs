@@ -2,6 +2,7 @@
 //!
 //! *Owns* connections. *Never* decides anything about consensus: it carries messages.
 
+mod acquainted;
 mod dial;
 pub mod grpc;
 mod heartbeat;
@@ -16,6 +17,8 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use weft_proto::NodeId;
 use weft_proto::internal as wire;
+
+pub use acquainted::Acquainted;
 
 /// A stream of messages that somebody else drives.
 pub type Messages<T> = Pin<Box<dyn Stream<Item = T> + Send>>;

@@ -59,10 +59,11 @@ impl Cluster {
         client.vote(&self.peer, wire::VoteRequest::default()).await.map(|_vote| ())
     }
 
-    async fn identify(&self, shown: &Signed, address: &str) -> Result<(), Error> {
+    async fn identify(&self, shown: &Signed, address: &str, joins: bool) -> Result<(), Error> {
         let secrets = Files::new().peer(&self.authority, shown, false);
         let client = Grpc::nameless(secrets.peers, self.tasks.clone());
-        let request = wire::IdentifyRequest { address: address.to_owned(), ..Default::default() };
+        let address = address.to_owned();
+        let request = wire::IdentifyRequest { address, joins, ..Default::default() };
         client.identify(&self.peer.address, request).await.map(|_answer| ())
     }
 }
@@ -97,11 +98,20 @@ async fn who_asks_for_an_identity_must_be_where_it_says() {
     let cluster = node_two(&[], false).await;
     let shown = cluster.authority.node();
 
-    let there = told(cluster.identify(&shown, "127.0.0.1:9").await);
-    let elsewhere = told(cluster.identify(&shown, "10.9.9.9:9").await);
+    // To join, or to be told whether the node answers.
+    for joins in [false, true] {
+        let there = told(cluster.identify(&shown, "127.0.0.1:9", joins).await);
+        let elsewhere = told(cluster.identify(&shown, "10.9.9.9:9", joins).await);
+        let nowhere = told(cluster.identify(&shown, "", joins).await);
 
-    assert_eq!(there, "answered");
-    assert!(elsewhere.contains("not for this host"), "{elsewhere}");
+        // Nobody admits nodes here.
+        assert!(there.contains(if joins { "starting" } else { "answered" }), "{there}");
+        assert!(elsewhere.contains("not for this host"), "{elsewhere}");
+        assert!(
+            nowhere.contains(if joins { "not for this host" } else { "answered" }),
+            "{nowhere}"
+        );
+    }
 }
 
 #[tokio::test]

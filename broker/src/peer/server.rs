@@ -154,14 +154,20 @@ impl Node {
         Err(denied(format!("its certificate is not for {host}, where node {from} is")))
     }
 
-    /// Checks that whoever shows a certificate may listen at the address that it says.
-    fn check_address(extensions: &Extensions, address: &str) -> Result<(), Status> {
+    /// Checks that whoever shows a certificate may listen at the address that it says. Members who only
+    /// want to know whether this node answers say none.
+    fn check_address(
+        extensions: &Extensions,
+        request: &wire::IdentifyRequest,
+    ) -> Result<(), Status> {
+        let address = &request.address;
         let Some(connection) = extensions.get::<Arc<Connection>>() else { return Ok(()) };
         if let Some(certificate) = connection.certificate() {
             let denied = |problem| Status::permission_denied(format!("{address}: {problem}"));
             // A node that joins has no id that its certificate could name.
             dial::check(certificate, None, false).map_err(denied)?;
-            if !certificate.covers(host_of(address)) {
+            let says_where = request.joins || !address.is_empty();
+            if says_where && !certificate.covers(host_of(address)) {
                 return Err(denied(
                     "the certificate of the caller is not for this host".to_owned(),
                 ));
@@ -203,7 +209,7 @@ impl peer_server::Peer for Node {
         &self,
         request: Request<wire::IdentifyRequest>,
     ) -> Result<Response<wire::IdentifyResponse>, Status> {
-        Self::check_address(request.extensions(), &request.get_ref().address)?;
+        Self::check_address(request.extensions(), request.get_ref())?;
         let request = request.into_inner();
         let joins = request.joins.then(|| (request.node_uid.clone(), request.address.clone()));
         let mut answer = self.introduce.identify(request).map_err(status)?;
