@@ -18,7 +18,9 @@ async fn every_event_is_settled_over_broken_connections() {
         match member.next().await.unwrap() {
             SubscriptionItem::Assigned { .. } => assigned += 1,
             SubscriptionItem::Revoked { .. } => revoked += 1,
-            SubscriptionItem::Idle { .. } | SubscriptionItem::Seam { .. } => {}
+            SubscriptionItem::Idle { .. }
+            | SubscriptionItem::Seam { .. }
+            | SubscriptionItem::Turn { .. } => {}
             SubscriptionItem::Delivery(delivery) => {
                 for (offset, event) in &delivery.batch.events {
                     assert_eq!(event, &Bytes::from(offset.to_string()));
