@@ -89,6 +89,10 @@ impl Plan {
         let mut spec: FunctionSpec = resource::parse(Kind::Function, &resource.spec)?;
         // The catalog has checked it, perhaps an older one with fewer rules.
         spec.check(&name.name)?;
+        if spec.flow.is_some() {
+            let message = "this version does not run flows: weft flow test tries them";
+            return Err(Error::invalid(message).with_field("spec.flow"));
+        }
         if spec.revisions.is_empty() {
             spec.revise(&name.name, None, "", Timestamp::default())?;
         }
@@ -413,6 +417,11 @@ mod tests {
         let image = "example.com/f".to_owned();
         assert_eq!(launch.run, Run::Container { image, args: Vec::new(), port: 8_080 });
         assert_eq!((launch.revision.as_str(), launch.instances), ("confirm-00001", 4));
+        let mut flow = example();
+        flow.as_object_mut().unwrap().remove("command");
+        flow["flow"] = json!({ "steps": [{ "dedup": { "window": "1m" } }] });
+        let error = Plan::of(&resource(&flow)).unwrap_err();
+        assert!(error.message().contains("does not run flows"), "{}", error.message());
         assert!(Plan::of(&Resource { name: "A".to_owned(), ..resource(&example()) }).is_err());
     }
 }

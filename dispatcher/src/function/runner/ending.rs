@@ -39,6 +39,8 @@ impl Runner {
             warn!(function = %self.plan.name, "gave up waiting for what is in flight");
         }
         let deadline = Instant::now() + SETTLE_TIMEOUT;
+        // What was lent meanwhile goes to another dispatcher at once, and not when its lease ends.
+        self.delivery.give_back_all("the dispatcher stops");
         let settled = async {
             self.act();
             while !self.settles.is_empty() {
