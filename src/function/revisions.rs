@@ -93,7 +93,8 @@ async fn change(
 ) -> anyhow::Result<()> {
     let mut spec: FunctionSpec = spec_of(&function)?;
     // `latest` alone is what holds without a word.
-    let is_default = matches!(parts.as_slice(), [only] if only.revision == LATEST);
+    let is_default =
+        matches!(parts.as_slice(), [only] if only.revision == LATEST && only.percent == 100);
     spec.traffic = if is_default { Vec::new() } else { parts };
     function.spec = serde_json::to_vec(&spec)?.into();
     let options =

@@ -133,8 +133,8 @@ async fn a_bad_revision_is_rolled_back_and_what_it_failed_goes_to_the_one_before
     until_confirmed(&client, 15).await;
     let listed = ask(&cluster, &["function", "revisions", "confirm"]).await.stdout;
     let lines: Vec<&str> = listed.lines().collect();
-    assert!(lines[1].starts_with("confirm-00002") && !lines[1].contains("100%"), "{listed}");
-    assert!(lines[2].starts_with("confirm-00001  100%"), "{listed}");
+    assert!(lines[1].trim().starts_with("confirm-00002") && !lines[1].contains("100%"), "{listed}");
+    assert!(lines[2].trim().starts_with("confirm-00001  100%"), "{listed}");
 
     let other = ["function", "redrive", "confirm", "--trigger", "placed", "--failed-by"];
     let none = ask(&cluster, &[&other[..], &["confirm-00001"]].concat()).await;

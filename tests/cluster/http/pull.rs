@@ -96,7 +96,9 @@ async fn events_are_received_and_settled_in_each_way() {
     assert_eq!(settle(port, "release", "&releaseDelayInSeconds=0", &[lock(19)]).await, (1, vec![]));
     let again = receive(port, 1, 60).await;
     assert_eq!((again[0].0, again[0].1), (19, 2));
-    assert_eq!(settle(port, "acknowledge", "", &[lock(19), &again[0].2]).await.0, 1);
+    // One after the other: of an event that is settled, an older lock may be told that it is.
+    assert_eq!(settle(port, "acknowledge", "", &[lock(19)]).await.0, 0);
+    assert_eq!(settle(port, "acknowledge", "", &[&again[0].2]).await.0, 1);
     assert!(receive(port, 10, 0).await.is_empty());
 }
 
