@@ -91,7 +91,8 @@ pub(crate) fn name_of(resource: &v1::Resource) -> String {
 /// Writes resources so that `weft apply` takes them back. In JSON, one a line.
 pub(crate) fn export(resources: &[v1::Resource], format: Format) -> anyhow::Result<()> {
     let manifests = resources.iter().map(Manifest::from_resource);
-    let manifests = manifests.collect::<weft_client::Result<Vec<_>>>()?;
+    let mut manifests = manifests.collect::<weft_client::Result<Vec<_>>>()?;
+    manifests.iter_mut().for_each(leave_out_made);
     let mut out = Out::new();
     if format == Format::Yaml {
         for (place, manifest) in manifests.iter().enumerate() {
@@ -103,6 +104,15 @@ pub(crate) fn export(resources: &[v1::Resource], format: Format) -> anyhow::Resu
         return Ok(out.flush()?);
     }
     manifests.iter().try_for_each(|manifest| out.json(manifest))
+}
+
+/// Revisions of functions are made by each cluster for itself: it takes none of another.
+fn leave_out_made(manifest: &mut Manifest) {
+    if manifest.kind.parse().ok() == Some(Kind::Function)
+        && let Some(spec) = manifest.spec.as_object_mut()
+    {
+        spec.remove("revisions");
+    }
 }
 
 /// A resource as YAML.

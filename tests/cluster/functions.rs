@@ -143,6 +143,13 @@ async fn a_bad_revision_is_rolled_back_and_what_it_failed_goes_to_the_one_before
     assert!(some.stdout.starts_with("5 dead letters"), "{some:?}");
     until_confirmed(&client, 20).await;
 
+    // What is shown can be applied, here and in another cluster.
+    let shown = ask(&cluster, &["get", "function", "confirm", "-o", "yaml"]).await.stdout;
+    assert!(shown.contains("confirm-00001") && !shown.contains("revisions:"), "{shown}");
+    let endpoint = cluster.nodes[0].endpoint();
+    let applied = run(&["apply", "-f", "-", "--endpoint", &endpoint], &shown).await;
+    assert!(applied.stdout.contains("unchanged"), "{applied:?}");
+
     // A split of a hundred, by revisions that there are.
     let wrong = ask(&cluster, &["function", "split", "confirm", "confirm-00007=100"]).await;
     assert!(wrong.stderr.contains("there are confirm-00001, confirm-00002"), "{}", wrong.stderr);
