@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_fuzz::chosen;
 use weft_proto::resource::{
-    ContainerPolicySpec, FunctionSpec, Kind, Manifest, ReplayJobSpec, SPEC_BYTES_MAX, SchemaSpec, StreamSpec,
-    SubscriptionSpec, WebhookSpec, check, parse,
+    ContainerPolicySpec, FunctionSpec, Kind, Manifest, ReplayJobSpec, SPEC_BYTES_MAX, SchemaSpec,
+    StreamSpec, SubscriptionSpec, WebhookSpec, check, parse,
 };
 use weft_proto::v1;
 
