@@ -621,6 +621,49 @@ async fn a_new_revision_replaces_instances_without_loss() {
 }
 
 #[tokio::test]
+async fn a_failure_is_said_of_the_revision_that_was_sent_the_event() {
+    let release = Arc::new(tokio::sync::Notify::new());
+    let (held, seen) = (Arc::clone(&release), Arc::new(Mutex::new(0)));
+    let count = Arc::clone(&seen);
+    let mesh = MemoryMesh::default();
+    for stream in ["orders", "confirmations"] {
+        mesh.create_stream(&name(stream));
+    }
+    let bench = Bench::start_with(
+        mesh,
+        Arc::new(move |_: Request<Bytes>| {
+            *count.lock().unwrap() += 1;
+            let held = Arc::clone(&held);
+            Box::pin(async move {
+                held.notified().await;
+                answer(400)
+            })
+        }),
+    );
+    bench.define(|_| {}).await;
+    bench.publish(0..1, None).await;
+    let sent = async {
+        while *seen.lock().unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, sent).await.unwrap();
+    bench.define(|spec| spec["command"] = json!(["serve", "v2"])).await;
+    bench
+        .wait("the second revision", |bench| {
+            bench.status()["revisions"].to_string().contains("f-00002")
+        })
+        .await;
+    release.notify_one();
+
+    bench.wait_acked(1).await;
+
+    let refused = "f-00001: answered 400".to_owned();
+    assert_eq!(bench.mesh.dead(&name("fn-f-t")), BTreeMap::from([(0, refused)]));
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_deleted_function_leaves_no_subscription_and_no_instance() {
     let bench = Bench::start(Arc::new(|_, _| answer(204)));
     bench.define(|spec| spec["scaling"]["min"] = json!(1)).await;

@@ -208,6 +208,7 @@ impl Runner {
             appended: lent.appended,
             hash: hash.unwrap_or_default(),
             pinned,
+            sent_to: None,
             is_redriven: lent.is_redriven,
             replay_job: lent.replay_job,
         };

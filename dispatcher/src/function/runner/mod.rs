@@ -89,6 +89,8 @@ struct Payload {
     hash: u64,
     /// The revision that a replay job names.
     pinned: Option<RevisionNo>,
+    /// Who was sent it last: what failed is said of that one, wherever events go by then.
+    sent_to: Option<RevisionNo>,
     is_redriven: bool,
     replay_job: Option<u64>,
 }
@@ -287,6 +289,11 @@ impl Runner {
             tracer: self.parts.tracer.clone(),
         };
         self.pushes.push(Box::pin(deliver(push)));
+        for ticket in tickets {
+            if let Some(payload) = self.payloads.get_mut(ticket) {
+                payload.sent_to = Some(revision);
+            }
+        }
         self.mark_changed();
     }
 

@@ -66,7 +66,8 @@ impl Runner {
 
     /// What is remembered of a failure: which revision, and what it said.
     fn told(&self, payload: &super::Payload, reason: &str) -> String {
-        format!("{}: {reason}", self.plan.name_of(self.route(payload)))
+        let revision = payload.sent_to.unwrap_or_else(|| self.route(payload));
+        format!("{}: {reason}", self.plan.name_of(revision))
     }
 
     pub(super) fn handle_settled(&mut self, settled: &Settled) {
